@@ -1,0 +1,142 @@
+//! Names of things: peers, their lives, and the receiving ends of data sessions.
+
+use std::fmt;
+use std::str::FromStr;
+
+use minicbor::{CborLen, Decode, Encode};
+
+/// Length of the longest nickname, in bytes.
+pub const NICKNAME_LEN_MAX: usize = 64;
+
+/// A peer's identity: the first 128 bits of a hash over its signing key (`mesh-crypto` derives it).
+///
+/// Displayed as the first 12 hexadecimal digits (48 bits), the form that people type and read.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
+#[cbor(transparent)]
+pub struct PeerId(#[cbor(with = "minicbor::bytes")] [u8; Self::LEN]);
+
+impl PeerId {
+    /// Length in bytes.
+    pub const LEN: usize = 16;
+
+    /// The id with these bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
+        Self(bytes)
+    }
+
+    /// The id's bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
+        &self.0
+    }
+}
+
+impl fmt::Display for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0[..6].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// How often a peer has started, counted durably: a later life has a greater number. It orders a peer's records
+/// across restarts without a wall clock.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
+#[cbor(transparent)]
+pub struct BootCount(#[n(0)] pub u64);
+
+/// Chosen at random by the receiver of a data session and written into every datagram sent to it, so that the
+/// receiver finds the session's keys with one look-up and a stranger has 32 bits to guess.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
+#[cbor(transparent)]
+pub struct ReceiverIndex(#[n(0)] pub u32);
+
+/// A label for people: 1 to [`NICKNAME_LEN_MAX`] bytes of letters, digits, `.`, `-` and `_`. Not unique, never an
+/// identity.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Nickname(String);
+
+/// Why a text is no [`Nickname`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NicknameError {
+    /// It is empty or longer than [`NICKNAME_LEN_MAX`].
+    #[error("a nickname has 1 to {NICKNAME_LEN_MAX} characters, not {0}")]
+    Length(usize),
+    /// It holds a character outside the allowed set.
+    #[error("a nickname has letters, digits, '.', '-' and '_', not {0:?}")]
+    Character(char),
+}
+
+impl Nickname {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Nickname {
+    type Err = NicknameError;
+
+    fn from_str(text: &str) -> Result<Self, NicknameError> {
+        if !(1..=NICKNAME_LEN_MAX).contains(&text.len()) {
+            return Err(NicknameError::Length(text.len()));
+        }
+        let bad = text.chars().find(|c| !(c.is_ascii_alphanumeric() || ".-_".contains(*c)));
+        bad.map_or_else(|| Ok(Self(text.to_owned())), |c| Err(NicknameError::Character(c)))
+    }
+}
+
+impl fmt::Display for Nickname {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Nickname {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl<C> Encode<C> for Nickname {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut minicbor::Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        e.str(&self.0)?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Nickname {
+    fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        let position = d.position();
+        let text = d.str()?;
+        text.parse().map_err(|error: NicknameError| minicbor::decode::Error::custom(error).at(position))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peer_id_shows_its_first_twelve_hex_digits() {
+        let id = PeerId::from_bytes([0xab, 0xcd, 0xef, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]);
+        assert_eq!(id.to_string(), "abcdef010203");
+    }
+
+    #[test]
+    fn nickname_refuses_what_could_garble_a_terminal_or_a_table() {
+        assert_eq!("".parse::<Nickname>(), Err(NicknameError::Length(0)));
+        assert_eq!("a".repeat(65).parse::<Nickname>(), Err(NicknameError::Length(65)));
+        assert_eq!("a\x1b[2J".parse::<Nickname>(), Err(NicknameError::Character('\x1b')));
+        assert_eq!("host-1.example_2".parse::<Nickname>().map(|n| n.to_string()), Ok("host-1.example_2".to_owned()));
+    }
+}
