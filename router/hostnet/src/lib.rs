@@ -1,1 +1,42 @@
-//! Placeholder.
+//! The only crate that changes the host's network: bridge, veth pairs, addresses, namespaces.
+//!
+//! Owns every request to rtnetlink that makes, alters or removes an interface, and the sysctls of those interfaces.
+//! Owns no policy: which container gets which address, and when, is decided elsewhere. It moves no frames; the TAP that
+//! becomes the uplink is opened by the data plane.
+//!
+//! All functions are synchronous and speak to the network namespace of the calling thread, which is "the host" in these
+//! pages. Each is bounded: a request to the kernel has a deadline, a dump a number of attempts.
+//!
+//! What is ours bears a mark (`IFLA_IFALIAS`), so that a later life of the router, or `reset`, knows it again. Nothing
+//! without a mark is altered or removed. On the host nothing but our own interfaces and their own sysctls changes: no
+//! forwarding switch, no filter rule, no route.
+
+// The tests' support is shared between those in here and those in tests/, where the crate goes by its name.
+#[cfg(test)]
+extern crate self as mesh_hostnet;
+
+mod address;
+mod attach;
+mod bridge;
+mod detach;
+mod error;
+mod mac;
+mod name;
+mod namespace;
+mod netlink;
+mod reset;
+mod sysctl;
+mod underlay;
+mod undo;
+mod veth;
+
+pub use address::AddressFault;
+pub use attach::{AttachSpec, Attachment, attach};
+pub use bridge::{Bridge, MTU_MAX, MTU_MIN, PortKind, add_port, attachments, ensure_bridge, set_mtu};
+pub use detach::detach;
+pub use error::{HostError, KernelError};
+pub use mac::MacAddress;
+pub use name::{BRIDGE_NAME_LENGTH_MAX, BridgeName, INTERFACE_NAME_LENGTH_MAX, InterfaceName, NameError};
+pub use namespace::{Netns, NetnsId, NetnsRef, NetnsRefError};
+pub use reset::remove_all;
+pub use underlay::{UNDERLAY_MTU_DEFAULT, underlay_mtu};

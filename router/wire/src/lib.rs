@@ -8,8 +8,13 @@
 //! names an unknown tag in its error. Decoding what was encoded gives the same value.
 #![forbid(unsafe_code)]
 
+pub mod control;
+pub mod ethernet;
 pub mod id;
+pub mod mac;
 pub mod moment;
+pub mod sleeve;
 
 pub use id::{BootCount, Nickname, NicknameError, PeerId, ReceiverIndex};
+pub use mac::{MacAddr, MacAddrError};
 pub use moment::Moment;

@@ -1,2 +1,72 @@
-//! Placeholder.
-fn main() {}
+//! What a developer of `mesh` runs: `cargo xtask check`, `ci`, `sim`, `bench`.
+//!
+//! Owns the list of stages and their order. The rules of the house that no compiler checks (who may depend on whom,
+//! what a pure crate may name, how files look) are tests of this crate, in `tests/house`.
+#![forbid(unsafe_code)]
+
+mod stage;
+mod stages;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::stage::OnFailure;
+
+#[derive(Parser)]
+#[command(about = "Checks, tests and measures mesh", disable_version_flag = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Before a commit: format, clippy, docs, and the tests that need no router on a network; stops at the first failure
+    Check,
+    /// All of it: `check`, licences and bans, simulation, release build, namespaces; runs on after a failure
+    Ci,
+    /// Only whole routers in network namespaces, as root
+    Netns {
+        /// Further arguments of cargo nextest, such as a part of a test's name
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        filter: Vec<String>,
+    },
+    /// Simulated routers in virtual time, from seeds
+    Sim(SimArguments),
+    /// Throughput and round trip of a mesh of two hosts in namespaces, beside the bare wire between them
+    Bench {
+        /// Shorter runs, for a look rather than a record
+        #[arg(long)]
+        quick: bool,
+    },
+}
+
+/// Passed on to the simulator as they are; left out, its own defaults hold.
+#[derive(clap::Args)]
+struct SimArguments {
+    /// How many seeds to run
+    #[arg(long, value_name = "N")]
+    seeds: Option<u64>,
+    /// The first seed; with `--seeds 1` the only one, so that a failure can be replayed
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// Routers in each run
+    #[arg(long, value_name = "N")]
+    nodes: Option<u32>,
+}
+
+fn main() -> Result<ExitCode> {
+    let (stages, on_failure) = match Arguments::parse().task {
+        Task::Check => (stages::check(), OnFailure::Stop),
+        Task::Ci => (stages::ci(), OnFailure::Continue),
+        Task::Netns { filter } => (stages::netns(filter), OnFailure::Stop),
+        Task::Sim(SimArguments { seeds, seed, nodes }) => {
+            let options = [("--seeds", seeds), ("--seed", seed), ("--nodes", nodes.map(u64::from))];
+            (vec![stages::sim(options)], OnFailure::Stop)
+        }
+        Task::Bench { quick } => (stages::bench(quick), OnFailure::Stop),
+    };
+    stage::run(stages, on_failure)
+}

@@ -1,0 +1,291 @@
+//! The documents that commands answer with. Their keys never change meaning; more may be added, so readers ignore
+//! keys that they do not know. An unknown value is `null`.
+
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// `launch`: the router that has become ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchDocument {
+    /// Its peer id, 12 hexadecimal digits.
+    pub peer_id: String,
+    /// Its nickname.
+    pub nickname: String,
+    /// Its process id.
+    pub pid: u32,
+}
+
+/// `stop`: the router that ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopDocument {
+    /// Its process id.
+    pub pid: u32,
+}
+
+/// `reset`: what was removed from this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResetDocument {
+    /// Process id of the router that ends; `null` when none was running.
+    pub pid: Option<u32>,
+    /// Interfaces and directories, for people to read.
+    pub removed: Vec<String>,
+}
+
+/// `attach`: a container's interface in the network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachDocument {
+    /// The container, as it was named.
+    pub container: String,
+    /// Name of the interface inside the container.
+    pub interface: String,
+    /// Its hardware address, six pairs of hexadecimal digits with colons.
+    pub mac: String,
+    /// All addresses that the container has in the network now.
+    pub addresses: Vec<IpNet>,
+    /// Its names, fully qualified.
+    pub names: Vec<String>,
+}
+
+/// `detach`: what was taken from a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DetachDocument {
+    /// The container, as it was named.
+    pub container: String,
+    /// The addresses that it has no longer.
+    pub addresses: Vec<IpNet>,
+}
+
+/// `status`: overview of a router.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatusDocument {
+    /// Version of the program that the router runs.
+    pub version: String,
+    /// The router itself.
+    pub router: RouterDocument,
+    /// Its connections, counted by state.
+    pub connections: ConnectionCounts,
+    /// Peers of the network, this one included.
+    pub peers: u64,
+    /// Address management; `null` where the router has none.
+    pub ipam: Option<Value>,
+    /// Name service; `null` where the router has none.
+    pub dns: Option<Value>,
+}
+
+/// A router, as it sees itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouterDocument {
+    /// Its peer id, 12 hexadecimal digits.
+    pub peer_id: String,
+    /// Its nickname.
+    pub nickname: String,
+    /// TCP port of its control plane, and UDP port of sleeve.
+    pub port: u16,
+    /// Its process id.
+    pub pid: u32,
+    /// Whole seconds since it started.
+    pub uptime_seconds: u64,
+    /// Whether it has a password, and so carries frames encrypted.
+    pub encryption: bool,
+    /// Whether it connects to peers that other peers know.
+    pub discovery: bool,
+    /// How it takes frames from the bridge.
+    pub capture: Capture,
+    /// The overlay that it prefers.
+    pub datapath: Datapath,
+    /// Name of its bridge.
+    pub bridge: String,
+    /// MTU of the overlay in bytes.
+    pub mtu: u32,
+}
+
+/// How frames leave and enter the bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Capture {
+    /// By a TAP device.
+    Tap,
+    /// By packet capture on a veth.
+    Pcap,
+}
+
+/// The setting of the overlays that a router may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Datapath {
+    /// The best healthy one.
+    Auto,
+    /// VXLAN in the kernel, and sleeve.
+    Vxlan,
+    /// Open vSwitch's datapath in the kernel, and sleeve.
+    Ovs,
+    /// User space alone.
+    Sleeve,
+}
+
+/// How many connections are in each state.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionCounts {
+    /// See [`ConnectionState::Established`].
+    pub established: u64,
+    /// See [`ConnectionState::Pending`].
+    pub pending: u64,
+    /// See [`ConnectionState::Connecting`].
+    pub connecting: u64,
+    /// See [`ConnectionState::Retrying`].
+    pub retrying: u64,
+    /// See [`ConnectionState::Failed`].
+    pub failed: u64,
+}
+
+impl ConnectionCounts {
+    /// Counts one connection in this state.
+    pub const fn count(&mut self, state: ConnectionState) {
+        let counter = match state {
+            ConnectionState::Established => &mut self.established,
+            ConnectionState::Pending => &mut self.pending,
+            ConnectionState::Connecting => &mut self.connecting,
+            ConnectionState::Retrying => &mut self.retrying,
+            ConnectionState::Failed => &mut self.failed,
+        };
+        *counter = counter.saturating_add(1);
+    }
+}
+
+/// Where a connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConnectionState {
+    /// The session is up and an overlay carries frames.
+    Established,
+    /// The session is up, no overlay carries frames yet.
+    Pending,
+    /// Resolving, dialling or shaking hands.
+    Connecting,
+    /// The last try failed; another one is due.
+    Retrying,
+    /// The last try failed for good; only the user can change that.
+    Failed,
+}
+
+impl ConnectionState {
+    /// The word that stands in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Established => "established",
+            Self::Pending => "pending",
+            Self::Connecting => "connecting",
+            Self::Retrying => "retrying",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What carries frames to a neighbour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Overlay {
+    /// The kernel's VXLAN device.
+    Vxlan,
+    /// The kernel's Open vSwitch datapath.
+    Ovs,
+    /// User space, over UDP.
+    Sleeve,
+}
+
+impl Overlay {
+    /// The word that stands in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Vxlan => "vxlan",
+            Self::Ovs => "ovs",
+            Self::Sleeve => "sleeve",
+        }
+    }
+}
+
+/// `status connections`: one connection, or one try at it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConnectionDocument {
+    /// The other end, once it has said who it is.
+    pub peer_id: Option<String>,
+    /// Its nickname.
+    pub nickname: Option<String>,
+    /// Its address and TCP port.
+    pub address: Option<SocketAddr>,
+    /// Whether this router dialled.
+    pub outbound: bool,
+    /// Where it stands.
+    pub state: ConnectionState,
+    /// What carries frames.
+    pub overlay: Option<Overlay>,
+    /// Whether frames travel encrypted.
+    pub encrypted: Option<bool>,
+    /// MTU of the overlay on this path in bytes.
+    pub mtu: Option<u32>,
+    /// Round-trip time in milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// Why it is in this state, for people to read.
+    pub info: Option<String>,
+}
+
+/// `status peers`: one peer of the network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerDocument {
+    /// Its peer id, 12 hexadecimal digits.
+    pub peer_id: String,
+    /// Its nickname.
+    pub nickname: String,
+    /// Whether it is the router that answers.
+    pub is_self: bool,
+    /// Number of its topology record within its present life; it grows with every change of its connections.
+    pub version: u64,
+    /// Its connections, as it tells them.
+    pub connections: Vec<PeerConnectionDocument>,
+}
+
+/// A connection that a peer tells of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerConnectionDocument {
+    /// The other end.
+    pub peer_id: String,
+    /// Its nickname, when its record is known.
+    pub nickname: Option<String>,
+    /// The other end's address and TCP port, as the teller sees it.
+    pub address: Option<SocketAddr>,
+    /// Whether the teller dialled.
+    pub outbound: bool,
+    /// Whether an overlay carries frames.
+    pub established: bool,
+}
+
+/// `status targets`: one peer that this router was told to connect to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TargetDocument {
+    /// As the user wrote it, with its port.
+    pub target: String,
+    /// Where the connection to it stands.
+    pub state: ConnectionState,
+    /// The address that its name gave at the last try.
+    pub address: Option<SocketAddr>,
+    /// Seconds until the next try; `null` when none is due.
+    pub next_try_seconds: Option<f64>,
+    /// Why the last try failed, for people to read.
+    pub last_error: Option<String>,
+}
+
+/// `status macs`: one hardware address that this router has learned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MacDocument {
+    /// Six pairs of hexadecimal digits with colons.
+    pub mac: String,
+    /// The peer that it is at; this router's own id for a local one.
+    pub peer_id: String,
+    /// Whole seconds since a frame came from it.
+    pub last_seen_seconds: u64,
+}

@@ -1,0 +1,190 @@
+//! The JSON of the documents, key by key: programs rely on it.
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+use mesh_api::{
+    AttachDocument, Capture, ConnectionCounts, ConnectionDocument, ConnectionState, Datapath, DetachDocument,
+    LaunchDocument, MacDocument, Overlay, PeerConnectionDocument, PeerDocument, ResetDocument,
+    RouterDocument, StatusDocument, StopDocument, TargetDocument,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The document is written as `json`, and `json` is read as the document.
+#[track_caller]
+fn golden<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(document: &T, json: &str) {
+    assert_eq!(serde_json::to_string(document).unwrap(), json);
+    assert_eq!(&serde_json::from_str::<T>(json).unwrap(), document);
+}
+
+#[test]
+fn launch_stop_and_reset() {
+    golden(
+        &LaunchDocument { peer_id: "abcdef010203".to_owned(), nickname: "h1".to_owned(), pid: 7 },
+        r#"{"peer_id":"abcdef010203","nickname":"h1","pid":7}"#,
+    );
+    golden(&StopDocument { pid: 7 }, r#"{"pid":7}"#);
+    golden(
+        &ResetDocument { pid: None, removed: vec!["bridge mesh0".to_owned()] },
+        r#"{"pid":null,"removed":["bridge mesh0"]}"#,
+    );
+}
+
+#[test]
+fn attach_and_detach() {
+    golden(
+        &AttachDocument {
+            container: "netns:c1".to_owned(),
+            interface: "ethmesh".to_owned(),
+            mac: "0a:00:00:00:00:01".to_owned(),
+            addresses: vec!["10.32.0.1/24".parse().unwrap(), "fd00::1/64".parse().unwrap()],
+            names: vec![],
+        },
+        concat!(
+            r#"{"container":"netns:c1","interface":"ethmesh","mac":"0a:00:00:00:00:01","#,
+            r#""addresses":["10.32.0.1/24","fd00::1/64"],"names":[]}"#
+        ),
+    );
+    golden(
+        &DetachDocument { container: "pid:7".to_owned(), addresses: vec!["10.32.0.1/24".parse().unwrap()] },
+        r#"{"container":"pid:7","addresses":["10.32.0.1/24"]}"#,
+    );
+}
+
+#[test]
+fn status() {
+    let mut connections = ConnectionCounts::default();
+    for state in [ConnectionState::Established, ConnectionState::Established, ConnectionState::Retrying] {
+        connections.count(state);
+    }
+    let document = StatusDocument {
+        version: "0.1.0".to_owned(),
+        router: RouterDocument {
+            peer_id: "abcdef010203".to_owned(),
+            nickname: "h1".to_owned(),
+            port: 6783,
+            pid: 7,
+            uptime_seconds: 60,
+            encryption: false,
+            discovery: true,
+            capture: Capture::Tap,
+            datapath: Datapath::Sleeve,
+            bridge: "mesh0".to_owned(),
+            mtu: 1370,
+        },
+        connections,
+        peers: 3,
+        ipam: None,
+        dns: None,
+    };
+    golden(
+        &document,
+        concat!(
+            r#"{"version":"0.1.0","router":{"peer_id":"abcdef010203","nickname":"h1","port":6783,"pid":7,"#,
+            r#""uptime_seconds":60,"encryption":false,"discovery":true,"capture":"tap","datapath":"sleeve","#,
+            r#""bridge":"mesh0","mtu":1370},"connections":{"established":2,"pending":0,"connecting":0,"#,
+            r#""retrying":1,"failed":0},"peers":3,"ipam":null,"dns":null}"#
+        ),
+    );
+}
+
+#[test]
+fn connections() {
+    let established = ConnectionDocument {
+        peer_id: Some("abcdef010203".to_owned()),
+        nickname: Some("h2".to_owned()),
+        address: Some("[2001:db8::1]:6783".parse().unwrap()),
+        outbound: true,
+        state: ConnectionState::Established,
+        overlay: Some(Overlay::Sleeve),
+        encrypted: Some(true),
+        mtu: Some(1370),
+        rtt_ms: Some(0.25),
+        info: None,
+    };
+    golden(
+        &established,
+        concat!(
+            r#"{"peer_id":"abcdef010203","nickname":"h2","address":"[2001:db8::1]:6783","outbound":true,"#,
+            r#""state":"established","overlay":"sleeve","encrypted":true,"mtu":1370,"rtt_ms":0.25,"info":null}"#
+        ),
+    );
+    let failed = ConnectionDocument {
+        peer_id: None,
+        nickname: None,
+        address: None,
+        outbound: true,
+        state: ConnectionState::Failed,
+        overlay: None,
+        encrypted: None,
+        mtu: None,
+        rtt_ms: None,
+        info: Some("the password is not the same".to_owned()),
+    };
+    golden(
+        &failed,
+        concat!(
+            r#"{"peer_id":null,"nickname":null,"address":null,"outbound":true,"state":"failed","overlay":null,"#,
+            r#""encrypted":null,"mtu":null,"rtt_ms":null,"info":"the password is not the same"}"#
+        ),
+    );
+}
+
+#[test]
+fn the_words_shown_to_people_are_those_of_the_json() {
+    use ConnectionState::{Connecting, Established, Failed, Pending, Retrying};
+    for state in [Established, Pending, Connecting, Retrying, Failed] {
+        assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+    }
+    for overlay in [Overlay::Vxlan, Overlay::Ovs, Overlay::Sleeve] {
+        assert_eq!(serde_json::to_value(overlay).unwrap(), overlay.as_str());
+    }
+}
+
+#[test]
+fn peers() {
+    let document = PeerDocument {
+        peer_id: "abcdef010203".to_owned(),
+        nickname: "h1".to_owned(),
+        is_self: true,
+        version: 4,
+        connections: vec![PeerConnectionDocument {
+            peer_id: "0102030405ff".to_owned(),
+            nickname: None,
+            address: Some("192.0.2.2:6783".parse().unwrap()),
+            outbound: false,
+            established: true,
+        }],
+    };
+    golden(
+        &document,
+        concat!(
+            r#"{"peer_id":"abcdef010203","nickname":"h1","is_self":true,"version":4,"connections":["#,
+            r#"{"peer_id":"0102030405ff","nickname":null,"address":"192.0.2.2:6783","outbound":false,"#,
+            r#""established":true}]}"#
+        ),
+    );
+}
+
+#[test]
+fn targets_and_macs() {
+    let document = TargetDocument {
+        target: "h2:6783".to_owned(),
+        state: ConnectionState::Retrying,
+        address: None,
+        next_try_seconds: Some(1.5),
+        last_error: Some("the name is not known".to_owned()),
+    };
+    golden(
+        &document,
+        concat!(
+            r#"{"target":"h2:6783","state":"retrying","address":null,"next_try_seconds":1.5,"#,
+            r#""last_error":"the name is not known"}"#
+        ),
+    );
+    let document = MacDocument {
+        mac: "0a:00:00:00:00:01".to_owned(),
+        peer_id: "abcdef010203".to_owned(),
+        last_seen_seconds: 3,
+    };
+    golden(&document, r#"{"mac":"0a:00:00:00:00:01","peer_id":"abcdef010203","last_seen_seconds":3}"#);
+}

@@ -1,0 +1,228 @@
+//! One switched network: a bridge in a namespace, with a port for each host.
+//!
+//! Owns cables, ports, addresses of the segment, and what is wrong with it at a time. The lab's switch is
+//! one segment; each NAT router has another behind it.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Mutex;
+
+use anyhow::{Context, Result, bail};
+
+use crate::chaos::{Chaos, ChaosCounts};
+use crate::command::Cmd;
+use crate::faults::{Faults, Port};
+use crate::namespace::Namespace;
+use crate::packet;
+use crate::rate::Rate;
+use crate::site::lock;
+use crate::wire::Wire;
+
+/// The bridge's name.
+pub(crate) const BRIDGE: &str = "switch";
+
+/// Every host's interface to its segment.
+pub(crate) const UNDERLAY: &str = "eth0";
+
+/// The MTU of every cable, in bytes, until a test changes it.
+const MTU: u16 = 1500;
+
+/// Numbers that a segment gives to hosts: 1 to 250, used for the port and for the first address.
+const NUMBER_MAX: u8 = 250;
+
+/// The addresses of a segment: a /24 and a /64 whose last byte is a host's number.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Subnet {
+    pub(crate) v4: [u8; 3],
+    pub(crate) v6: [u16; 4],
+}
+
+impl Subnet {
+    pub(crate) fn ip(self, number: u8) -> Ipv4Addr {
+        let [a, b, c] = self.v4;
+        Ipv4Addr::new(a, b, c, number)
+    }
+
+    pub(crate) fn ip6(self, number: u8) -> Ipv6Addr {
+        let [a, b, c, d] = self.v6;
+        Ipv6Addr::new(a, b, c, d, 0, 0, 0, number.into())
+    }
+
+    /// `ip` commands that give a device both addresses of `number`.
+    pub(crate) fn add_addresses(self, number: u8, device: &str) -> String {
+        let (ip, ip6) = (self.ip(number), self.ip6(number));
+        format!("addr add {ip}/24 brd + dev {device}\naddr add {ip6}/64 dev {device} nodad\n")
+    }
+
+    /// The reverse of [`add_addresses`](Self::add_addresses).
+    pub(crate) fn remove_addresses(self, number: u8, device: &str) -> String {
+        let (ip, ip6) = (self.ip(number), self.ip6(number));
+        format!("addr del {ip}/24 dev {device}\naddr del {ip6}/64 dev {device}\n")
+    }
+}
+
+/// A bridge with its ports.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    namespace: Namespace,
+    pub(crate) subnet: Subnet,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    next_number: u8,
+    hosts: Vec<Namespace>,
+    /// Set when a test has narrowed a port: super-frames are not measured against an MTU.
+    whole_frames_only: bool,
+    faults: Faults,
+    wires: BTreeMap<Port, Wire>,
+}
+
+impl Segment {
+    /// Makes the bridge in `namespace`. Numbers up to `taken` are not given to hosts.
+    pub(crate) fn create(namespace: Namespace, subnet: Subnet, taken: u8) -> Result<Self> {
+        // A switch forwards what it is told to, and says nothing itself. Bridged frames are none of the
+        // business of IP firewall rules in the same namespace.
+        for protocol in ["iptables", "ip6tables", "arptables"] {
+            // The setting exists only where the kernel has br_netfilter.
+            namespace.set_sysctl(&format!("net.bridge.bridge-nf-call-{protocol}"), "0").ok();
+        }
+        namespace.ip_batch(&format!(
+            "link add {BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\nlink set {BRIDGE} up\n"
+        ))?;
+        let state = Mutex::new(State {
+            next_number: taken + 1,
+            hosts: Vec::new(),
+            whole_frames_only: false,
+            faults: Faults::default(),
+            wires: BTreeMap::new(),
+        });
+        Ok(Self { namespace, subnet, state })
+    }
+
+    /// Takes the next free number.
+    pub(crate) fn take_number(&self) -> Result<u8> {
+        let mut state = lock(&self.state);
+        let number = state.next_number;
+        if number > NUMBER_MAX {
+            bail!("the switch in {} has no port left: {NUMBER_MAX} are taken", self.namespace.label());
+        }
+        state.next_number += 1;
+        Ok(number)
+    }
+
+    /// Lays a cable between the switch and the interface [`UNDERLAY`] of `host`, whose addresses are those
+    /// of `number`.
+    pub(crate) fn plug_in(&self, host: &Namespace, number: u8) -> Result<Port> {
+        let port = Port(number);
+        let (cable, switch) = (port.cable(), self.namespace.name());
+        let host_end = format!("link add {UNDERLAY} netns {} mtu {MTU} type veth", host.name());
+        let line = format!("{host_end} peer name {cable} netns {switch} mtu {MTU}\n");
+        Cmd::on_the_machine("ip").args(["-batch", "-"]).stdin(line).run()?;
+        self.make_mute(&cable)?;
+        self.namespace.ip_batch(&format!("link set {cable} master {BRIDGE}\nlink set {cable} up\n"))?;
+        let addresses = self.subnet.add_addresses(number, UNDERLAY);
+        host.ip_batch(&format!("{addresses}link set {UNDERLAY} up\n"))?;
+        let mut state = lock(&self.state);
+        if state.whole_frames_only {
+            send_whole_frames_only(host, UNDERLAY)?;
+        }
+        state.hosts.push(host.clone());
+        Ok(port)
+    }
+
+    /// Changes what is wrong with the switch.
+    pub(crate) fn change_faults(&self, change: impl FnOnce(&mut Faults)) -> Result<()> {
+        let mut state = lock(&self.state);
+        change(&mut state.faults);
+        self.namespace.cmd("nft").args(["-f", "-"]).stdin(state.faults.ruleset()).run()?;
+        Ok(())
+    }
+
+    /// Pulls the cable out of the switch, or puts it back.
+    pub(crate) fn set_carrier(&self, port: Port, carrier: bool) -> Result<()> {
+        let up_or_down = if carrier { "up" } else { "down" };
+        self.namespace.ip_batch(&format!("link set {} {up_or_down}\n", port.cable()))?;
+        Ok(())
+    }
+
+    /// Makes the switch drop, in silence, what is longer than `mtu` bytes.
+    pub(crate) fn set_mtu(&self, port: Port, mtu: u16) -> Result<()> {
+        let mut state = lock(&self.state);
+        state.whole_frames_only = true;
+        for host in &state.hosts {
+            send_whole_frames_only(host, UNDERLAY)?;
+        }
+        send_whole_frames_only(&self.namespace, BRIDGE)?;
+        self.namespace.ip_batch(&format!("link set {} mtu {mtu}\n", port.cable()))?;
+        Ok(())
+    }
+
+    /// Limits both directions of a cable, or lifts the limit.
+    pub(crate) fn set_rate(&self, port: Port, host: &Namespace, rate: Option<Rate>) -> Result<()> {
+        let cable = port.cable();
+        for (namespace, device) in [(&self.namespace, cable.as_str()), (host, UNDERLAY)] {
+            match rate {
+                Some(rate) => {
+                    let limit = rate.tbf();
+                    namespace.cmd("tc").args(["qdisc", "replace", "dev", device, "root"]).args(limit).run()?;
+                }
+                // There is nothing to delete when no limit was set.
+                None => drop(namespace.cmd("tc").args(["qdisc", "del", "dev", device, "root"]).outcome()?),
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a wire between the host and the switch, or changes the one that is there.
+    pub(crate) fn put_wire(&self, port: Port, host: &Namespace, chaos: Chaos) -> Result<()> {
+        let mut state = lock(&self.state);
+        if let Some(wire) = state.wires.get(&port) {
+            wire.change(chaos);
+            return Ok(());
+        }
+        let (cable, outer, inner) = (port.cable(), port.behind_wire(), format!("x{}", port.0));
+        // What the wire corrupts must fail a checksum, so it has to be computed before; and a super-frame
+        // is not one frame.
+        send_whole_frames_only(host, UNDERLAY)?;
+        self.namespace.ip_batch(&format!("link add {outer} type veth peer name {inner}\n"))?;
+        send_whole_frames_only(&self.namespace, &outer)?;
+        self.make_mute(&outer)?;
+        self.make_mute(&inner)?;
+        self.namespace.ip_batch(&format!(
+            "link set {cable} nomaster\nlink set {inner} up\nlink set {outer} master {BRIDGE}\nlink set {outer} up\n"
+        ))?;
+        let wire = self.namespace.enter(|| Wire::between(&cable, &inner, chaos))??;
+        state.wires.insert(port, wire);
+        Ok(())
+    }
+
+    /// Takes the wire away again, with the frames that are in it.
+    pub(crate) fn remove_wire(&self, port: Port) -> Result<()> {
+        let Some(wire) = lock(&self.state).wires.remove(&port) else { bail!("there is no wire to be taken away") };
+        drop(wire);
+        let (cable, outer) = (port.cable(), port.behind_wire());
+        self.namespace.ip_batch(&format!("link del {outer}\nlink set {cable} master {BRIDGE}\n"))?;
+        Ok(())
+    }
+
+    pub(crate) fn wire_counts(&self, port: Port) -> Result<ChaosCounts> {
+        lock(&self.state).wires.get(&port).map(Wire::counts).context("there is no wire")
+    }
+
+    /// Ends the threads of all wires.
+    pub(crate) fn remove_wires(&self) {
+        lock(&self.state).wires.clear();
+    }
+
+    /// Keeps a port from sending frames of its own, such as router solicitations.
+    fn make_mute(&self, device: &str) -> Result<()> {
+        self.namespace.set_sysctl(&format!("net.ipv6.conf.{device}.disable_ipv6"), "1")
+    }
+}
+
+/// Makes a device send frames of its MTU only, with complete checksums.
+fn send_whole_frames_only(namespace: &Namespace, device: &str) -> Result<()> {
+    namespace.enter(|| packet::switch_offloads_off(device))?
+}

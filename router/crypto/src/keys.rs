@@ -1,0 +1,314 @@
+//! The key schedule: every key of a session, from one table of labels.
+//!
+//! ```text
+//! master_0     = HKDF-Extract(salt = Noise handshake hash, ikm = raw split k1 || k2)        SHA-256, RFC 5869
+//! K(label, n)  = HKDF-Expand(master_n, "mesh 1 " || label || 0x00 || id_i || id_r || u32 n) n big-endian
+//! master_n+1   = K("ratchet", n)
+//! ```
+//!
+//! | label         | bytes | epochs | use                                                         |
+//! |---------------|-------|--------|-------------------------------------------------------------|
+//! | `tcp i2r`     | 32    | 0      | control frames from initiator to responder                  |
+//! | `tcp r2i`     | 32    | 0      | control frames from responder to initiator                  |
+//! | `udp i2r`     | 32    | all    | datagrams from initiator to responder, sealed               |
+//! | `udp r2i`     | 32    | all    | datagrams from responder to initiator, sealed               |
+//! | `cookie i2r`  | 8     | all    | proof in clear datagrams from initiator to responder        |
+//! | `cookie r2i`  | 8     | all    | proof in clear datagrams from responder to initiator        |
+//! | `ratchet`     | 32    | all    | the next epoch's master                                     |
+//!
+//! The raw split serves as input here and is never a key of a cipher itself. A stolen master opens its own epoch and
+//! later ones, never an earlier one.
+
+use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
+use mesh_wire::PeerId;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::aead::{KEY_LEN, Suite};
+
+/// Length of the cookie in a clear datagram, in bytes.
+pub const COOKIE_LEN: usize = 8;
+
+/// Precedes each label, and changes with the schedule.
+const PREFIX: &[u8] = b"mesh 1 ";
+
+/// Which side of the control session this router is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It dialled.
+    Initiator,
+    /// It was dialled.
+    Responder,
+}
+
+/// How datagrams are protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protection {
+    /// Encrypted and authenticated.
+    Sealed,
+    /// Readable, with a cookie that keeps out whoever cannot see the path. Who can see it can also inject.
+    Clear,
+}
+
+/// All keys of one session, epoch by epoch. Only the current epoch's master is held.
+pub struct KeySchedule {
+    master: Prk,
+    epoch: u32,
+    suite: Suite,
+    role: Role,
+    initiator: PeerId,
+    responder: PeerId,
+}
+
+impl KeySchedule {
+    /// The schedule at epoch 0. Both ends build it from the same hash, split, ids and suite, and differ in `role`.
+    pub(crate) fn new(
+        handshake_hash: &[u8; 32],
+        raw_split: &[u8; 64],
+        suite: Suite,
+        role: Role,
+        [initiator, responder]: [PeerId; 2],
+    ) -> Self {
+        let master = Salt::new(HKDF_SHA256, handshake_hash).extract(raw_split);
+        Self { master, epoch: 0, suite, role, initiator, responder }
+    }
+
+    /// The current epoch, 0 at first.
+    #[must_use]
+    pub const fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// The cipher that both ends agreed on.
+    #[must_use]
+    pub const fn suite(&self) -> Suite {
+        self.suite
+    }
+
+    /// The keys for datagrams in the current epoch. Asking twice gives the same keys: whoever does must go on with
+    /// the counters of the first time.
+    #[must_use]
+    pub fn data_keys(&self, protection: Protection) -> DataKeys {
+        let (send, receive) = self.directions();
+        DataKeys {
+            epoch: self.epoch,
+            send: self.direction_key(protection, send),
+            receive: self.direction_key(protection, receive),
+        }
+    }
+
+    /// Goes on to the next epoch and overwrites the master of this one.
+    pub fn ratchet(&mut self) {
+        let next: Zeroizing<[u8; KEY_LEN]> = self.derive(Label::Ratchet);
+        self.master = Prk::new_less_safe(HKDF_SHA256, &*next);
+        // The number is a label, and masters differ anyhow: that it starts again after 2^32 epochs repeats no key.
+        self.epoch = self.epoch.wrapping_add(1);
+    }
+
+    /// The keys for control frames, (sending, receiving). They belong to the session's start and no later epoch.
+    pub(crate) fn frame_keys(&self) -> (Zeroizing<[u8; KEY_LEN]>, Zeroizing<[u8; KEY_LEN]>) {
+        debug_assert_eq!(self.epoch, 0, "control frames keep the keys of epoch 0");
+        let (send, receive) = self.directions();
+        (self.derive(Label::Tcp(send)), self.derive(Label::Tcp(receive)))
+    }
+
+    /// The directions in which this side (sends, receives).
+    const fn directions(&self) -> (Direction, Direction) {
+        match self.role {
+            Role::Initiator => (Direction::ToResponder, Direction::ToInitiator),
+            Role::Responder => (Direction::ToInitiator, Direction::ToResponder),
+        }
+    }
+
+    fn direction_key(&self, protection: Protection, direction: Direction) -> DirectionKey {
+        match protection {
+            Protection::Sealed => {
+                DirectionKey::Sealed { suite: self.suite, key: *self.derive(Label::Udp(direction)) }
+            }
+            Protection::Clear => DirectionKey::Clear { cookie: *self.derive(Label::Cookie(direction)) },
+        }
+    }
+
+    fn derive<const LEN: usize>(&self, label: Label) -> Zeroizing<[u8; LEN]> {
+        let epoch = self.epoch.to_be_bytes();
+        let info: [&[u8]; 6] = [
+            PREFIX,
+            label.text().as_bytes(),
+            &[0],
+            self.initiator.as_bytes(),
+            self.responder.as_bytes(),
+            &epoch,
+        ];
+        let mut key = Zeroizing::new([0; LEN]);
+        self.master
+            .expand(&info, OutputLen(LEN))
+            .and_then(|output| output.fill(&mut *key))
+            .expect("a key is shorter than HKDF's limit of 255 hashes");
+        key
+    }
+}
+
+/// The keys of one epoch for datagrams.
+#[derive(Clone)]
+pub struct DataKeys {
+    /// The epoch they belong to.
+    pub epoch: u32,
+    /// For what this router sends.
+    pub send: DirectionKey,
+    /// For what it receives.
+    pub receive: DirectionKey,
+}
+
+/// The key of one epoch for datagrams in one direction. Overwritten when dropped.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub enum DirectionKey {
+    /// Datagrams are sealed.
+    Sealed {
+        /// The cipher.
+        #[zeroize(skip)]
+        suite: Suite,
+        /// Its key.
+        key: [u8; KEY_LEN],
+    },
+    /// Datagrams travel in clear and carry a cookie.
+    Clear {
+        /// What each datagram must show.
+        cookie: [u8; COOKIE_LEN],
+    },
+}
+
+#[derive(Clone, Copy)]
+enum Direction {
+    ToResponder,
+    ToInitiator,
+}
+
+#[derive(Clone, Copy)]
+enum Label {
+    Tcp(Direction),
+    Udp(Direction),
+    Cookie(Direction),
+    Ratchet,
+}
+
+impl Label {
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Tcp(Direction::ToResponder) => "tcp i2r",
+            Self::Tcp(Direction::ToInitiator) => "tcp r2i",
+            Self::Udp(Direction::ToResponder) => "udp i2r",
+            Self::Udp(Direction::ToInitiator) => "udp r2i",
+            Self::Cookie(Direction::ToResponder) => "cookie i2r",
+            Self::Cookie(Direction::ToInitiator) => "cookie r2i",
+            Self::Ratchet => "ratchet",
+        }
+    }
+}
+
+/// An output length in the form that the HKDF library asks for.
+struct OutputLen(usize);
+
+impl KeyType for OutputLen {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schedule(role: Role) -> KeySchedule {
+        let hash = std::array::from_fn(|i| u8::try_from(i).unwrap());
+        let split = std::array::from_fn(|i| 0x80 + u8::try_from(i).unwrap());
+        let ids = [PeerId::from_bytes([0x11; 16]), PeerId::from_bytes([0x22; 16])];
+        KeySchedule::new(&hash, &split, Suite::ChaCha20Poly1305, role, ids)
+    }
+
+    fn bytes(key: &DirectionKey) -> &[u8] {
+        match key {
+            DirectionKey::Sealed { key, .. } => key,
+            DirectionKey::Clear { cookie } => cookie,
+        }
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The keys that an initiator sends and receives with: frames (at epoch 0), sealed, clear.
+    fn table(schedule: &KeySchedule) -> Vec<String> {
+        let sealed = schedule.data_keys(Protection::Sealed);
+        let clear = schedule.data_keys(Protection::Clear);
+        [&sealed.send, &sealed.receive, &clear.send, &clear.receive].map(|key| hex(bytes(key))).to_vec()
+    }
+
+    #[test]
+    fn keys_equal_the_golden_table() {
+        // From an independent HKDF: Python's hmac and hashlib over the formulas at the top of this file.
+        let mut schedule = schedule(Role::Initiator);
+        let (send, receive) = schedule.frame_keys();
+        assert_eq!(hex(&*send), "18156010d4b84e31939ab9de50847f5e7291b2cf70f9d49dc6793d123c279e19");
+        assert_eq!(hex(&*receive), "ebb974d57d0973420213f5675344c4a03d9845546efbeae52749aadf475031ad");
+        assert_eq!(
+            table(&schedule),
+            [
+                "315e7907b01d868ebeb3dcbc1c6c8dfe34a84ddf0f960749f27d4a01b975a973",
+                "fa459bf75f4046d4d974af095fee7d300b3d6981fd5af9acfd159bf513f60199",
+                "261be467de0277ab",
+                "f520d9da29d54052"
+            ]
+        );
+        schedule.ratchet();
+        assert_eq!(
+            table(&schedule),
+            [
+                "6b58cb0d8e1159b9b33b68c11a97561689ad784d6fffcc67f005a996e31db52d",
+                "16e11f509f146b4effc71e3298ea161f34a736d11edef3edd6d5c9d168a16699",
+                "31128c1b16a2e217",
+                "3a9c9fa9f1b978d4"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_one_side_sends_with_the_other_receives_with() {
+        let (mut initiator, mut responder) = (schedule(Role::Initiator), schedule(Role::Responder));
+        assert_eq!(initiator.frame_keys().0, responder.frame_keys().1);
+        assert_eq!(initiator.frame_keys().1, responder.frame_keys().0);
+        for epoch in 0..3 {
+            for protection in [Protection::Sealed, Protection::Clear] {
+                let (i, r) = (initiator.data_keys(protection), responder.data_keys(protection));
+                assert_eq!((i.epoch, r.epoch), (epoch, epoch));
+                assert_eq!(bytes(&i.send), bytes(&r.receive));
+                assert_eq!(bytes(&i.receive), bytes(&r.send));
+                assert_ne!(bytes(&i.send), bytes(&i.receive));
+            }
+            initiator.ratchet();
+            responder.ratchet();
+        }
+    }
+
+    #[test]
+    fn no_key_ever_repeats_across_labels_and_epochs() {
+        let mut schedule = schedule(Role::Initiator);
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..100 {
+            for key in table(&schedule) {
+                assert!(seen.insert(key), "a key came twice");
+            }
+            schedule.ratchet();
+        }
+    }
+
+    #[test]
+    fn keys_depend_on_hash_split_and_both_ids() {
+        let ids = [PeerId::from_bytes([1; 16]), PeerId::from_bytes([2; 16])];
+        let make = |hash: u8, split: u8, ids| {
+            table(&KeySchedule::new(&[hash; 32], &[split; 64], Suite::Aes256Gcm, Role::Initiator, ids))
+        };
+        let base = make(1, 1, ids);
+        assert_ne!(base, make(2, 1, ids));
+        assert_ne!(base, make(1, 2, ids));
+        assert_ne!(base, make(1, 1, [ids[1], ids[0]]));
+    }
+}

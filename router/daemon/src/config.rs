@@ -1,0 +1,250 @@
+//! What a router is told at launch, parsed and complete. Nothing later reads the environment or the command line.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use mesh_hostnet::BridgeName;
+use mesh_wire::Nickname;
+use zeroize::Zeroizing;
+
+/// Default port of the control plane (TCP) and of sleeve (UDP).
+pub const CONTROL_PORT: u16 = 6783;
+
+/// Longest password, in bytes.
+pub const PASSWORD_LEN_MAX: usize = 1024;
+
+/// Everything that `mesh launch` decides.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Directory of the control socket and the pid file.
+    pub run_dir: PathBuf,
+    /// Directory of the identity and the log.
+    pub state_dir: PathBuf,
+    /// The label that people see.
+    pub nickname: Nickname,
+    /// TCP port of the control plane and UDP port of sleeve.
+    pub port: u16,
+    /// Address to listen on; all addresses of both families when absent.
+    pub listen: Option<IpAddr>,
+    /// The network's password; without one anybody may join and frames travel in clear.
+    pub password: Option<Password>,
+    /// MTU of the overlay.
+    pub mtu: MtuSetting,
+    /// The host's bridge.
+    pub bridge: BridgeName,
+    /// Whether to connect to peers that other peers know.
+    pub discovery: bool,
+    /// Peers to connect to, as the user wrote them.
+    pub peers: Vec<PeerTarget>,
+}
+
+/// How the overlay's MTU is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MtuSetting {
+    /// From the smallest MTU of the host's underlay interfaces.
+    Auto,
+    /// As given, in bytes.
+    Fixed(u32),
+}
+
+/// A network's password: 1 to [`PASSWORD_LEN_MAX`] bytes, erased from memory when dropped, never shown.
+#[derive(Clone)]
+pub struct Password(Zeroizing<String>);
+
+/// Why a text is no [`Password`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PasswordError {
+    /// It has no characters.
+    #[error("the password is empty")]
+    Empty,
+    /// It is longer than [`PASSWORD_LEN_MAX`].
+    #[error("the password has {0} bytes, more than {PASSWORD_LEN_MAX}")]
+    TooLong(usize),
+}
+
+impl Password {
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Password {
+    type Error = PasswordError;
+
+    fn try_from(text: String) -> Result<Self, PasswordError> {
+        let text = Zeroizing::new(text);
+        match text.len() {
+            0 => Err(PasswordError::Empty),
+            1..=PASSWORD_LEN_MAX => Ok(Self(text)),
+            len => Err(PasswordError::TooLong(len)),
+        }
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(..)")
+    }
+}
+
+/// A peer as a user names it: `HOST[:PORT]`, HOST a name, an IPv4 address or an IPv6 address (in brackets when a
+/// port follows). Names are resolved anew at each try.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerTarget {
+    host: String,
+    port: u16,
+}
+
+/// Why a text is no [`PeerTarget`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PeerTargetError {
+    /// There is no host.
+    #[error("the host is missing")]
+    HostMissing,
+    /// The host is neither an address nor a host name (RFC 1123, section 2.1).
+    #[error("'{host}' is neither an address nor a host name")]
+    Host {
+        /// The part before the port.
+        host: String,
+    },
+    /// The port is no number from 1 to 65535.
+    #[error("'{port}' is no port number from 1 to 65535")]
+    Port {
+        /// The part after the host.
+        port: String,
+    },
+    /// An opening bracket has no closing one, or holds no IPv6 address.
+    #[error("square brackets hold an IPv6 address, as in [2001:db8::1]:6783")]
+    Brackets,
+}
+
+impl PeerTarget {
+    /// The host part, without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The TCP port.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl FromStr for PeerTarget {
+    type Err = PeerTargetError;
+
+    fn from_str(text: &str) -> Result<Self, PeerTargetError> {
+        if let Some(rest) = text.strip_prefix('[') {
+            let (host, after) = rest.split_once(']').ok_or(PeerTargetError::Brackets)?;
+            host.parse::<Ipv6Addr>().map_err(|_not_an_address| PeerTargetError::Brackets)?;
+            let port = match after.strip_prefix(':') {
+                Some(port) => parse_port(port)?,
+                None if after.is_empty() => CONTROL_PORT,
+                None => return Err(PeerTargetError::Port { port: after.to_owned() }),
+            };
+            return Ok(Self { host: host.to_owned(), port });
+        }
+        if text.parse::<Ipv6Addr>().is_ok() {
+            return Ok(Self { host: text.to_owned(), port: CONTROL_PORT });
+        }
+        let (host, port) = match text.split_once(':') {
+            Some((host, port)) => (host, parse_port(port)?),
+            None => (text, CONTROL_PORT),
+        };
+        check_host(host)?;
+        Ok(Self { host: host.to_owned(), port })
+    }
+}
+
+impl fmt::Display for PeerTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+fn parse_port(text: &str) -> Result<u16, PeerTargetError> {
+    let digits_only = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse::<u16>() {
+        Ok(port) if digits_only && port != 0 => Ok(port),
+        Ok(_) | Err(_) => Err(PeerTargetError::Port { port: text.to_owned() }),
+    }
+}
+
+/// Accepts an IPv4 address or a host name; a name of digits and dots only must be an address.
+fn check_host(host: &str) -> Result<(), PeerTargetError> {
+    let wrong = || PeerTargetError::Host { host: host.to_owned() };
+    if host.is_empty() {
+        return Err(PeerTargetError::HostMissing);
+    }
+    if host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        return host.parse::<std::net::Ipv4Addr>().map(|_address| ()).map_err(|_not_an_address| wrong());
+    }
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let label_ok = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if name.len() <= 253 && name.split('.').all(label_ok) { Ok(()) } else { Err(wrong()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_a_name_or_an_address_with_an_optional_port() {
+        for (text, shown) in [
+            ("h1", "h1:6783"),
+            ("h1.example.com:7000", "h1.example.com:7000"),
+            ("192.0.2.1", "192.0.2.1:6783"),
+            ("192.0.2.1:1", "192.0.2.1:1"),
+            ("2001:db8::1", "[2001:db8::1]:6783"),
+            ("[2001:db8::1]", "[2001:db8::1]:6783"),
+            ("[2001:db8::1]:65535", "[2001:db8::1]:65535"),
+        ] {
+            assert_eq!(text.parse::<PeerTarget>().map(|p| p.to_string()), Ok(shown.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_peer_is_refused_with_the_part_that_is_wrong() {
+        use PeerTargetError::{Brackets, HostMissing};
+        let host = |h: &str| PeerTargetError::Host { host: h.to_owned() };
+        let port = |p: &str| PeerTargetError::Port { port: p.to_owned() };
+        for (text, error) in [
+            ("", HostMissing),
+            (":6783", HostMissing),
+            ("h1:", port("")),
+            ("h1:0", port("0")),
+            ("h1:65536", port("65536")),
+            ("h1:+80", port("+80")),
+            ("h1:80:90", port("80:90")),
+            ("[::1", Brackets),
+            ("[h1]:1", Brackets),
+            ("[::1]x", port("x")),
+            ("300.1.1.1", host("300.1.1.1")),
+            ("a b", host("a b")),
+            ("-a", host("-a")),
+            ("a..b", host("a..b")),
+        ] {
+            assert_eq!(text.parse::<PeerTarget>(), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_not_shown_and_not_empty() {
+        assert_eq!(Password::try_from(String::new()).map(|_| ()), Err(PasswordError::Empty));
+        let password = Password::try_from("swordfish".to_owned()).expect("nine bytes");
+        assert_eq!(format!("{password:?}"), "Password(..)");
+    }
+}

@@ -1,0 +1,119 @@
+//! What the node and the data plane tell, in the words of the control API.
+
+use std::time::Duration;
+
+use mesh_api::{
+    Capture, ConnectionCounts, ConnectionDocument, ConnectionState, Datapath, MacDocument, Overlay,
+    PeerConnectionDocument, PeerDocument, RouterDocument, StatusDocument, TargetDocument,
+};
+use mesh_node as node;
+use mesh_node::Node;
+use mesh_wire::Moment;
+
+use crate::Config;
+
+/// The overview.
+pub(crate) fn status(node: &Node, config: &Config, mtu: u32, uptime: Duration) -> StatusDocument {
+    let mut counts = ConnectionCounts::default();
+    for connection in node.connection_status() {
+        counts.count(state(connection.state));
+    }
+    StatusDocument {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        router: RouterDocument {
+            peer_id: node.peer_id().to_string(),
+            nickname: node.nickname().to_string(),
+            port: config.port,
+            pid: std::process::id(),
+            uptime_seconds: uptime.as_secs(),
+            encryption: node.has_secret(),
+            discovery: config.discovery,
+            capture: Capture::Tap,
+            datapath: Datapath::Sleeve,
+            bridge: config.bridge.to_string(),
+            mtu,
+        },
+        connections: counts,
+        peers: node.peer_status().len() as u64,
+        ipam: None,
+        dns: None,
+    }
+}
+
+pub(crate) fn peers(node: &Node) -> Vec<PeerDocument> {
+    let link = |link: node::PeerLink| PeerConnectionDocument {
+        peer_id: link.peer.to_string(),
+        nickname: link.nickname.map(|nickname| nickname.to_string()),
+        address: Some(link.address),
+        outbound: link.outbound,
+        established: link.established,
+    };
+    let peer = |peer: node::PeerStatus| PeerDocument {
+        peer_id: peer.peer.to_string(),
+        nickname: peer.nickname.to_string(),
+        is_self: peer.is_self,
+        version: peer.version,
+        connections: peer.links.into_iter().map(link).collect(),
+    };
+    node.peer_status().into_iter().map(peer).collect()
+}
+
+pub(crate) fn connections(node: &Node, mtu: u32) -> Vec<ConnectionDocument> {
+    let connection = |connection: node::ConnectionStatus| {
+        let session = connection.peer.is_some();
+        let (peer_id, nickname) = connection.peer.unzip();
+        let address = connection.address.parse().ok();
+        let info = match address {
+            Some(_) => connection.info,
+            None => format!("{}: {}", connection.address, connection.info),
+        };
+        ConnectionDocument {
+            peer_id: peer_id.map(|id| id.to_string()),
+            nickname: nickname.map(|nickname| nickname.to_string()),
+            address,
+            outbound: connection.outbound,
+            state: state(connection.state),
+            overlay: (connection.state == node::ConnectionState::Established).then_some(Overlay::Sleeve),
+            encrypted: session.then_some(connection.encrypted),
+            mtu: session.then_some(mtu),
+            rtt_ms: connection.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
+            info: Some(info).filter(|info| !info.is_empty()),
+        }
+    };
+    node.connection_status().into_iter().map(connection).collect()
+}
+
+pub(crate) fn targets(node: &Node, now: Moment) -> Vec<TargetDocument> {
+    let target = |target: node::TargetStatus| TargetDocument {
+        target: target.target.to_string(),
+        state: match target.state {
+            node::TargetState::Waiting if target.refused => ConnectionState::Failed,
+            node::TargetState::Waiting => ConnectionState::Retrying,
+            node::TargetState::Connecting => ConnectionState::Connecting,
+            node::TargetState::Connected | node::TargetState::Itself => ConnectionState::Established,
+        },
+        address: target.address,
+        next_try_seconds: target.next_try.map(|wait| wait.as_secs_f64()),
+        last_error: target.last_error,
+    };
+    node.target_status(now).into_iter().map(target).collect()
+}
+
+pub(crate) fn macs(dataplane: &mesh_dataplane::Dataplane) -> Vec<MacDocument> {
+    let mac = |entry: mesh_dataplane::MacEntry| MacDocument {
+        mac: entry.mac.to_string(),
+        peer_id: entry.peer.to_string(),
+        last_seen_seconds: entry.age.as_secs(),
+    };
+    dataplane.macs().into_iter().map(mac).collect()
+}
+
+const fn state(state: node::ConnectionState) -> ConnectionState {
+    match state {
+        node::ConnectionState::Connecting => ConnectionState::Connecting,
+        node::ConnectionState::Pending => ConnectionState::Pending,
+        node::ConnectionState::Established => ConnectionState::Established,
+        node::ConnectionState::Retrying => ConnectionState::Retrying,
+        node::ConnectionState::Failed => ConnectionState::Failed,
+    }
+}

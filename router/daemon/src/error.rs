@@ -1,0 +1,161 @@
+//! Why a router did not start, or stopped; and how errors of its parts reach a client.
+
+use std::io;
+use std::path::PathBuf;
+
+use mesh_api::{ErrorKind, Failure};
+use mesh_dataplane::StartError;
+use mesh_hostnet::HostError;
+
+/// An error that ends the router, or keeps it from starting. The host is as it was before, but for the bridge and
+/// the containers' interfaces of an earlier life, which stay.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The process does not run as root.
+    #[error("a router needs root")]
+    NotRoot,
+    /// Another router holds the run directory.
+    #[error("a router is already running here{}", pid.map_or_else(String::new, |pid| format!(" (pid {pid})")))]
+    AlreadyRunning {
+        /// Its process, if it could be read.
+        pid: Option<u32>,
+    },
+    /// A file or directory could not be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The identity file is not one that this program wrote.
+    #[error("the identity in {} is damaged", path.display())]
+    IdentityDamaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No password can be made into a key.
+    #[error("the password cannot be used: {0}")]
+    Password(#[from] mesh_crypto::PasswordError),
+    /// The control port could not be bound.
+    #[error("cannot listen on TCP port {port}: {source}")]
+    Listen {
+        /// The port.
+        port: u16,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The data plane did not start.
+    #[error(transparent)]
+    Dataplane(#[from] StartError),
+    /// The host's network refused a change.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The system refused what every program needs.
+    #[error("cannot {action}: {source}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Logging could not be set up twice in one process.
+    #[error("logging is set up already")]
+    LoggingTwice,
+    /// Something of the router could not be removed; the rest was.
+    #[error("not all could be removed: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Reset(Vec<HostError>),
+}
+
+impl Error {
+    /// The class that decides the exit status.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotRoot => ErrorKind::Permission,
+            Self::AlreadyRunning { .. } => ErrorKind::Refused,
+            Self::File { source, .. } | Self::System { source, .. } => io_kind(source),
+            Self::Listen { source, .. } => io_kind(source),
+            Self::IdentityDamaged { .. } | Self::Password(_) => ErrorKind::Invalid,
+            Self::Dataplane(error) => start_kind(error),
+            Self::Host(error) => kind_of(error),
+            Self::LoggingTwice | Self::Reset(_) => ErrorKind::Internal,
+        }
+    }
+
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotRoot => Some("run it with sudo".to_owned()),
+            Self::AlreadyRunning { .. } => {
+                Some("`mesh status` shows it, `mesh stop` ends it; a second one needs its own --run-dir".to_owned())
+            }
+            Self::IdentityDamaged { path } => Some(format!(
+                "restore it from a copy; or remove {}, and this host becomes a new peer",
+                path.display()
+            )),
+            Self::Listen { source, .. } => listen_hint(source),
+            Self::Dataplane(error) => error.hint(),
+            Self::Host(error) => error.hint(),
+            Self::Reset(errors) => errors.iter().find_map(HostError::hint),
+            Self::File { .. } | Self::Password(_) | Self::System { .. } | Self::LoggingTwice => None,
+        }
+    }
+}
+
+/// An error of the host's network as a client sees it.
+pub(crate) fn failure_of(error: &HostError) -> Failure {
+    let failure = Failure::new(kind_of(error), error.to_string());
+    match error.hint() {
+        Some(hint) => failure.with_hint(hint),
+        None => failure,
+    }
+}
+
+pub(crate) fn kind_of(error: &HostError) -> ErrorKind {
+    match error {
+        HostError::NamespaceNotFound { .. }
+        | HostError::NoSuchProcess { .. }
+        | HostError::NotAttached { .. }
+        | HostError::NothingAttached
+        | HostError::AddressNotThere { .. } => ErrorKind::Unknown,
+        HostError::NameInUse { .. }
+        | HostError::InterfaceInUse { .. }
+        | HostError::HostInterfaceInUse { .. }
+        | HostError::AddressInUse { .. }
+        | HostError::PortTaken { .. } => ErrorKind::InUse,
+        HostError::NotANamespace { .. }
+        | HostError::MtuOutOfRange { .. }
+        | HostError::UnusableAddress { .. }
+        | HostError::DuplicateAddress { .. } => ErrorKind::Invalid,
+        HostError::OwnNamespace | HostError::Ipv6Off { .. } | HostError::BridgeGone { .. } => ErrorKind::Refused,
+        HostError::Namespace { source, .. }
+        | HostError::EnterNamespace { source, .. }
+        | HostError::Sysctl { source, .. } => io_kind(source),
+        HostError::Kernel { source, .. } => io_kind(&source.error),
+        HostError::Random { .. } | HostError::Thread { .. } | HostError::PortMissing { .. } => ErrorKind::Internal,
+        HostError::UndoIncomplete { cause, .. } => kind_of(cause),
+    }
+}
+
+fn io_kind(error: &io::Error) -> ErrorKind {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => ErrorKind::Permission,
+        io::ErrorKind::AddrInUse => ErrorKind::InUse,
+        io::ErrorKind::TimedOut => ErrorKind::Timeout,
+        _other_of_the_system => ErrorKind::Internal,
+    }
+}
+
+fn listen_hint(error: &io::Error) -> Option<String> {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            Some("another program has the port: `ss -ltnp` names it; choose another with --port".to_owned())
+        }
+        io::ErrorKind::AddrNotAvailable => Some("--listen takes an address of this host".to_owned()),
+        _other_of_the_system => None,
+    }
+}

@@ -1,0 +1,29 @@
+//! The node's plan in the data plane's words. The two crates do not know each other.
+
+use mesh_dataplane as dataplane;
+use mesh_node::Plan;
+
+pub(crate) fn to_dataplane(plan: Plan) -> dataplane::Plan {
+    let links = plan.links.into_iter().map(|link| dataplane::LinkPlan {
+        peer: link.peer,
+        remote: link.remote,
+        receive: link
+            .receive
+            .into_iter()
+            .map(|end| dataplane::ReceivePlan { epoch: end.epoch, index: end.index, key: end.key })
+            .collect(),
+        send: link.send.map(|end| dataplane::SendPlan { epoch: end.epoch, index: end.index, key: end.key }),
+    });
+    let trees = plan.routes.trees.into_iter().map(|(source, tree)| {
+        let children = tree.children.into_iter();
+        let children = children.map(|child| dataplane::TreeChild { peer: child.peer, relays: child.relays });
+        (source, dataplane::Tree { parent: tree.parent, children: children.collect() })
+    });
+    dataplane::Plan {
+        me: plan.me,
+        digest: plan.routes.digest,
+        links: links.collect(),
+        next_hop: plan.routes.next_hop,
+        trees: trees.collect(),
+    }
+}

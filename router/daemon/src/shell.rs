@@ -1,0 +1,157 @@
+//! The loop that owns the node: one input at a time, then a full drain of its outputs.
+//!
+//! Owns the node, the pipes by connection, and the data plane's handle. It never awaits while it holds a decision
+//! half executed, and never blocks: what is slow (names, dials, the host's network) runs elsewhere and reports back
+//! as an input.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use mesh_dataplane::Dataplane;
+use mesh_node::{ConnectionId, Event, Input, Node, Output, Report};
+use mesh_wire::Moment;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use crate::pipe::{self, Inputs, Pipe};
+use crate::plan;
+
+/// Inputs from connections that may wait. When it is full the connections' readers wait, and TCP slows their peers.
+pub(crate) const INPUTS_QUEUED_MAX: usize = 1024;
+
+/// Reports from the data plane that may wait. When it is full the data plane drops them; liveness is told again.
+pub(crate) const REPORTS_QUEUED_MAX: usize = 256;
+
+/// The node with its surroundings.
+pub(crate) struct Shell {
+    node: Node,
+    dataplane: Dataplane,
+    pipes: BTreeMap<ConnectionId, Pipe>,
+    inputs: Inputs,
+    clock: Clock,
+}
+
+/// Reads the monotonic clock for the node: the one place that does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    origin: Instant,
+}
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self { origin: Instant::now() }
+    }
+
+    pub(crate) fn now(self) -> Moment {
+        Moment::from_origin(self.origin.elapsed())
+    }
+
+    fn instant(self, moment: Moment) -> tokio::time::Instant {
+        tokio::time::Instant::from_std(self.origin + moment.since_origin())
+    }
+}
+
+impl Shell {
+    pub(crate) const fn new(node: Node, dataplane: Dataplane, inputs: Inputs, clock: Clock) -> Self {
+        Self { node, dataplane, pipes: BTreeMap::new(), inputs, clock }
+    }
+
+    /// Gives the node one input and executes all that follows.
+    pub(crate) fn handle(&mut self, input: Input, pipe: Option<Pipe>) {
+        if let (Input::Dialed { id, .. } | Input::Accepted { id, .. }, Some(pipe)) = (&input, pipe) {
+            self.pipes.insert(*id, pipe);
+        }
+        if let Input::Closed { id } = &input {
+            self.pipes.remove(id);
+        }
+        let mut pending = vec![input];
+        while let Some(input) = pending.pop() {
+            self.node.handle(input, self.clock.now());
+            while let Some(output) = self.node.poll_output() {
+                // A connection whose peer lets too much pile up is over.
+                pending.extend(self.execute(output).map(|id| Input::Closed { id }));
+            }
+        }
+    }
+
+    /// Waits until the node's next timeout.
+    pub(crate) fn timeout(&self) -> impl Future<Output = ()> + use<> {
+        let at = self.node.poll_timeout().map(|moment| self.clock.instant(moment));
+        async move {
+            match at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Says goodbye to all peers and stops the data plane. Pipes still send what is queued.
+    pub(crate) fn stop(mut self) {
+        self.handle(Input::Stop, None);
+        self.dataplane.stop();
+    }
+
+    pub(crate) const fn node(&self) -> &Node {
+        &self.node
+    }
+
+    pub(crate) const fn dataplane(&self) -> &Dataplane {
+        &self.dataplane
+    }
+
+    pub(crate) const fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Returns the connection that turned out to be broken, if one did.
+    fn execute(&mut self, output: Output) -> Option<ConnectionId> {
+        match output {
+            Output::Dial { id, target } => pipe::dial(id, target, self.inputs.clone()),
+            Output::Write { id, bytes } => {
+                let pipe = self.pipes.get(&id)?;
+                if !pipe.write(bytes) {
+                    self.pipes.remove(&id);
+                    return Some(id);
+                }
+            }
+            Output::Close { id } => drop(self.pipes.remove(&id)),
+            Output::Forward(plan) => self.dataplane.publish(plan::to_dataplane(*plan)),
+            Output::Event(event) => log(&event),
+        }
+        None
+    }
+}
+
+/// Translates what the data plane reports; `None` for what concerns nobody but the log.
+pub(crate) fn to_node(report: mesh_dataplane::Report) -> Option<Report> {
+    use mesh_dataplane::Report as Seen;
+    match report {
+        Seen::Alive { peer, rtt } => Some(Report::Alive { peer, rtt }),
+        Seen::Dead { peer, silent_for } => Some(Report::Dead { peer, silent_for }),
+        Seen::Roamed { peer, to, .. } => Some(Report::Roamed { peer, remote: to }),
+        Seen::RekeyWanted { peer, .. } => Some(Report::RekeyWanted { peer }),
+        Seen::Failed { error } => {
+            warn!(%error, "the data plane had a failure");
+            None
+        }
+    }
+}
+
+/// Bounded queue of what the data plane reports.
+pub(crate) type Reports = mpsc::Receiver<mesh_dataplane::Report>;
+
+fn log(event: &Event) {
+    match event {
+        Event::Connected { peer, nickname, remote, outbound } => {
+            info!(%peer, %nickname, %remote, outbound, "connected");
+        }
+        Event::Disconnected { peer, cause } => info!(%peer, %cause, "disconnected"),
+        Event::LinkUp { peer } => info!(%peer, overlay = "sleeve", "frames pass"),
+        Event::LinkDown { peer, silent_for } => {
+            warn!(%peer, overlay = "sleeve", silent_ms = silent_for.as_millis(), "frames no longer pass");
+        }
+        Event::Refused { remote, cause } => warn!(%remote, %cause, "a connection was refused"),
+        Event::DialFailed { target, cause } => info!(%target, %cause, "a connection attempt failed"),
+        Event::GossipRefused { peer, error } => warn!(%peer, %error, "gossip was refused"),
+    }
+}

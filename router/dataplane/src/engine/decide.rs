@@ -1,0 +1,218 @@
+//! The forwarding decision: one pure function from what a frame's header and envelope say to what happens to it.
+//! It owns the rules that end loops; learning, sealing and sending are done by whoever called it.
+//!
+//! **Why no loop lasts.** A *direct* frame is never sent on. A *relayed unicast* never returns to the neighbour it
+//! came from or to its source, and a *relayed broadcast* is taken from one neighbour alone, so that each router
+//! sends on at most one copy for each copy that its parent sent. Both lose one from their time to live at each link,
+//! and so end after at most 15, however much the routers' views differ.
+
+use mesh_wire::sleeve::{Envelope, TimeToLive};
+use mesh_wire::{MacAddr, PeerId};
+
+use super::counters::{DropReason, Event};
+use super::macs::{Location, Owner};
+use super::tables::{FloodChild, LinkId, Tables};
+
+/// How a frame reached this router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// From the local bridge.
+    Captured,
+    /// In an authenticated packet of a neighbour.
+    Received {
+        /// The neighbour.
+        from: LinkId,
+        /// How the frame was wrapped.
+        envelope: Envelope,
+    },
+}
+
+/// All of a frame that decides about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    /// How it came.
+    pub arrival: Arrival,
+    /// Its sender.
+    pub source: MacAddr,
+    /// Its receiver.
+    pub destination: MacAddr,
+}
+
+/// What happens to a frame. The parts are independent of each other, and done in the order of the fields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision<'t> {
+    /// Who is to be remembered as owner of the frame's source MAC.
+    pub learn: Option<Owner>,
+    /// Whether the frame goes to the local bridge.
+    pub inject: bool,
+    /// Where else it goes; see [`transmissions`](Self::transmissions).
+    forward: Forward<'t>,
+    /// Why it goes no further, when it should have.
+    pub drop: Option<DropReason>,
+    /// What is worth counting besides.
+    pub event: Option<Event>,
+}
+
+/// One packet to send: a copy of the frame, in this envelope, over this link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transmission {
+    /// Over which link.
+    pub link: LinkId,
+    /// Wrapped how.
+    pub envelope: Envelope,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Forward<'t> {
+    Nowhere,
+    Over(Transmission),
+    /// To each child except the neighbour that the frame came from: to those that relay as `relayed`, to the others
+    /// as `leaf`.
+    Down { children: &'t [FloodChild], except: Option<LinkId>, relayed: Envelope, leaf: Envelope },
+}
+
+/// What happens to the frame of `key`, whose destination MAC is at `location`.
+#[must_use]
+pub fn decide<'t>(key: &Key, tables: &'t Tables, location: Location) -> Decision<'t> {
+    if !key.source.is_station() {
+        return Decision::dropped(DropReason::BadSource);
+    }
+    if key.destination.is_link_local_control() {
+        return Decision::dropped(DropReason::LinkLocalControl);
+    }
+    match key.arrival {
+        Arrival::Captured => captured(key.destination, tables, location),
+        Arrival::Received { from, envelope: Envelope::Direct } => direct(tables.neighbour(from)),
+        Arrival::Received { envelope: Envelope::Unicast { source, .. } | Envelope::Broadcast { source, .. }, .. }
+            if source == tables.me() =>
+        {
+            Decision::dropped(DropReason::OwnFrame)
+        }
+        Arrival::Received { from, envelope: Envelope::Unicast { ttl, source, destination } } => {
+            if destination == tables.me() { arrived(source, tables) } else { relay(from, ttl, source, destination, tables) }
+        }
+        Arrival::Received { from, envelope: Envelope::Broadcast { ttl, source, digest } } => {
+            broadcast(from, ttl, source, digest, tables)
+        }
+    }
+}
+
+/// A captured frame comes from a local container: a bridge does not send a frame back to the port that it came
+/// from, so that what was just injected is not captured again. Its source is therefore learnt as local, even if
+/// it was known at a peer: the newest sighting wins.
+fn captured<'t>(destination: MacAddr, tables: &'t Tables, location: Location) -> Decision<'t> {
+    let decision = Decision { learn: Some(Owner::Local), ..Decision::nothing() };
+    if destination.is_group() {
+        return Decision { forward: flood(tables), ..decision };
+    }
+    match location {
+        Location::Unknown => Decision { forward: flood(tables), ..decision },
+        Location::Known(Owner::Local) => Decision { drop: Some(DropReason::DestinationIsLocal), ..decision },
+        Location::Known(Owner::Peer(peer)) => match tables.route(peer) {
+            Some(link) => Decision { forward: Forward::Over(towards(peer, link, tables)), ..decision },
+            None => Decision { drop: Some(DropReason::NoRoute), ..decision },
+        },
+    }
+}
+
+fn towards(peer: PeerId, link: LinkId, tables: &Tables) -> Transmission {
+    let envelope = if tables.neighbour(link) == peer {
+        Envelope::Direct
+    } else {
+        Envelope::Unicast { ttl: TimeToLive::MAX, source: tables.me(), destination: peer }
+    };
+    Transmission { link, envelope }
+}
+
+/// Down our own tree. A child that ends its branch gets the frame directly; a child that relays must know the
+/// source to find the tree.
+fn flood(tables: &Tables) -> Forward<'_> {
+    let Some(tree) = tables.tree(tables.me()) else {
+        return Forward::Nowhere;
+    };
+    let relayed = Envelope::Broadcast { ttl: TimeToLive::MAX, source: tables.me(), digest: tables.digest() };
+    Forward::Down { children: &tree.children, except: None, relayed, leaf: Envelope::Direct }
+}
+
+fn direct<'t>(neighbour: PeerId) -> Decision<'t> {
+    Decision { learn: Some(Owner::Peer(neighbour)), inject: true, ..Decision::nothing() }
+}
+
+/// A relayed frame for this router. Its source is not learnt while the tables do not know that peer: the MAC table
+/// holds owners that can be reached, and forgets them with the peer.
+fn arrived<'t>(source: PeerId, tables: &Tables) -> Decision<'t> {
+    let learn = tables.knows(source).then_some(Owner::Peer(source));
+    Decision { learn, inject: true, ..Decision::nothing() }
+}
+
+fn relay<'t>(
+    from: LinkId,
+    ttl: TimeToLive,
+    source: PeerId,
+    destination: PeerId,
+    tables: &Tables,
+) -> Decision<'t> {
+    let Some(link) = tables.route(destination) else {
+        return Decision::dropped(DropReason::NoRoute);
+    };
+    if link == from {
+        return Decision::dropped(DropReason::BackToIngress);
+    }
+    if tables.neighbour(link) == source {
+        return Decision::dropped(DropReason::BackToOrigin);
+    }
+    let Some(ttl) = ttl.behind_one_link() else {
+        return Decision::dropped(DropReason::TimeToLiveExpired);
+    };
+    let envelope = Envelope::Unicast { ttl, source, destination };
+    Decision { forward: Forward::Over(Transmission { link, envelope }), ..Decision::nothing() }
+}
+
+fn broadcast(from: LinkId, ttl: TimeToLive, source: PeerId, digest: u32, tables: &Tables) -> Decision<'_> {
+    let event = (digest != tables.digest()).then_some(Event::TopologyDiffers);
+    let Some(tree) = tables.tree(source) else {
+        return Decision { event, ..Decision::dropped(DropReason::NoTree) };
+    };
+    if tree.parent != Some(from) {
+        return Decision { event, ..Decision::dropped(DropReason::NotFromParent) };
+    }
+    let arrived = Decision { event, ..arrived(source, tables) };
+    if tree.children.is_empty() {
+        return arrived;
+    }
+    let Some(ttl) = ttl.behind_one_link() else {
+        return Decision { drop: Some(DropReason::TimeToLiveExpired), ..arrived };
+    };
+    // Children get the envelope with the source in it even where they end the branch: a direct frame would make
+    // them look for the source's containers behind this router.
+    let relayed = Envelope::Broadcast { ttl, source, digest };
+    let forward = Forward::Down { children: &tree.children, except: Some(from), relayed, leaf: relayed };
+    Decision { forward, ..arrived }
+}
+
+impl<'t> Decision<'t> {
+    const fn nothing() -> Self {
+        Self { learn: None, inject: false, forward: Forward::Nowhere, drop: None, event: None }
+    }
+
+    const fn dropped(reason: DropReason) -> Self {
+        Self { drop: Some(reason), ..Self::nothing() }
+    }
+
+    /// The packets to send.
+    pub fn transmissions(&self) -> impl Iterator<Item = Transmission> + use<'t> {
+        let (one, children, except, relayed, leaf): (_, &'t [FloodChild], _, _, _) = match self.forward {
+            Forward::Nowhere => (None, &[], None, Envelope::Direct, Envelope::Direct),
+            Forward::Over(transmission) => (Some(transmission), &[], None, Envelope::Direct, Envelope::Direct),
+            Forward::Down { children, except, relayed, leaf } => (None, children, except, relayed, leaf),
+        };
+        let down = children.iter().filter(move |child| Some(child.link) != except).map(move |child| Transmission {
+            link: child.link,
+            envelope: if child.relays { relayed } else { leaf },
+        });
+        one.into_iter().chain(down)
+    }
+}
+
+#[cfg(test)]
+mod tests;

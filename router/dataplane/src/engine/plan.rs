@@ -1,0 +1,74 @@
+//! What the control plane wants of the data plane, as plain data. [`Tables`](super::Tables) and the sessions are
+//! made from it; it is never read per frame.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use mesh_crypto::DirectionKey;
+use mesh_wire::{PeerId, ReceiverIndex};
+
+/// The whole wish: a later plan replaces an earlier one as a whole.
+pub struct Plan {
+    /// This router.
+    pub me: PeerId,
+    /// Digest of the topology that routes and trees come from. Relayed broadcasts carry it.
+    pub digest: u32,
+    /// The neighbours with whom there are keys, at most one entry for each.
+    pub links: Vec<LinkPlan>,
+    /// For each peer that can be reached, the neighbour that is next on the way; for a neighbour that is reached
+    /// directly, itself.
+    pub next_hop: BTreeMap<PeerId, PeerId>,
+    /// The broadcast tree of each source, this router included.
+    pub trees: BTreeMap<PeerId, Tree>,
+}
+
+/// This router's place in the broadcast tree of one source.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tree {
+    /// The neighbour from which frames of this source come; `None` in the router's own tree.
+    pub parent: Option<PeerId>,
+    /// The neighbours to which frames of this source go.
+    pub children: Vec<TreeChild>,
+}
+
+/// A neighbour below this router in a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TreeChild {
+    /// The neighbour.
+    pub peer: PeerId,
+    /// True when it has children of its own in this tree.
+    pub relays: bool,
+}
+
+/// One neighbour: where it is, and the keys of its session.
+pub struct LinkPlan {
+    /// The neighbour.
+    pub peer: PeerId,
+    /// Where its datagrams are sent at first. Once it has sent authenticated packets from elsewhere, those count,
+    /// until a plan names another address than the plan before.
+    pub remote: SocketAddr,
+    /// Epochs in which its packets are opened.
+    pub receive: Vec<ReceivePlan>,
+    /// The epoch in which packets to it are sealed; `None` while there is none: nothing is sent then.
+    pub send: Option<SendPlan>,
+}
+
+/// Keys for packets from a neighbour.
+pub struct ReceivePlan {
+    /// The session's epoch.
+    pub epoch: u32,
+    /// The name that this router gave it; unique among all links.
+    pub index: ReceiverIndex,
+    /// The key.
+    pub key: DirectionKey,
+}
+
+/// Keys for packets to a neighbour.
+pub struct SendPlan {
+    /// The session's epoch.
+    pub epoch: u32,
+    /// The name that the neighbour gave it.
+    pub index: ReceiverIndex,
+    /// The key.
+    pub key: DirectionKey,
+}

@@ -1,0 +1,55 @@
+//! What the threads of the data plane share: sessions and links that outlive a publication of the tables, the
+//! published snapshot itself, the MAC table, the clock and the way back to the control plane. It owns every lock and
+//! atomic of the data plane except the counters; decisions are the engine's, system calls are `io`'s.
+#![forbid(unsafe_code)]
+
+mod links;
+mod macs;
+mod publisher;
+mod sessions;
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use mesh_wire::Moment;
+
+use crate::engine::Prober;
+use crate::report::Report;
+
+pub(crate) use links::{Link, canonical};
+pub(crate) use macs::Macs;
+pub(crate) use publisher::{Outlet, Publisher, Snapshot};
+pub(crate) use sessions::{ReceiveSession, SendSession};
+
+/// Everything that all threads see.
+pub(crate) struct Shared {
+    pub(crate) clock: Clock,
+    pub(crate) snapshot: ArcSwap<Snapshot>,
+    pub(crate) macs: Macs,
+    /// Locked for each probe and each run of the prober, some times a second and link, never for a frame.
+    pub(crate) prober: Mutex<Prober>,
+    /// Set when the prober must be run before its time, because a report waits or the links changed.
+    pub(crate) prober_is_wanted: AtomicBool,
+    pub(crate) reports: Box<dyn Fn(Report) -> bool + Send + Sync>,
+    pub(crate) is_stopping: AtomicBool,
+}
+
+/// The monotonic clock; its origin is the data plane's start.
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(crate) fn now(&self) -> Moment {
+        Moment::from_origin(self.0.elapsed())
+    }
+}
+
+/// Locks, also after a thread panicked while it held the lock: what these locks guard is valid after each step.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

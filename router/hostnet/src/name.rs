@@ -1,0 +1,179 @@
+//! Names of network interfaces, checked once.
+//!
+//! Owns the kernel's rules for a name (`dev_valid_name` in net/core/dev.c) and ours on top. Does not know which names
+//! are taken.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The longest name of an interface, in bytes: the kernel's `IFNAMSIZ` without the terminating zero.
+pub const INTERFACE_NAME_LENGTH_MAX: usize = 15;
+
+/// The longest name of a bridge, in bytes, so that the names derived from it still fit an interface name.
+pub const BRIDGE_NAME_LENGTH_MAX: usize = INTERFACE_NAME_LENGTH_MAX - TAP_SUFFIX.len();
+
+const TAP_SUFFIX: &str = "-tap";
+const STAGING_SUFFIX: &str = "~new";
+
+/// The name of a network interface: 1 to 15 bytes that the kernel takes literally.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InterfaceName(String);
+
+impl InterfaceName {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Wraps a name that this crate derived from checked parts.
+    pub(crate) fn derived(name: String) -> Self {
+        debug_assert!(check(&name, INTERFACE_NAME_LENGTH_MAX).is_ok(), "derived name {name:?}");
+        Self(name)
+    }
+}
+
+impl FromStr for InterfaceName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        check(text, INTERFACE_NAME_LENGTH_MAX)?;
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for InterfaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The name of the router's bridge: an interface name of at most 11 bytes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BridgeName(InterfaceName);
+
+impl BridgeName {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// The name as that of an interface.
+    #[must_use]
+    pub fn interface(&self) -> &InterfaceName {
+        &self.0
+    }
+
+    /// The name of the TAP that is this bridge's uplink: `<bridge>-tap`.
+    #[must_use]
+    pub fn tap(&self) -> InterfaceName {
+        InterfaceName::derived(format!("{}{TAP_SUFFIX}", self.0))
+    }
+
+    /// The name that the bridge bears until it carries its mark: `<bridge>~new`.
+    pub(crate) fn staging(&self) -> InterfaceName {
+        InterfaceName::derived(format!("{}{STAGING_SUFFIX}", self.0))
+    }
+}
+
+impl FromStr for BridgeName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        check(text, BRIDGE_NAME_LENGTH_MAX)?;
+        Ok(Self(InterfaceName(text.to_owned())))
+    }
+}
+
+impl fmt::Display for BridgeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Why a text is no name of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// It is empty.
+    #[error("an interface name must not be empty")]
+    Empty,
+    /// It is longer than `max` bytes.
+    #[error("an interface name here has at most {max} bytes")]
+    TooLong {
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// It contains a character that the kernel refuses, or takes as a pattern.
+    #[error("an interface name must not contain {character:?}")]
+    BadCharacter {
+        /// The first such character.
+        character: char,
+    },
+    /// It has a meaning of its own in the kernel's directories.
+    #[error("this interface name is reserved")]
+    Reserved,
+}
+
+fn check(text: &str, max: usize) -> Result<(), NameError> {
+    if text.is_empty() {
+        return Err(NameError::Empty);
+    }
+    if text.len() > max {
+        return Err(NameError::TooLong { max });
+    }
+    // `%` would make the kernel number the interface (`dev_alloc_name`), and `:` belongs to address labels.
+    let bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | '%');
+    if let Some(character) = text.chars().find(|&c| bad(c)) {
+        return Err(NameError::BadCharacter { character });
+    }
+    // `all` and `default` stand for other things than an interface in /proc/sys/net/ipv[46]/conf.
+    if matches!(text, "." | ".." | "all" | "default") {
+        return Err(NameError::Reserved);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_names_up_to_the_limit() {
+        assert_eq!("ethmesh".parse::<InterfaceName>().unwrap().as_str(), "ethmesh");
+        assert!("a".repeat(15).parse::<InterfaceName>().is_ok());
+        assert!("a".repeat(11).parse::<BridgeName>().is_ok());
+    }
+
+    #[test]
+    fn refuses_names_past_the_limit_and_empty_ones() {
+        assert_eq!("a".repeat(16).parse::<InterfaceName>(), Err(NameError::TooLong { max: 15 }));
+        assert_eq!("a".repeat(12).parse::<BridgeName>(), Err(NameError::TooLong { max: 11 }));
+        assert_eq!("".parse::<InterfaceName>(), Err(NameError::Empty));
+    }
+
+    #[test]
+    fn counts_bytes_and_not_characters() {
+        assert_eq!("ö".repeat(8).parse::<InterfaceName>(), Err(NameError::TooLong { max: 15 }));
+    }
+
+    #[test]
+    fn refuses_names_that_the_kernel_refuses_or_reads_otherwise() {
+        for (text, character) in
+            [("a/b", '/'), ("a b", ' '), ("a\n", '\n'), ("a:b", ':'), ("a%d", '%'), ("a\0", '\0')]
+        {
+            assert_eq!(text.parse::<InterfaceName>(), Err(NameError::BadCharacter { character }), "{text:?}");
+        }
+        for text in [".", "..", "all", "default"] {
+            assert_eq!(text.parse::<BridgeName>(), Err(NameError::Reserved), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn derives_names_that_fit() {
+        let bridge: BridgeName = "elevenbytes".parse().unwrap();
+        for derived in [bridge.tap(), bridge.staging()] {
+            assert_eq!(derived.as_str().parse::<InterfaceName>().unwrap(), derived);
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Interfaces: what the kernel says of one, and the requests that make, alter and remove one.
+//!
+//! Owns the decoding of `RTM_NEWLINK` (struct ifinfomsg and `IFLA_*`, include/uapi/linux/if_link.h), as far as this
+//! crate needs it. Does not know which interfaces are ours.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, parse_i32, parse_u32};
+use netlink_packet_route::RouteNetlinkMessage as Message;
+use netlink_packet_route::link::{
+    InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use rustix::io::Errno;
+
+use super::{Netlink, attribute, attributes, text};
+use crate::error::KernelError;
+use crate::mac::MacAddress;
+use crate::name::InterfaceName;
+
+/// Bytes of struct ifinfomsg, before the attributes.
+const IFINFOMSG_BYTES: usize = 16;
+
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
+const IFLA_BRPORT_STATE: u16 = 1;
+
+/// `BR_STATE_FORWARDING` of include/uapi/linux/if_bridge.h.
+const BR_STATE_FORWARDING: u8 = 3;
+
+/// An interface, as the kernel describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    /// `bridge`, `veth`, `tun`, …; empty for hardware and loopback.
+    pub(crate) kind: String,
+    pub(crate) alias: String,
+    pub(crate) is_up: bool,
+    pub(crate) is_loopback: bool,
+    /// In bytes.
+    pub(crate) mtu: u32,
+    pub(crate) mac: Option<MacAddress>,
+    /// The index of the bridge, bond or the like that this is a port of.
+    pub(crate) master: Option<u32>,
+    /// Of a veth: the index of its other end, in that end's namespace.
+    pub(crate) peer: Option<u32>,
+    /// Whether it is a port of a bridge, and forwards frames by now.
+    pub(crate) is_forwarding: bool,
+}
+
+impl Link {
+    /// The kernel's word for what it is, for people.
+    pub(crate) fn kind_shown(&self) -> String {
+        if self.kind.is_empty() { "device".to_owned() } else { self.kind.clone() }
+    }
+
+    fn decode(payload: &[u8]) -> Option<Self> {
+        let (header, rest) = payload.split_at_checked(IFINFOMSG_BYTES)?;
+        let flags = LinkFlags::from_bits_retain(parse_u32(&header[8..12]).ok()?);
+        let mut link = Self {
+            index: u32::try_from(parse_i32(&header[4..8]).ok()?).ok()?,
+            name: String::new(),
+            kind: String::new(),
+            alias: String::new(),
+            is_up: flags.contains(LinkFlags::Up),
+            is_loopback: flags.contains(LinkFlags::Loopback),
+            mtu: 0,
+            mac: None,
+            master: None,
+            peer: None,
+            is_forwarding: false,
+        };
+        for (kind, value) in attributes(rest) {
+            match kind {
+                IFLA_IFNAME => link.name = text(value),
+                IFLA_IFALIAS => link.alias = text(value),
+                IFLA_MTU => link.mtu = parse_u32(value).ok()?,
+                IFLA_ADDRESS => link.mac = value.try_into().ok().map(MacAddress),
+                IFLA_MASTER => link.master = parse_u32(value).ok(),
+                IFLA_LINK => link.peer = parse_u32(value).ok(),
+                IFLA_LINKINFO => link.decode_info(value),
+                _ => {}
+            }
+        }
+        Some(link)
+    }
+
+    fn decode_info(&mut self, info: &[u8]) {
+        self.kind = attribute(info, IFLA_INFO_KIND).map(text).unwrap_or_default();
+        let port_kind = attribute(info, IFLA_INFO_SLAVE_KIND).map(text);
+        if port_kind.as_deref() == Some("bridge") {
+            let state =
+                attribute(info, IFLA_INFO_SLAVE_DATA).and_then(|data| attribute(data, IFLA_BRPORT_STATE));
+            self.is_forwarding = state == Some(&[BR_STATE_FORWARDING]);
+        }
+    }
+}
+
+/// What to alter of an interface; `None` leaves it. All in one request, in this order.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LinkChange<'a> {
+    pub(crate) mac: Option<MacAddress>,
+    pub(crate) mtu: Option<u32>,
+    pub(crate) name: Option<&'a InterfaceName>,
+    pub(crate) alias: Option<&'a str>,
+    /// The index of the bridge to become a port of; 0 to leave any.
+    pub(crate) master: Option<u32>,
+    pub(crate) is_up: Option<bool>,
+}
+
+/// A pair of virtual interfaces to make: one end here, the other in another namespace.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct VethPair<'a> {
+    pub(crate) name: &'a InterfaceName,
+    pub(crate) mac: MacAddress,
+    pub(crate) peer_name: &'a InterfaceName,
+    pub(crate) peer_mac: MacAddress,
+    pub(crate) peer_netns: BorrowedFd<'a>,
+    pub(crate) mtu: u32,
+}
+
+impl Netlink {
+    /// All interfaces of the namespace.
+    pub(crate) fn links(&mut self) -> Result<Vec<Link>, KernelError> {
+        self.dump(&Message::GetLink(LinkMessage::default()), Link::decode)
+    }
+
+    /// The interface of this name, or one that has it as an alternative name.
+    pub(crate) fn link_named(&mut self, name: &str) -> Result<Option<Link>, KernelError> {
+        let mut query = LinkMessage::default();
+        query.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        self.link(query)
+    }
+
+    /// The interface of this index.
+    pub(crate) fn link_at(&mut self, index: u32) -> Result<Option<Link>, KernelError> {
+        self.link(at(index))
+    }
+
+    fn link(&mut self, query: LinkMessage) -> Result<Option<Link>, KernelError> {
+        match self.get(Message::GetLink(query), Link::decode) {
+            Err(error) if error.is(Errno::NODEV) => Ok(None),
+            result => result,
+        }
+    }
+
+    /// Makes a bridge that is down.
+    pub(crate) fn create_bridge(&mut self, name: &InterfaceName, mac: MacAddress) -> Result<(), KernelError> {
+        let mut message = LinkMessage::default();
+        message.attributes = vec![
+            LinkAttribute::IfName(name.as_str().to_owned()),
+            LinkAttribute::Address(mac.0.to_vec()),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
+        ];
+        self.change(Message::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Sets options of a bridge.
+    pub(crate) fn configure_bridge(
+        &mut self,
+        index: u32,
+        options: Vec<InfoBridge>,
+    ) -> Result<(), KernelError> {
+        let mut message = at(index);
+        let info = vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(InfoData::Bridge(options))];
+        message.attributes.push(LinkAttribute::LinkInfo(info));
+        self.change(Message::NewLink(message), 0)
+    }
+
+    /// Makes a pair of veths, both down; the far end is born in its namespace, under its final name.
+    pub(crate) fn create_veth(&mut self, pair: VethPair<'_>) -> Result<(), KernelError> {
+        let mut peer = LinkMessage::default();
+        peer.attributes = vec![
+            LinkAttribute::IfName(pair.peer_name.as_str().to_owned()),
+            LinkAttribute::Address(pair.peer_mac.0.to_vec()),
+            LinkAttribute::Mtu(pair.mtu),
+            LinkAttribute::NetNsFd(pair.peer_netns.as_raw_fd()),
+        ];
+        let mut message = LinkMessage::default();
+        message.attributes = vec![
+            LinkAttribute::IfName(pair.name.as_str().to_owned()),
+            LinkAttribute::Address(pair.mac.0.to_vec()),
+            LinkAttribute::Mtu(pair.mtu),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Veth),
+                LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+            ]),
+        ];
+        self.change(Message::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Alters an interface.
+    pub(crate) fn change_link(&mut self, index: u32, change: &LinkChange<'_>) -> Result<(), KernelError> {
+        let mut message = at(index);
+        message.attributes.extend(change.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+        message.attributes.extend(change.mtu.map(LinkAttribute::Mtu));
+        message.attributes.extend(change.name.map(|name| LinkAttribute::IfName(name.as_str().to_owned())));
+        message.attributes.extend(change.alias.map(|alias| LinkAttribute::IfAlias(alias.to_owned())));
+        message.attributes.extend(change.master.map(LinkAttribute::Controller));
+        if let Some(is_up) = change.is_up {
+            message.header.change_mask = LinkFlags::Up;
+            message.header.flags = if is_up { LinkFlags::Up } else { LinkFlags::empty() };
+        }
+        self.change(Message::SetLink(message), 0)
+    }
+
+    /// Removes an interface. It is no error when there is none of this index.
+    pub(crate) fn remove_link(&mut self, index: u32) -> Result<(), KernelError> {
+        match self.change(Message::DelLink(at(index)), 0) {
+            Err(error) if error.is(Errno::NODEV) => Ok(()),
+            result => result,
+        }
+    }
+}
+
+fn at(index: u32) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message
+}

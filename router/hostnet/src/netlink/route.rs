@@ -1,0 +1,69 @@
+//! The one route that we may add in a container: IPv4 multicast.
+//!
+//! Owns the question whether there is one, and the requests that add and remove it. It also goes with its interface, as all
+//! routes do.
+
+use std::net::Ipv4Addr;
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, parse_u32};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
+
+use super::{Netlink, attribute};
+use crate::error::KernelError;
+
+/// All IPv4 groups (RFC 5771): 224.0.0.0/4.
+const GROUPS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 0);
+const GROUPS_PREFIX_LENGTH: u8 = 4;
+
+/// Bytes of struct rtmsg, before the attributes.
+const RTMSG_BYTES: usize = 12;
+
+const RTA_DST: u16 = 1;
+const RTA_TABLE: u16 = 15;
+
+impl Netlink {
+    /// Whether the main table has a route for all IPv4 groups, by whatever interface.
+    pub(crate) fn has_multicast_route(&mut self) -> Result<bool, KernelError> {
+        let mut query = RouteMessage::default();
+        query.header.address_family = AddressFamily::Inet;
+        let found =
+            self.dump(&Message::GetRoute(query), |payload| is_multicast_route(payload).then_some(()))?;
+        Ok(!found.is_empty())
+    }
+
+    /// Sends IPv4 multicast by this interface, which has to be up.
+    pub(crate) fn add_multicast_route(&mut self, link: u32) -> Result<(), KernelError> {
+        self.change(Message::NewRoute(multicast_route(link)), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Undoes [`Self::add_multicast_route`].
+    pub(crate) fn remove_multicast_route(&mut self, link: u32) -> Result<(), KernelError> {
+        self.change(Message::DelRoute(multicast_route(link)), 0)
+    }
+}
+
+fn multicast_route(link: u32) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.header.destination_prefix_length = GROUPS_PREFIX_LENGTH;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.scope = RouteScope::Link;
+    message.header.kind = RouteType::Unicast;
+    message.attributes =
+        vec![RouteAttribute::Destination(RouteAddress::Inet(GROUPS)), RouteAttribute::Oif(link)];
+    message
+}
+
+fn is_multicast_route(payload: &[u8]) -> bool {
+    let Some((header, rest)) = payload.split_at_checked(RTMSG_BYTES) else { return false };
+    let table = attribute(rest, RTA_TABLE)
+        .and_then(|table| parse_u32(table).ok())
+        .unwrap_or_else(|| header[4].into());
+    header[1] == GROUPS_PREFIX_LENGTH
+        && table == u32::from(RouteHeader::RT_TABLE_MAIN)
+        && attribute(rest, RTA_DST) == Some(&GROUPS.octets())
+}

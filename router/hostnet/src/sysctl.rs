@@ -1,0 +1,62 @@
+//! The sysctls of our own interfaces.
+//!
+//! Owns reading and writing below /proc/sys/net/ipv4/conf and /proc/sys/net/ipv6/conf. The kernel resolves these paths
+//! by the network namespace of the thread that opens them (`net_ctl_root` in net/sysctl_net.c), so a caller that means
+//! a container's namespace enters it first. Never writes a sysctl that is not an interface's own.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use crate::error::HostError;
+use crate::name::InterfaceName;
+
+/// A switch of one interface that we turn on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Switch {
+    /// No IPv6 on this interface: no link-local address, no router solicitation, nothing received.
+    Ipv6Off,
+    /// Announce addresses by gratuitous ARP when the interface comes up or its MAC is set.
+    ArpNotify,
+    /// The same for IPv6, by unsolicited neighbour advertisements.
+    NdiscNotify,
+    /// Removing one IPv4 address must not remove the others of its subnet with it.
+    PromoteSecondaries,
+}
+
+impl Switch {
+    /// Turns it on for one interface of the calling thread's namespace. A kernel without IPv6, or an interface on which
+    /// it does not run, has no such IPv6 switch: then there is nothing to do.
+    pub(crate) fn turn_on(self, interface: &InterfaceName) -> Result<(), HostError> {
+        let path = match self {
+            Self::Ipv6Off => conf("ipv6", interface.as_str(), "disable_ipv6"),
+            Self::ArpNotify => conf("ipv4", interface.as_str(), "arp_notify"),
+            Self::NdiscNotify => conf("ipv6", interface.as_str(), "ndisc_notify"),
+            Self::PromoteSecondaries => conf("ipv4", interface.as_str(), "promote_secondaries"),
+        };
+        let is_on = |value: &str| value.trim() == "1";
+        let result = match fs::read_to_string(&path) {
+            // A read-only /proc, as in an unprivileged container, is no obstacle while the value is right.
+            Ok(value) if is_on(&value) => Ok(()),
+            Ok(_) => fs::write(&path, "1"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        };
+        result.map_err(|source| HostError::Sysctl { path, source })
+    }
+}
+
+/// Whether IPv6 can be used, in the calling thread's namespace, on `interface`, or with `None` on one that is yet to be
+/// made.
+pub(crate) fn ipv6_is_on(interface: Option<&InterfaceName>) -> Result<bool, HostError> {
+    let path = conf("ipv6", interface.map_or("default", InterfaceName::as_str), "disable_ipv6");
+    match fs::read_to_string(&path) {
+        Ok(value) => Ok(value.trim() == "0"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(HostError::Sysctl { path, source }),
+    }
+}
+
+fn conf(family: &str, interface: &str, key: &str) -> PathBuf {
+    ["/proc/sys/net", family, "conf", interface, key].iter().collect()
+}

@@ -1,0 +1,12 @@
+//! The crate against a real kernel, in namespaces that the tests make. They need root.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod attach;
+mod bridge;
+mod detach;
+mod namespace;
+mod refusals;
+mod reset;
+mod support;
+mod underlay;

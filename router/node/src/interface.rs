@@ -1,0 +1,226 @@
+//! What goes into a node and what comes out: plain data. Owns no behaviour.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mesh_crypto::{Identity, Psk};
+use mesh_topology::{MergeError, Target};
+use mesh_wire::{BootCount, Nickname, PeerId};
+
+use crate::connection::CloseCause;
+use crate::plan::Plan;
+
+/// What a node is made of.
+pub struct Config {
+    /// Who it is.
+    pub identity: Identity,
+    /// Which of its lives this is; greater than in all earlier ones.
+    pub boot: BootCount,
+    /// Its label.
+    pub nickname: Nickname,
+    /// TCP port on which its shell listens, and UDP port of its sleeve.
+    pub port: u16,
+    /// The network's secret, if it has one.
+    pub psk: Option<Psk>,
+    /// Whether this CPU computes AES fast.
+    pub aes_preferred: bool,
+    /// Whether to dial peers that other peers know.
+    pub discovery: bool,
+    /// Whom to dial in any case.
+    pub targets: Vec<Target>,
+}
+
+/// Names a connection between the node and its shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConnectionId {
+    /// Numbered by the node, in [`Output::Dial`].
+    Dialed(u64),
+    /// Numbered by the shell, in [`Input::Accepted`]; never used twice.
+    Accepted(u64),
+}
+
+/// Why a dial led to no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DialFailure {
+    /// The name has no address.
+    Unresolvable,
+    /// Nothing listens there.
+    Refused,
+    /// There is no way there.
+    Unreachable,
+    /// No answer in time.
+    TimedOut,
+    /// The system refused otherwise.
+    System(std::io::ErrorKind),
+}
+
+impl fmt::Display for DialFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unresolvable => f.write_str("the name has no address"),
+            Self::Refused => f.write_str("connection refused: no router listens there"),
+            Self::Unreachable => f.write_str("no route to the host"),
+            Self::TimedOut => f.write_str("no answer"),
+            Self::System(kind) => write!(f, "{kind}"),
+        }
+    }
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// The TCP connection asked for by [`Output::Dial`] is up.
+    Dialed {
+        /// Which.
+        id: ConnectionId,
+        /// The address that answered.
+        remote: SocketAddr,
+    },
+    /// It could not be made.
+    DialFailed {
+        /// Which.
+        id: ConnectionId,
+        /// Why.
+        failure: DialFailure,
+    },
+    /// Somebody connected.
+    Accepted {
+        /// A number that the shell has not used yet.
+        id: ConnectionId,
+        /// From where.
+        remote: SocketAddr,
+    },
+    /// Bytes came.
+    Received {
+        /// On which connection.
+        id: ConnectionId,
+        /// In order, without gaps, in pieces of any size.
+        bytes: Vec<u8>,
+    },
+    /// The other side closed, or the connection broke.
+    Closed {
+        /// Which. Unknown ids, as of connections that the node closed itself, are ignored.
+        id: ConnectionId,
+    },
+    /// The data plane noticed something.
+    Report(Report),
+    /// [`Node::poll_timeout`] has passed.
+    Timeout,
+    /// Say goodbye to everybody; no other input follows.
+    Stop,
+}
+
+/// What the data plane notices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Report {
+    /// Probes to a neighbour are answered.
+    Alive {
+        /// Who.
+        peer: PeerId,
+        /// Smoothed round-trip time.
+        rtt: Duration,
+    },
+    /// Nothing comes from a neighbour any more.
+    Dead {
+        /// Who.
+        peer: PeerId,
+        /// For how long.
+        silent_for: Duration,
+    },
+    /// A neighbour's packets come from another address than before.
+    Roamed {
+        /// Who.
+        peer: PeerId,
+        /// From where now.
+        remote: SocketAddr,
+    },
+    /// The keys of a link have sealed as many packets as they should.
+    RekeyWanted {
+        /// With whom.
+        peer: PeerId,
+    },
+}
+
+/// What the shell shall do.
+pub enum Output {
+    /// Connect by TCP, resolving the name anew, and answer with `Dialed` or `DialFailed` within a time of its own.
+    Dial {
+        /// The connection's name.
+        id: ConnectionId,
+        /// Where to.
+        target: Target,
+    },
+    /// Send bytes.
+    Write {
+        /// On which connection.
+        id: ConnectionId,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Send what was written, then close. Nothing more is said of this connection.
+    Close {
+        /// Which.
+        id: ConnectionId,
+    },
+    /// Forward frames like this from now on.
+    Forward(Box<Plan>),
+    /// Something that an operator may want to read in the log.
+    Event(Event),
+}
+
+/// What an operator may want to read in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A session with a peer began.
+    Connected {
+        /// Who.
+        peer: PeerId,
+        /// Its label.
+        nickname: Nickname,
+        /// Its address.
+        remote: SocketAddr,
+        /// Whether this router dialed.
+        outbound: bool,
+    },
+    /// A session ended.
+    Disconnected {
+        /// Who.
+        peer: PeerId,
+        /// Why.
+        cause: CloseCause,
+    },
+    /// Packets pass to a neighbour.
+    LinkUp {
+        /// Who.
+        peer: PeerId,
+    },
+    /// Packets no longer pass.
+    LinkDown {
+        /// Who.
+        peer: PeerId,
+        /// For how long nothing has come.
+        silent_for: Duration,
+    },
+    /// A connection attempt of somebody else was refused.
+    Refused {
+        /// Whose.
+        remote: SocketAddr,
+        /// Why.
+        cause: CloseCause,
+    },
+    /// A connection attempt of this router failed.
+    DialFailed {
+        /// Where to.
+        target: Target,
+        /// Why.
+        cause: CloseCause,
+    },
+    /// A peer gossiped what cannot be merged. It was left out.
+    GossipRefused {
+        /// Who sent it.
+        peer: PeerId,
+        /// Why.
+        error: MergeError,
+    },
+}

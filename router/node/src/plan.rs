@@ -1,0 +1,68 @@
+//! What the node wants the data plane to do: plain data, complete each time.
+
+use std::net::SocketAddr;
+
+use mesh_crypto::DirectionKey;
+use mesh_topology::{Routes, Topology};
+use mesh_wire::{PeerId, ReceiverIndex};
+
+use crate::data_link::DataLink;
+
+/// All that forwarding needs. A new plan replaces the whole of the earlier one.
+#[derive(Clone)]
+pub struct Plan {
+    /// This router.
+    pub me: PeerId,
+    /// The neighbours to and from which packets may go.
+    pub links: Vec<LinkPlan>,
+    /// The ways to all peers.
+    pub routes: Routes,
+}
+
+/// A neighbour, as the data plane sees it.
+#[derive(Clone)]
+pub struct LinkPlan {
+    /// Who.
+    pub peer: PeerId,
+    /// Where its sleeve listens as far as the control plane knows; authenticated packets correct it.
+    pub remote: SocketAddr,
+    /// The keys under which its packets are accepted, newest last.
+    pub receive: Vec<ReceivePlan>,
+    /// The keys under which packets go to it, once it has offered to receive.
+    pub send: Option<SendPlan>,
+}
+
+/// An epoch's receiving end here.
+#[derive(Clone)]
+pub struct ReceivePlan {
+    /// Epoch of the key schedule.
+    pub epoch: u32,
+    /// What packets to this end carry.
+    pub index: ReceiverIndex,
+    /// Opens them.
+    pub key: DirectionKey,
+}
+
+/// An epoch's receiving end at the neighbour.
+#[derive(Clone)]
+pub struct SendPlan {
+    /// Epoch of the key schedule.
+    pub epoch: u32,
+    /// What packets to that end carry.
+    pub index: ReceiverIndex,
+    /// Seals them.
+    pub key: DirectionKey,
+}
+
+impl Plan {
+    pub(crate) fn new<'a>(
+        topology: &Topology,
+        links: impl Iterator<Item = (PeerId, &'a DataLink)>,
+    ) -> Self {
+        Self {
+            me: topology.me(),
+            links: links.map(|(peer, link)| link.plan(peer)).collect(),
+            routes: Routes::compute(topology),
+        }
+    }
+}

@@ -1,0 +1,142 @@
+use proptest::prelude::*;
+
+use mesh_crypto::Rng;
+
+use super::*;
+
+fn identity(seed: u8) -> Identity {
+    Identity::generate(&mut Rng::from_seed([seed; 32]))
+}
+
+fn topology(identity: &Identity) -> Topology {
+    Topology::new(identity, BootCount(1), "h".parse().expect("a letter"), 6783)
+}
+
+fn link(peer: PeerId) -> LinkRecord {
+    LinkRecord { peer, address: "192.0.2.1:6783".parse().expect("a literal"), outbound: true, established: true }
+}
+
+fn own_entry(topology: &Topology) -> Vec<u8> {
+    topology.entry(topology.me()).expect("own record").to_vec()
+}
+
+#[test]
+fn a_newer_record_replaces_an_older_one_and_never_the_other_way_round() {
+    let (a, b) = (identity(1), identity(2));
+    let mut there = topology(&b);
+    let first = own_entry(&there);
+    there.publish(&b, vec![link(a.peer_id())]);
+    let second = own_entry(&there);
+
+    let mut here = topology(&a);
+    assert_eq!(here.merge(&second), Ok(Merged::Newer(b.peer_id())));
+    assert_eq!(here.merge(&first), Ok(Merged::Known(b.peer_id())));
+    assert_eq!(here.merge(&second), Ok(Merged::Known(b.peer_id())));
+    assert_eq!(here.entry(b.peer_id()), Some(second.as_slice()));
+}
+
+#[test]
+fn publishing_the_same_links_again_says_nothing_new() {
+    let (a, b, c) = (identity(1), identity(2).peer_id(), identity(3).peer_id());
+    let mut here = topology(&a);
+    assert!(here.publish(&a, vec![link(b), link(c)]));
+    assert!(!here.publish(&a, vec![link(c), link(b)]));
+    assert_eq!(here.own().version, 2);
+}
+
+#[test]
+fn a_record_that_its_origin_did_not_sign_is_refused() {
+    let (a, b) = (identity(1), identity(2));
+    let mut here = topology(&a);
+    let there = topology(&b);
+    let mut signed = SignedRecord::decode(&own_entry(&there)).expect("own record");
+    let mut record = PeerRecord::decode(&signed.body).expect("own record");
+    record.version += 1;
+    signed.body = record.encode();
+    assert_eq!(here.merge(&signed.encode()), Err(MergeError::Forged(b.peer_id())));
+    assert_eq!(here.record(b.peer_id()), None);
+}
+
+#[test]
+fn a_ghost_of_an_earlier_life_is_outrun() {
+    let a = identity(1);
+    let mut ghost = Topology::new(&a, BootCount(7), "h".parse().expect("a letter"), 6783);
+    ghost.publish(&a, vec![link(identity(2).peer_id())]);
+    let ghost = own_entry(&ghost);
+
+    let mut here = topology(&a);
+    assert_eq!(here.merge(&ghost), Ok(Merged::Ghost));
+    here.outrun(&a, &ghost);
+    assert_eq!(here.merge(&ghost), Ok(Merged::Known(a.peer_id())));
+    assert_eq!(here.own().links, vec![]);
+
+    let mut elsewhere = topology(&identity(3));
+    elsewhere.merge(&ghost).expect("a genuine record");
+    assert_eq!(elsewhere.merge(&own_entry(&here)), Ok(Merged::Newer(a.peer_id())));
+}
+
+#[test]
+fn peers_that_nobody_reaches_are_forgotten() {
+    let (a, b, c) = (identity(1), identity(2), identity(3));
+    let (mut here, mut of_b, of_c) = (topology(&a), topology(&b), topology(&c));
+    of_b.publish(&b, vec![link(c.peer_id())]);
+    here.publish(&a, vec![link(b.peer_id())]);
+    here.merge(&own_entry(&of_b)).expect("genuine");
+    here.merge(&own_entry(&of_c)).expect("genuine");
+    assert_eq!(here.forget_unreachable(), vec![]);
+
+    here.publish(&a, vec![]);
+    let gone: BTreeSet<_> = here.forget_unreachable().into_iter().collect();
+    assert_eq!(gone, BTreeSet::from([b.peer_id(), c.peer_id()]));
+    assert_eq!(here.records().count(), 1);
+}
+
+#[test]
+fn comparing_digests_finds_what_each_side_lacks() {
+    let (a, b) = (identity(1), identity(2));
+    let (mut here, mut there) = (topology(&a), topology(&b));
+    here.publish(&a, vec![link(b.peer_id())]);
+    assert_eq!(here.compare(&there.digest()), (vec![a.peer_id()], true));
+    here.merge(&own_entry(&there)).expect("genuine");
+    there.merge(&own_entry(&here)).expect("genuine");
+    assert_eq!(here.compare(&there.digest()), (vec![], false));
+    there.publish(&b, vec![link(a.peer_id())]);
+    assert_eq!(here.compare(&there.digest()), (vec![], true));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Merge is a maximum: any order, any repetition, gives the same state.
+    #[test]
+    fn the_order_in_which_records_come_does_not_matter(order in Just((0..12usize).collect::<Vec<_>>()).prop_shuffle(), again in proptest::collection::vec(0..12usize, 0..8)) {
+        let origins = [identity(1), identity(2), identity(3)];
+        let mut entries = Vec::new();
+        for origin in &origins {
+            let mut topology = topology(origin);
+            for n in 0..4u8 {
+                topology.publish(origin, vec![link(PeerId::from_bytes([n; 16]))]);
+                entries.push(own_entry(&topology));
+            }
+        }
+        let mut in_order = topology(&identity(9));
+        let mut shuffled = topology(&identity(9));
+        for entry in &entries {
+            in_order.merge(entry).expect("genuine");
+        }
+        for at in order.iter().chain(&again) {
+            shuffled.merge(&entries[*at]).expect("genuine");
+        }
+        prop_assert_eq!(in_order.digest(), shuffled.digest());
+        for origin in &origins {
+            prop_assert_eq!(in_order.entry(origin.peer_id()), shuffled.entry(origin.peer_id()));
+        }
+    }
+
+    #[test]
+    fn no_entry_makes_a_merge_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let mut here = topology(&identity(1));
+        let _ = here.merge(&bytes);
+        prop_assert_eq!(here.records().count(), 1);
+    }
+}

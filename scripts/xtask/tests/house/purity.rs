@@ -1,0 +1,123 @@
+//! What pure crates, and sources in general, may name.
+//!
+//! clippy's lists of disallowed methods and types say the same of what the compiler resolves. This reads the text, so
+//! it also sees macros and code that is configured out.
+
+use cargo_metadata::TargetKind;
+
+use crate::tokens::{lines_naming, tokens};
+use crate::workspace::{PURE, TextFile, assert_none, members, read, root, rust_sources};
+
+/// Not to be named in a pure crate, nor in its tests, and what takes its place.
+const IMPURE: [(&str, &str); 26] = [
+    ("HashMap", "BTreeMap"),
+    ("HashSet", "BTreeSet"),
+    ("Instant", "the argument `now: Moment`"),
+    ("SystemTime", "no wall clock orders or expires anything"),
+    ("Mutex", "one owner, &mut self"),
+    ("RwLock", "one owner, &mut self"),
+    ("Condvar", "one owner, &mut self"),
+    ("thread_local", "no global state"),
+    ("OnceLock", "no global state"),
+    ("LazyLock", "no global state"),
+    ("UdpSocket", "the shell's sockets"),
+    ("TcpStream", "the shell's sockets"),
+    ("TcpListener", "the shell's sockets"),
+    ("thread_rng", "the argument `&mut Rng`"),
+    ("OsRng", "the argument `&mut Rng`"),
+    ("SysRng", "the argument `&mut Rng`"),
+    ("SystemRandom", "the argument `&mut Rng`"),
+    ("getrandom", "the argument `&mut Rng`"),
+    ("rand::rng", "the argument `&mut Rng`"),
+    ("rand::random", "the argument `&mut Rng`"),
+    ("println", "an output or a tracing event"),
+    ("std::env", "arguments"),
+    ("std::fs", "inputs and outputs of the shell"),
+    ("std::process", "inputs and outputs of the shell"),
+    ("std::thread", "one owner, no thread"),
+    ("std::os", "inputs and outputs of the shell"),
+];
+
+/// The part of an impure crate that is pure.
+const PURE_FOLDER: &str = "router/dataplane/src/engine";
+
+/// Where `unsafe` has its address.
+const UNSAFE_FOLDERS: [&str; 4] =
+    ["router/dataplane/src/io", "router/fastpath/src/", "router/hostnet/src/", "netns-tests/lab/src/"];
+
+/// Crates whose roots cannot forbid `unsafe`.
+const UNSAFE_CRATES: [&str; 4] = ["mesh-dataplane", "mesh-fastpath", "mesh-hostnet", "mesh-lab"];
+
+/// A line that ends in this, followed by a reason, may name what the rules above forbid.
+const EXCEPTION: &str = "// house: ";
+
+#[test]
+fn pure_code_names_nothing_impure() {
+    let mut complaints = Vec::new();
+    for file in rust_sources().iter().filter(|file| is_pure(&file.path)) {
+        for (path, instead) in IMPURE {
+            complaints
+                .extend(places(file, path).map(|place| format!("{place} names {path}; instead: {instead}")));
+        }
+    }
+    assert_none(&complaints);
+}
+
+#[test]
+fn unsafe_has_an_address() {
+    let mut complaints = Vec::new();
+    for file in rust_sources() {
+        if !UNSAFE_FOLDERS.iter().any(|folder| file.path.starts_with(folder)) {
+            complaints.extend(
+                places(&file, "unsafe").map(|place| format!("{place} is unsafe outside {UNSAFE_FOLDERS:?}")),
+            );
+        }
+    }
+    assert_none(&complaints);
+}
+
+#[test]
+fn crate_roots_forbid_unsafe_code() {
+    let mut complaints = Vec::new();
+    for member in members().into_iter().filter(|member| !UNSAFE_CRATES.contains(&member.name.as_str())) {
+        for target in &member.targets {
+            let is_root = target.kind.iter().any(|kind| matches!(kind, TargetKind::Lib | TargetKind::Bin));
+            let path = target.src_path.as_std_path().strip_prefix(root()).expect("below the root");
+            if is_root && !read(&path.to_string_lossy()).contains("\n#![forbid(unsafe_code)]\n") {
+                complaints.push(format!("{}: #![forbid(unsafe_code)] is missing", path.display()));
+            }
+        }
+    }
+    assert_none(&complaints);
+}
+
+#[test]
+fn nothing_is_left_undone_in_silence() {
+    let mut complaints = Vec::new();
+    for file in rust_sources() {
+        let tokens = tokens(&file.text);
+        for three in tokens.windows(3) {
+            let [a, b, c] = three else { continue };
+            let undone = matches!(a.text, "todo" | "unimplemented") && b.text == "!";
+            let ignored = a.text == "[" && b.text == "ignore" && matches!(c.text, "]" | "=");
+            if undone || ignored {
+                complaints.push(format!("{}:{}: {} {} {}", file.path, a.line, a.text, b.text, c.text));
+            }
+        }
+    }
+    assert_none(&complaints);
+}
+
+fn is_pure(path: &str) -> bool {
+    path.starts_with(PURE_FOLDER)
+        || PURE.iter().any(|(_, folder)| path.starts_with(&format!("{folder}/src/")))
+}
+
+/// Places in `file` that name `path`, as `file:line`.
+fn places<'a>(file: &'a TextFile, path: &str) -> impl Iterator<Item = String> + 'a {
+    let lines: Vec<&str> = file.text.lines().collect();
+    lines_naming(&tokens(&file.text), path)
+        .into_iter()
+        .filter(move |line| !lines[line - 1].contains(EXCEPTION))
+        .map(|line| format!("{}:{line}", file.path))
+}
