@@ -78,7 +78,7 @@ impl Cmd {
         self
     }
 
-    /// Takes a variable out of the command's environment.
+    /// Takes a variable of the test's own environment out of the command's.
     pub fn env_remove(mut self, name: impl AsRef<OsStr>) -> Self {
         self.env_removed.push(name.as_ref().to_owned());
         self
@@ -163,16 +163,18 @@ impl Cmd {
             Some(namespace) => {
                 let mut command = Command::new(tools::locate("ip")?);
                 command.args(["netns", "exec", namespace.name()]).arg(program);
-                command.env(crate::sweep::ENVIRONMENT_MARK, namespace.site().id().to_string());
                 command
             }
             None => Command::new(program),
         };
-        command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
+        command.args(&self.args).stdin(self.stdin_file()?).process_group(0);
         for name in &self.env_removed {
             command.env_remove(name);
         }
-        command.stdin(self.stdin_file()?).process_group(0);
+        if let Some(namespace) = &self.namespace {
+            command.env(crate::sweep::ENVIRONMENT_MARK, namespace.site().id().to_string());
+        }
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         Ok(command)
     }
 
@@ -255,7 +257,9 @@ impl fmt::Display for CommandFailed {
         match (self.timed_out, status.code(), status.signal()) {
             (Some(deadline), _, _) => write!(f, "{command} was not done after {deadline:?}")?,
             (None, Some(code), _) => write!(f, "{command} ended with status {code}")?,
-            (None, None, signal) => write!(f, "{command} was ended by signal {}", signal.unwrap_or_default())?,
+            (None, None, signal) => {
+                write!(f, "{command} was ended by signal {}", signal.unwrap_or_default())?
+            }
         }
         for (name, text) in [("stdout", stdout), ("stderr", stderr)] {
             if !text.trim().is_empty() {
@@ -320,7 +324,10 @@ mod tests {
     fn gives_status_and_both_outputs() {
         let output = shell("cat; echo oops >&2; exit 3").stdin("hello").outcome().unwrap();
 
-        assert_eq!((output.code(), output.stdout.as_str(), output.stderr.as_str()), (Some(3), "hello", "oops\n"));
+        assert_eq!(
+            (output.code(), output.stdout.as_str(), output.stderr.as_str()),
+            (Some(3), "hello", "oops\n")
+        );
     }
 
     #[test]

@@ -126,9 +126,10 @@ impl Faults {
     fn at_the_port(&self, direction: Direction) -> Vec<String> {
         let at = |port: Port| interface(port, direction);
         let isolated = self.isolated.iter().map(|port| format!("{} drop", at(*port)));
-        let loss = self.loss.iter().filter(|((_, way), _)| *way == direction).map(|((port, _), Share(steps))| {
-            format!("{} numgen random mod {} < {steps} drop", at(*port), Share::WHOLE)
-        });
+        let loss =
+            self.loss.iter().filter(|((_, way), _)| *way == direction).map(|((port, _), Share(steps))| {
+                format!("{} numgen random mod {} < {steps} drop", at(*port), Share::WHOLE)
+            });
         isolated.chain(loss).collect()
     }
 
@@ -145,7 +146,9 @@ impl Faults {
             match cut {
                 Cut::Everything => rules.push(format!("{way} drop")),
                 Cut::Traffic => {
-                    rules.push(format!("{way} icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept"));
+                    rules.push(format!(
+                        "{way} icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept"
+                    ));
                     rules.push(format!("{way} ether type {{ ip, ip6 }} drop"));
                 }
             }
@@ -185,7 +188,10 @@ mod tests {
 
         faults.cuts.insert((A, B), Cut::Traffic);
         let rules = faults.ruleset();
-        assert!(rules.contains("nd-neighbor-solicit") && rules.contains("ether type { ip, ip6 } drop"), "{rules}");
+        assert!(
+            rules.contains("nd-neighbor-solicit") && rules.contains("ether type { ip, ip6 } drop"),
+            "{rules}"
+        );
     }
 
     #[test]

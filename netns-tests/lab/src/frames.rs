@@ -61,11 +61,21 @@ impl Frame {
                 }
                 let header_bytes = usize::from(packet.first()? & 0x0f) * 4;
                 let address = |at: usize| Some(Ipv4Addr::from(*packet.get(at..)?.first_chunk::<4>()?));
-                transport(*packet.get(9)?, address(12)?.into(), address(16)?.into(), packet.get(header_bytes..)?)
+                transport(
+                    *packet.get(9)?,
+                    address(12)?.into(),
+                    address(16)?.into(),
+                    packet.get(header_bytes..)?,
+                )
             }
             ETHERTYPE_IPV6 => {
                 let address = |at: usize| Some(Ipv6Addr::from(*packet.get(at..)?.first_chunk::<16>()?));
-                transport(*packet.get(6)?, address(8)?.into(), address(24)?.into(), packet.get(IPV6_HEADER_BYTES..)?)
+                transport(
+                    *packet.get(6)?,
+                    address(8)?.into(),
+                    address(24)?.into(),
+                    packet.get(IPV6_HEADER_BYTES..)?,
+                )
             }
             _other => None,
         }

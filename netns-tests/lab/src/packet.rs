@@ -157,12 +157,15 @@ fn bind(fd: BorrowedFd<'_>, interface_index: u32) -> io::Result<()> {
     address.sll_protocol = u16::try_from(libc::ETH_P_ALL).expect("a small constant").to_be();
     address.sll_ifindex = interface_index.cast_signed();
     // SAFETY: the address is complete and its length is given.
-    check(unsafe {
-        libc::bind(fd.as_raw_fd(), (&raw const address).cast(), socklen::<libc::sockaddr_ll>())
-    })
+    check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), socklen::<libc::sockaddr_ll>()) })
 }
 
-fn set_option(fd: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+fn set_option(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: the option takes an int, whose address and length are given.
     check(unsafe {
         libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), socklen::<libc::c_int>())

@@ -58,7 +58,8 @@ impl Process {
         if !self.is_running() {
             bail!("{} has ended and can take no signal", self.title);
         }
-        kill_process(Pid::from_child(&self.child), signal).with_context(|| format!("cannot signal {}", self.title))
+        kill_process(Pid::from_child(&self.child), signal)
+            .with_context(|| format!("cannot signal {}", self.title))
     }
 
     /// Waits until it ends by itself, and gives what it has left, whatever its status.

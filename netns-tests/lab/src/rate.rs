@@ -24,7 +24,8 @@ impl Rate {
     pub(crate) fn tbf(self) -> Vec<String> {
         let burst = (self.bits_per_second / 8 / TICKS_PER_SECOND).max(BURST_BYTES_MIN);
         let rate = format!("{}bit", self.bits_per_second);
-        let words = ["tbf", "rate", &rate, "burst", &format!("{burst}b"), "latency", &format!("{QUEUE_MS}ms")];
+        let words =
+            ["tbf", "rate", &rate, "burst", &format!("{burst}b"), "latency", &format!("{QUEUE_MS}ms")];
         words.map(str::to_owned).to_vec()
     }
 }
@@ -38,7 +39,8 @@ impl FromStr for Rate {
             let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
             number.checked_mul(*factor).filter(|bits| *bits > 0)
         });
-        let bits_per_second = parsed.ok_or_else(|| anyhow!("{text:?} is no rate: write 500kbit, 10mbit or 1gbit"))?;
+        let bits_per_second =
+            parsed.ok_or_else(|| anyhow!("{text:?} is no rate: write 500kbit, 10mbit or 1gbit"))?;
         Ok(Self { bits_per_second })
     }
 }

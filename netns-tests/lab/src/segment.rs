@@ -166,7 +166,11 @@ impl Segment {
             match rate {
                 Some(rate) => {
                     let limit = rate.tbf();
-                    namespace.cmd("tc").args(["qdisc", "replace", "dev", device, "root"]).args(limit).run()?;
+                    namespace
+                        .cmd("tc")
+                        .args(["qdisc", "replace", "dev", device, "root"])
+                        .args(limit)
+                        .run()?;
                 }
                 // There is nothing to delete when no limit was set.
                 None => drop(namespace.cmd("tc").args(["qdisc", "del", "dev", device, "root"]).outcome()?),
@@ -200,7 +204,9 @@ impl Segment {
 
     /// Takes the wire away again, with the frames that are in it.
     pub(crate) fn remove_wire(&self, port: Port) -> Result<()> {
-        let Some(wire) = lock(&self.state).wires.remove(&port) else { bail!("there is no wire to be taken away") };
+        let Some(wire) = lock(&self.state).wires.remove(&port) else {
+            bail!("there is no wire to be taken away")
+        };
         drop(wire);
         let (cable, outer) = (port.cable(), port.behind_wire());
         self.namespace.ip_batch(&format!("link del {outer}\nlink set {cable} master {BRIDGE}\n"))?;

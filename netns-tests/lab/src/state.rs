@@ -64,7 +64,9 @@ impl NetworkState {
             lines.extend(addresses.map(|address| format!("address of {name}: {}", normal(address))));
         }
         for (family, title) in [("-4", "IPv4"), ("-6", "IPv6")] {
-            for (what, words) in [("route", &["route", "show", "table", "all"][..]), ("rule", &["rule", "show"])] {
+            for (what, words) in
+                [("route", &["route", "show", "table", "all"][..]), ("rule", &["rule", "show"])]
+            {
                 let found = ip(namespace, &[&[family], words].concat())?;
                 lines.extend(found.iter().map(|entry| format!("{title} {what}: {}", normal(entry))));
             }
@@ -194,7 +196,8 @@ fn read_settings(directory: &Path, depth: u32, lines: &mut Vec<String>) -> Resul
             read_settings(&path, depth - 1, lines)?;
             continue;
         }
-        let name = path.strip_prefix("/proc/sys").context("a setting lies below /proc/sys")?.display().to_string();
+        let name =
+            path.strip_prefix("/proc/sys").context("a setting lies below /proc/sys")?.display().to_string();
         // Some can be written only, or have no value yet.
         if !SYSCTLS_VOLATILE.contains(&name.as_str())
             && let Ok(value) = fs::read_to_string(&path)
@@ -247,7 +250,8 @@ fn flatten(title: &str, value: &Value, lines: &mut Vec<String>) {
 fn normal(value: &Value) -> String {
     match value {
         Value::Object(fields) => {
-            let mut fields: Vec<_> = fields.iter().map(|(name, field)| format!("{name}: {}", normal(field))).collect();
+            let mut fields: Vec<_> =
+                fields.iter().map(|(name, field)| format!("{name}: {}", normal(field))).collect();
             fields.sort_unstable();
             format!("{{{}}}", fields.join(", "))
         }

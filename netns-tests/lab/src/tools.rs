@@ -23,7 +23,9 @@ const PACKAGES: [(&str, &str); 9] = [
 /// Fails unless this process may make namespaces and the programs that every lab uses are installed.
 pub(crate) fn check_machine() -> Result<()> {
     if !rustix::process::geteuid().is_root() {
-        bail!("a lab makes network namespaces and needs root: run the tests as root, for example with sudo -E");
+        bail!(
+            "a lab makes network namespaces and needs root: run the tests as root, for example with sudo -E"
+        );
     }
     for program in ["ip", "nft", "tc"] {
         locate(program)?;
@@ -46,7 +48,9 @@ pub(crate) fn locate(program: &str) -> Result<PathBuf> {
     found.ok_or_else(|| {
         let package = PACKAGES.iter().find(|(name, _)| *name == program);
         match package {
-            Some((_, package)) => anyhow!("the program {program} is missing: install the Debian package {package}"),
+            Some((_, package)) => {
+                anyhow!("the program {program} is missing: install the Debian package {package}")
+            }
             None => anyhow!("the program {program} is not on PATH"),
         }
     })

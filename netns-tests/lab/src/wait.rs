@@ -25,7 +25,9 @@ pub(crate) fn poll_readable<const N: usize>(
 
 /// Held by the owner of a thread. The thread is told to end when this is dropped.
 #[derive(Debug)]
-pub(crate) struct OnSwitch(#[expect(dead_code, reason = "held for its end to be seen on the other side")] PipeWriter);
+pub(crate) struct OnSwitch(
+    #[expect(dead_code, reason = "held for its end to be seen on the other side")] PipeWriter,
+);
 
 /// Held by the thread: becomes readable when it shall end.
 #[derive(Debug)]

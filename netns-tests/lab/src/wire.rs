@@ -37,7 +37,8 @@ impl Wire {
         let directions = Arc::new([0, 1].map(|stream| Mutex::new(ChaosQueue::new(chaos, stream))));
         let (on, off) = on_switch()?;
         let carrier = Carrier { ends, directions: Arc::clone(&directions), start: Instant::now() };
-        let thread = std::thread::Builder::new().name("lab-wire".to_owned()).spawn(move || carrier.run(&off))?;
+        let thread =
+            std::thread::Builder::new().name("lab-wire".to_owned()).spawn(move || carrier.run(&off))?;
         Ok(Self { directions, thread: Some(thread), on: Some(on) })
     }
 
@@ -90,7 +91,8 @@ impl Carrier {
             }
             let next = self.directions.iter().filter_map(|queue| lock(queue).next_due()).min();
             let pause = next.map(|due| due.saturating_sub(self.start.elapsed()));
-            let [over, _, _] = poll_readable([off.as_fd(), self.ends[0].as_fd(), self.ends[1].as_fd()], pause)?;
+            let [over, _, _] =
+                poll_readable([off.as_fd(), self.ends[0].as_fd(), self.ends[1].as_fd()], pause)?;
             if over {
                 return Ok(());
             }

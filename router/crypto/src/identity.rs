@@ -119,7 +119,7 @@ impl TryFrom<&[u8]> for SecretBytes {
         bytes
             .try_into()
             .map(Self)
-            .map_err(|_: std::array::TryFromSliceError| IdentityError::Length(bytes.len()))
+            .map_err(|_wrong_length: std::array::TryFromSliceError| IdentityError::Length(bytes.len()))
     }
 }
 

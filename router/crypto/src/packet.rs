@@ -9,7 +9,7 @@
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
-use crate::aead::{AeadKey, TAG_LEN, Undecryptable};
+use crate::aead::{AeadKey, KEY_LEN, Suite, TAG_LEN, Undecryptable};
 use crate::keys::{COOKIE_LEN, DirectionKey};
 
 /// Length of the header that is authenticated with each datagram, in bytes.
@@ -31,7 +31,16 @@ impl SealingKey {
     /// The key of a direction, or none where datagrams travel in clear.
     #[must_use]
     pub fn new(key: &DirectionKey) -> Option<Self> {
-        expand(key).map(Self)
+        match key {
+            DirectionKey::Sealed { suite, key } => Some(Self::from_parts(*suite, key)),
+            DirectionKey::Clear { .. } => None,
+        }
+    }
+
+    /// The key from the fields of a [`DirectionKey::Sealed`], for who has matched it already.
+    #[must_use]
+    pub fn from_parts(suite: Suite, key: &[u8; KEY_LEN]) -> Self {
+        Self(AeadKey::new(suite, key))
     }
 
     /// Encrypts `body` in place and returns the tag, which authenticates `header` too. `counter` must be below
@@ -53,7 +62,16 @@ impl OpeningKey {
     /// The key of a direction, or none where datagrams travel in clear.
     #[must_use]
     pub fn new(key: &DirectionKey) -> Option<Self> {
-        expand(key).map(Self)
+        match key {
+            DirectionKey::Sealed { suite, key } => Some(Self::from_parts(*suite, key)),
+            DirectionKey::Clear { .. } => None,
+        }
+    }
+
+    /// The key from the fields of a [`DirectionKey::Sealed`], for who has matched it already.
+    #[must_use]
+    pub fn from_parts(suite: Suite, key: &[u8; KEY_LEN]) -> Self {
+        Self(AeadKey::new(suite, key))
     }
 
     /// Checks header, body and the tag at the end of `body_and_tag`, decrypts in place, and returns the length of the
@@ -71,13 +89,6 @@ impl OpeningKey {
     }
 }
 
-fn expand(key: &DirectionKey) -> Option<AeadKey> {
-    match key {
-        DirectionKey::Sealed { suite, key } => Some(AeadKey::new(*suite, key)),
-        DirectionKey::Clear { .. } => None,
-    }
-}
-
 /// The datagram was not sealed with this key, counter and header, or was changed on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the datagram does not decrypt")]
@@ -92,7 +103,6 @@ pub fn cookie_matches(expected: &[u8; COOKIE_LEN], shown: &[u8; COOKIE_LEN]) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aead::Suite;
 
     const SUITES: [Suite; 2] = [Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
 

@@ -175,6 +175,7 @@ mod tests {
 
     #[test]
     fn reaches_back_exactly_its_width() {
+        assert_eq!(REACH, 8128);
         run(&[
             (REACH, Ok(())),
             (0, OLD),

@@ -101,6 +101,14 @@ mod tests {
     }
 
     #[test]
+    fn below_favours_no_value_under_a_bound_that_does_not_divide_the_range() {
+        // By the remainder alone the lowest third would come half of the time.
+        let mut rng = Rng::from_seed([2; 32]);
+        let lowest_third = (0..1000).filter(|_| rng.below(3 << 62) < 1 << 62).count();
+        assert!((280..390).contains(&lowest_third), "{lowest_third} of 1000");
+    }
+
+    #[test]
     fn debug_shows_nothing_of_the_state() {
         assert_eq!(format!("{:?}", Rng::from_seed([1; 32])), "Rng { .. }");
     }

@@ -139,6 +139,13 @@ fn plan(sides: &mut Sides, bridge: &Bridge, netns: &Netns, spec: &AttachSpec) ->
     let name_of = |index| links.iter().find(|link| link.index == index).map_or("", |link| link.name.as_str());
     let missing = missing_addresses(&spec.addresses, &addresses, own_index, name_of)?;
     check_ipv6(netns, spec, present.is_some())?;
+    let is_own_ipv6 = |entry: &LinkAddress| {
+        Some(entry.link) == own_index && entry.is_global && matches!(entry.address, IpNet::V6(_))
+    };
+    if addresses.iter().any(is_own_ipv6) {
+        // Below this the kernel ends IPv6 on the interface, and the addresses that it has would be lost.
+        check_mtu(spec.mtu, IPV6_MTU_MIN)?;
+    }
     let routed = !spec.multicast_route
         || sides
             .inside
@@ -216,14 +223,13 @@ impl Work<'_> {
             self.add_multicast_route(&pair)?;
         }
         watch(Step::Announce)?;
-        let mac = pair.inside.mac.unwrap_or(MacAddress([0; 6]));
         if !plan.missing.is_empty() {
-            self.announce(&pair, mac)?;
+            self.announce(&pair)?;
         }
         let addresses = veth::addresses_of(&mut self.sides.inside, &pair.inside)?;
         Ok(Attachment {
             interface: spec.ifname.clone(),
-            mac,
+            mac: pair.mac,
             addresses,
             host_interface: plan.host_name.clone(),
         })
@@ -255,14 +261,20 @@ impl Work<'_> {
     fn join_bridge(&mut self, pair: &Pair) -> Result<(), HostError> {
         let Plan { bridge, host_name, .. } = self.plan;
         if self.plan.present.is_some() {
-            let (name, index, mtu, master) =
-                (host_name.clone(), pair.host.index, pair.host.mtu, pair.host.master);
-            let back = move |sides: &mut Sides| {
-                let change =
-                    LinkChange { mtu: Some(mtu), master: Some(master.unwrap_or(0)), ..LinkChange::default() };
-                sides.host.change_link(index, &change).map_err(|error| error.during("restore", &name))
-            };
-            self.undo.push(back);
+            let before = pair.host.clone();
+            self.undo.push(move |sides: &mut Sides| {
+                let back = LinkChange {
+                    mtu: Some(before.mtu),
+                    alias: Some(&before.alias),
+                    master: Some(before.master.unwrap_or(0)),
+                    is_up: Some(before.is_up),
+                    ..LinkChange::default()
+                };
+                sides
+                    .host
+                    .change_link(before.index, &back)
+                    .map_err(|error| error.during("restore", &before.name))
+            });
         }
         bridge::join(&mut self.sides.host, bridge, host_name, PortKind::Container, self.spec.mtu)
     }
@@ -343,7 +355,7 @@ impl Work<'_> {
     ///
     /// The kernel announces when an interface comes up, but then the bridge does not pass frames of the new port yet.
     /// Setting the MAC, to the one that it is, makes the kernel announce again (`inetdev_event`, `ndisc_netdev_event`).
-    fn announce(&mut self, pair: &Pair, mac: MacAddress) -> Result<(), HostError> {
+    fn announce(&mut self, pair: &Pair) -> Result<(), HostError> {
         let deadline = Instant::now() + FORWARDING_TIME_MAX;
         let port = pair.host.index;
         let looked = |error: crate::error::KernelError| error.during("look for", &self.plan.host_name);
@@ -354,7 +366,7 @@ impl Work<'_> {
             }
             thread::sleep(FORWARDING_POLL_INTERVAL);
         }
-        let change = LinkChange { mac: Some(mac), ..LinkChange::default() };
+        let change = LinkChange { mac: Some(pair.mac), ..LinkChange::default() };
         let set = self.sides.inside.change_link(pair.inside.index, &change);
         set.map_err(|error| error.during("announce the addresses of", &self.spec.ifname))
     }

@@ -72,19 +72,17 @@ pub fn ensure_bridge(name: &BridgeName, mtu: u32) -> Result<Bridge, HostError> {
     check_mtu(mtu, MTU_MIN)?;
     let mut host = open_host()?;
     let present = host.link_named(name.as_str()).map_err(|error| error.during("look for", name))?;
-    let index = match present {
-        None => create(&mut host, name)?,
+    match present {
+        None => create(&mut host, name, mtu)?,
         Some(link) if is_ours(&link, mark::BRIDGE, "bridge") => {
             configure(&mut host, link.index, name.interface())?;
-            link.index
+            bring_up(&mut host, link.index, name)?;
+            set_mtu_of_all(&mut host, name, link.index, mtu)?;
         }
         Some(link) => {
             return Err(HostError::NameInUse { name: name.interface().clone(), kind: link.kind_shown() });
         }
-    };
-    let up = LinkChange { is_up: Some(true), ..LinkChange::default() };
-    host.change_link(index, &up).map_err(|error| error.during("bring up", name))?;
-    set_mtu_of_all(&mut host, name, index, mtu)?;
+    }
     find(&mut host, name)
 }
 
@@ -175,30 +173,36 @@ pub(crate) fn join(
 
 /// Makes the bridge under a passing name, and gives it its own only once it bears our mark: the kernel has no request
 /// that does both, and a router killed in between would leave a bridge that the next one takes for a stranger's.
-fn create(host: &mut Netlink, name: &BridgeName) -> Result<u32, HostError> {
+fn create(host: &mut Netlink, name: &BridgeName, mtu: u32) -> Result<(), HostError> {
     let staging = name.staging();
     remove_staging(host, name)?;
     let mac = MacAddress::random().map_err(|source| HostError::Random { source })?;
     host.create_bridge(&staging, mac).map_err(|error| error.during("create the bridge", name))?;
     let link = host.link_named(staging.as_str()).map_err(|error| error.during("look for", &staging))?;
-    let link = link.ok_or_else(|| HostError::BridgeGone { name: name.clone() })?;
-    let finish = LinkChange { name: Some(name.interface()), ..LinkChange::default() };
-    let mark = LinkChange { alias: Some(mark::BRIDGE), ..LinkChange::default() };
-    let done = host
-        .change_link(link.index, &mark)
-        .map_err(|error| error.during("mark", name))
-        .and_then(|()| configure(host, link.index, &staging))
-        .and_then(|()| host.change_link(link.index, &finish).map_err(|error| error.during("name", name)));
-    match done {
-        Ok(()) => Ok(link.index),
-        Err(cause) => match host.remove_link(link.index) {
-            Ok(()) => Err(cause),
-            Err(error) => Err(HostError::UndoIncomplete {
-                cause: Box::new(cause),
-                left: vec![error.during("remove the unfinished", &staging)],
-            }),
-        },
+    let index = link.ok_or_else(|| HostError::BridgeGone { name: name.clone() })?.index;
+    let Err(cause) = finish(host, index, name, mtu) else { return Ok(()) };
+    match host.remove_link(index) {
+        Ok(()) => Err(cause),
+        Err(error) => Err(HostError::UndoIncomplete {
+            cause: Box::new(cause),
+            left: vec![error.during("remove the unfinished bridge", name)],
+        }),
     }
+}
+
+/// Makes of a bridge with the passing name ours.
+fn finish(host: &mut Netlink, index: u32, name: &BridgeName, mtu: u32) -> Result<(), HostError> {
+    let mark = LinkChange { alias: Some(mark::BRIDGE), mtu: Some(mtu), ..LinkChange::default() };
+    host.change_link(index, &mark).map_err(|error| error.during("mark the bridge", name))?;
+    configure(host, index, &name.staging())?;
+    let rename = LinkChange { name: Some(name.interface()), ..LinkChange::default() };
+    host.change_link(index, &rename).map_err(|error| error.during("name the bridge", name))?;
+    bring_up(host, index, name)
+}
+
+fn bring_up(host: &mut Netlink, index: u32, name: &BridgeName) -> Result<(), HostError> {
+    let up = LinkChange { is_up: Some(true), ..LinkChange::default() };
+    host.change_link(index, &up).map_err(|error| error.during("bring up", name))
 }
 
 /// Removes what a router that was killed in [`create`] has left: a bridge of the passing name, which nobody else uses.

@@ -168,6 +168,9 @@ pub enum HostError {
         /// The interface that was looked for.
         ifname: InterfaceName,
     },
+    /// The container has no interface of ours.
+    #[error("the container is not attached")]
+    NothingAttached,
     /// The interface does not have this address.
     #[error("the address {address} is not on the container's interface {ifname}")]
     AddressNotThere {
@@ -218,14 +221,14 @@ impl HostError {
             Self::Ipv6Off { .. } => {
                 Some("set net.ipv6.conf.default.disable_ipv6=0 in the container before attaching".to_owned())
             }
-            Self::NotAttached { .. } | Self::AddressNotThere { .. } => {
-                Some("`mesh ps` lists what is attached".to_owned())
-            }
             Self::UndoIncomplete { .. } => Some("`mesh reset` removes all that the router made".to_owned()),
             Self::Random { .. }
             | Self::Thread { .. }
             | Self::PortMissing { .. }
             | Self::MtuOutOfRange { .. }
+            | Self::NotAttached { .. }
+            | Self::NothingAttached
+            | Self::AddressNotThere { .. }
             | Self::AddressInUse { .. }
             | Self::UnusableAddress { .. }
             | Self::DuplicateAddress { .. } => None,

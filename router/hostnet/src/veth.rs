@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use crate::bridge::{mark, open_host};
 use crate::error::HostError;
+use crate::mac::MacAddress;
 use crate::name::InterfaceName;
 use crate::namespace::{Netns, NetnsId};
 use crate::netlink::Netlink;
@@ -36,6 +37,8 @@ impl Sides {
 pub(crate) struct Pair {
     pub(crate) host: Link,
     pub(crate) inside: Link,
+    /// The address of the inner end.
+    pub(crate) mac: MacAddress,
 }
 
 /// What is found under the names of a pair.
@@ -60,7 +63,9 @@ pub(crate) fn find(
     let inside =
         sides.inside.link_named(ifname.as_str()).map_err(|error| error.during("look for", ifname))?;
     Ok(match (host, inside) {
-        (Some(host), Some(inside)) if is_our_pair(&host, &inside) => Found::Pair(Pair { host, inside }),
+        (Some(host), Some(inside @ Link { mac: Some(mac), .. })) if is_our_pair(&host, &inside) => {
+            Found::Pair(Pair { host, inside, mac })
+        }
         (_, Some(_)) => Found::InsideTaken,
         (Some(host), None) => Found::HostTaken(host),
         (None, None) => Found::Nothing,

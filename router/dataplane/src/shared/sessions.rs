@@ -13,10 +13,6 @@ use mesh_wire::sleeve::{COOKIE_LEN, HEADER_LEN, Header, Message, PacketKind};
 use super::lock;
 use crate::engine::DropReason;
 
-/// A counter of a session that has been closed. Far above [`REJECT_AFTER_PACKETS`] and far below the end of the
-/// number, so that threads which still hold the session draw only useless counters.
-const CLOSED: u64 = 1 << 63;
-
 /// Seals packets to a neighbour.
 pub(crate) struct SendSession {
     pub(crate) epoch: u32,
@@ -72,26 +68,23 @@ impl SendSession {
 
     /// True from the moment on when the control plane should provide the next epoch, until it was told.
     pub(crate) fn wants_rekey(&self) -> bool {
-        let next = self.next.load(Ordering::Relaxed);
-        next >= REKEY_AFTER_PACKETS && next < CLOSED && !self.rekey_is_asked.load(Ordering::Relaxed)
+        self.next.load(Ordering::Relaxed) >= REKEY_AFTER_PACKETS && !self.rekey_is_asked.load(Ordering::Relaxed)
     }
 
     pub(crate) fn rekey_was_asked(&self) {
         self.rekey_is_asked.store(true, Ordering::Relaxed);
     }
 
-    /// Ends the session, also for threads that still hold it, and returns the next counter.
-    pub(crate) fn close(&self) -> u64 {
-        self.next.swap(CLOSED, Ordering::Relaxed)
+    /// The counter that comes next, when no thread can draw one any more.
+    pub(crate) fn into_next(self) -> u64 {
+        self.next.into_inner()
     }
 
-    // Relaxed: each thread gets a number of its own from one read-modify-write; nothing else is ordered by it.
+    // Relaxed: each thread gets a number of its own from one read-modify-write; nothing else is ordered by it. Past
+    // the limit the number goes on, 2^30 times further away from its end than it has come.
     fn draw(&self) -> Result<u64, DropReason> {
-        match self.next.fetch_add(1, Ordering::Relaxed) {
-            counter if counter < REJECT_AFTER_PACKETS => Ok(counter),
-            counter if counter < CLOSED => Err(DropReason::KeyExhausted),
-            _ => Err(DropReason::NoSession),
-        }
+        let counter = self.next.fetch_add(1, Ordering::Relaxed);
+        if counter < REJECT_AFTER_PACKETS { Ok(counter) } else { Err(DropReason::KeyExhausted) }
     }
 }
 
@@ -118,7 +111,6 @@ struct Window {
     greatest: u64,
     /// Counters up to here are refused whatever the window says: they belong to an earlier use of the session.
     floor: u64,
-    is_closed: bool,
 }
 
 /// An authenticated packet.
@@ -136,7 +128,7 @@ impl ReceiveSession {
             DirectionKey::Sealed { suite, key } => Opener::Sealed(Box::new(OpeningKey::new(*suite, key))),
             DirectionKey::Clear { cookie } => Opener::Clear(*cookie),
         };
-        let window = Window { replay: ReplayWindow::default(), greatest: floor, floor, is_closed: false };
+        let window = Window { replay: ReplayWindow::default(), greatest: floor, floor };
         Self { index, epoch, serial, key, opener, window: Mutex::new(window) }
     }
 
@@ -153,11 +145,9 @@ impl ReceiveSession {
         Ok(Opened { body, is_newest })
     }
 
-    /// Ends the session, also for threads that still hold it, and returns the greatest counter seen.
-    pub(crate) fn close(&self) -> u64 {
-        let mut window = lock(&self.window);
-        window.is_closed = true;
-        window.greatest
+    /// The greatest counter seen, when no thread can open a packet any more.
+    pub(crate) fn into_greatest(self) -> u64 {
+        lock(&self.window).greatest
     }
 
     fn authenticate<'d>(&self, header: &Header, datagram: &'d mut [u8]) -> Result<&'d [u8], DropReason> {
@@ -182,9 +172,6 @@ impl ReceiveSession {
 
 impl Window {
     fn check(&self, counter: u64) -> Result<(), DropReason> {
-        if self.is_closed {
-            return Err(DropReason::UnknownReceiver);
-        }
         if counter >= REJECT_AFTER_PACKETS {
             return Err(DropReason::KeyExhausted);
         }
@@ -323,16 +310,17 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_session_neither_sends_nor_receives() {
+    fn a_session_taken_up_again_goes_on_where_it_stood() {
         for key in keys() {
             let (send, receive) = pair(&key);
             let [first, second] = [packet(&send), packet(&send)];
-            assert_eq!(open(&receive, first), Ok(true));
-            assert_eq!(receive.close(), 1);
-            assert_eq!(open(&receive, second), Err(DropReason::UnknownReceiver));
-            assert_eq!(send.close(), 3);
-            let frame = Message::Frame { envelope: Envelope::Direct, frame: &[0; 14] };
-            assert_eq!(send.write(&frame, &mut Vec::new()), Err(DropReason::NoSession));
+            assert_eq!(open(&receive, second.clone()), Ok(true));
+            let send = SendSession::new(0, INDEX, key.clone(), send.into_next());
+            let receive = ReceiveSession::new(INDEX, 0, 2, key, receive.into_greatest());
+            for old in [first, second] {
+                assert_eq!(open(&receive, old), Err(DropReason::Replayed));
+            }
+            assert_eq!(open(&receive, packet(&send)), Ok(true));
         }
     }
 

@@ -41,6 +41,10 @@ fn a_failure_at_any_step_leaves_no_trace_of_a_first_attachment() {
             "{steps:?}"
         );
         let container = new_netns();
+        // Having been up once leaves `lo` with a queueing discipline for good.
+        for state in ["up", "down"] {
+            container.run(|| support::ip(&format!("link set lo {state}"))).unwrap();
+        }
         let (outside, inside) = (Snapshot::take(), container.run(Snapshot::take).unwrap());
         for number in 0..steps.len() {
             fail_at(number, &bridge, &container, &spec);

@@ -1,8 +1,9 @@
 //! Attaching containers, as they and their neighbours see it.
 
+use std::process::Command;
 use std::time::Instant;
 
-use mesh_hostnet::{HostError, Netns, attach, attachments, detach, set_mtu};
+use mesh_hostnet::{HostError, Netns, attach, attachments, detach, interfaces_of, set_mtu};
 
 use crate::support::{
     Snapshot, addresses, bridge, error_of, eventually, has_link, ifname, ip, ip_json, link, new_container,
@@ -196,8 +197,11 @@ fn two_interfaces_of_one_container_are_two_attachments() {
         let first = attach(&bridge, &container, &spec(&["10.32.0.1/12"])).unwrap();
         let second = attach(&bridge, &container, &other).unwrap();
         assert_ne!(first.host_interface, second.host_interface);
+        container.run(|| ip("link add eth9 type veth peer name eth10")).unwrap();
+        assert_eq!(interfaces_of(&bridge, &container).unwrap(), [ifname(), other.ifname.clone()]);
         detach(&bridge, &container, &ifname(), &[]).unwrap();
         assert_eq!(attachments(&bridge).unwrap(), [second.host_interface.as_str()]);
+        assert_eq!(interfaces_of(&bridge, &container).unwrap(), [other.ifname]);
     });
 }
 
@@ -210,7 +214,9 @@ fn takes_over_a_pair_that_was_never_finished() {
         // As a router leaves it that is killed right after making the pair.
         ip(&format!("link set {host_end} nomaster down"));
         container.run(|| ip("link set ethmesh down")).unwrap();
-        std::fs::write(format!("/sys/class/net/{host_end}/ifalias"), "").unwrap_or_default();
+        let unmark = ["link", "set", host_end.as_str(), "alias", ""];
+        assert!(Command::new("ip").args(unmark).status().unwrap().success());
+        assert_eq!(attachments(&bridge).unwrap(), [""; 0]);
         attach(&bridge, &container, &spec(&["10.32.0.1/12"])).unwrap();
         assert_eq!(attachments(&bridge).unwrap(), [host_end.as_str()]);
     });

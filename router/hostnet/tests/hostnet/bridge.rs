@@ -94,6 +94,18 @@ fn clears_away_a_bridge_that_was_never_finished() {
 }
 
 #[test]
+fn a_refusal_of_the_kernel_leaves_no_bridge() {
+    on_a_host(|| {
+        ip("tuntap add dev mesh0~new mode tap");
+        let before = Snapshot::take();
+        let error = error_of(ensure_bridge(&bridge_name(), 1370));
+        assert!(matches!(error, HostError::Kernel { .. }), "{error}");
+        assert!(error.to_string().starts_with("cannot create the bridge mesh0: File exists"), "{error}");
+        before.assert_restored();
+    });
+}
+
+#[test]
 fn refuses_an_mtu_that_no_interface_can_have() {
     on_a_host(|| {
         for mtu in [0, 67, 65_536] {

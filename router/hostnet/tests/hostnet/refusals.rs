@@ -84,6 +84,19 @@ fn refuses_ipv6_with_an_mtu_below_its_least() {
 }
 
 #[test]
+fn refuses_an_mtu_that_would_cost_an_attached_container_its_ipv6_addresses() {
+    on_a_host(|| {
+        let bridge = bridge();
+        let container = new_container();
+        attach(&bridge, &container, &spec(&["10.32.0.1/12", "fd00::1/64"])).unwrap();
+        let mut lower = spec(&["10.32.0.1/12"]);
+        lower.mtu = 1200;
+        let error = error_of(attach(&bridge, &container, &lower));
+        assert!(matches!(error, HostError::MtuOutOfRange { min: 1280, .. }), "{error}");
+    });
+}
+
+#[test]
 fn refuses_an_address_that_is_there_with_another_prefix() {
     on_a_host(|| {
         let bridge = bridge();

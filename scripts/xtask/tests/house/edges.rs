@@ -52,9 +52,9 @@ const OUTSIDE_OF_PURE_TESTS: [&str; 1] = ["proptest"];
 
 /// Crates from outside that only these of ours may name.
 const RESERVED: [(&str, &[&str]); 12] = [
-    ("anyhow", &["mesh", "mesh-daemon", "mesh-lab", "mesh-netns-tests", "xtask"]),
+    ("anyhow", &["mesh", "mesh-daemon", "mesh-lab", "mesh-netns-tests", "mesh-sim", "xtask"]),
     ("aws-lc-rs", &["mesh-crypto"]),
-    ("clap", &["mesh", "xtask"]),
+    ("clap", &["mesh", "mesh-sim", "xtask"]),
     ("libc", &["mesh-dataplane", "mesh-fastpath", "mesh-hostnet", "mesh-lab"]),
     ("netlink-packet-core", &["mesh-fastpath", "mesh-hostnet"]),
     ("netlink-packet-route", &["mesh-fastpath", "mesh-hostnet"]),

@@ -61,7 +61,8 @@ fn text_is_clean() {
             if line.ends_with([' ', '\r']) {
                 complain(number + 1, "blanks at the end");
             }
-            if let Some(mark) = marks.iter().find(|mark| line.contains(**mark)) {
+            let words: Vec<&str> = line.split(|c: char| !c.is_alphanumeric()).collect();
+            if let Some(mark) = marks.iter().find(|mark| words.contains(mark)) {
                 complain(number + 1, mark);
             }
         }

@@ -1,0 +1,222 @@
+//! A host of the lab: a namespace with one interface, `eth0`, to a switch.
+//!
+//! Owns the host's addresses and link. Running `mesh` on it is in [`router`](crate::router).
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::Deref;
+use std::sync::{Arc, Mutex};
+
+use anyhow::Result;
+
+use crate::container::Container;
+use crate::faults::{Direction, Port, Protocol};
+use crate::id::check_name;
+use crate::namespace::Namespace;
+use crate::segment::{Segment, UNDERLAY};
+use crate::site::{Site, lock};
+
+/// A host. It has all methods of its [`Namespace`]. Clones are the same host.
+#[derive(Debug, Clone)]
+pub struct Host {
+    core: Arc<Core>,
+}
+
+#[derive(Debug)]
+struct Core {
+    namespace: Namespace,
+    segment: Arc<Segment>,
+    port: Port,
+    /// The last byte of both addresses.
+    number: Mutex<u8>,
+    gateway: Gateway,
+}
+
+/// By which way a host reaches what is not on its switch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Gateway {
+    Nothing,
+    Via(Ipv4Addr, Ipv6Addr),
+}
+
+impl Gateway {
+    fn routes(self) -> String {
+        match self {
+            Self::Nothing => String::new(),
+            Self::Via(ip, ip6) => {
+                format!("route replace default via {ip}\n-6 route replace default via {ip6} dev {UNDERLAY}\n")
+            }
+        }
+    }
+}
+
+impl Host {
+    /// Makes a host and plugs it into the segment.
+    pub(crate) fn create(
+        site: &Arc<Site>,
+        segment: &Arc<Segment>,
+        name: &str,
+        gateway: Gateway,
+    ) -> Result<Self> {
+        check_name(name)?;
+        let number = segment.take_number()?;
+        let namespace = Namespace::create(site, name)?;
+        // A link that goes down and up shall bring its addresses back, as a network manager does.
+        namespace.set_sysctl("net.ipv6.conf.all.keep_addr_on_down", "1")?;
+        std::fs::create_dir_all(site.directory().join(name))?;
+        let port = segment.plug_in(&namespace, number)?;
+        let number = Mutex::new(number);
+        let core = Core { namespace, segment: Arc::clone(segment), port, number, gateway };
+        let host = Self { core: Arc::new(core) };
+        host.set_gateway()?;
+        Ok(host)
+    }
+
+    /// The name that the test gave it.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        self.core.namespace.label()
+    }
+
+    /// Its IPv4 address on the underlay.
+    #[must_use]
+    pub fn ip(&self) -> Ipv4Addr {
+        self.core.segment.subnet.ip(*lock(&self.core.number))
+    }
+
+    /// Its IPv6 address on the underlay.
+    #[must_use]
+    pub fn ip6(&self) -> Ipv6Addr {
+        self.core.segment.subnet.ip6(*lock(&self.core.number))
+    }
+
+    /// Makes a container on this host: a namespace without any interface but loopback.
+    ///
+    /// # Errors
+    /// When the name is taken or has other signs than a-z and 0-9.
+    pub fn container(&self, name: &str) -> Result<Container> {
+        check_name(name)?;
+        let label = format!("{}-{name}", self.label());
+        Ok(Container::new(Namespace::create(self.core.namespace.site(), &label)?))
+    }
+
+    /// Gives the host other addresses, both of IPv4 and IPv6, that nobody had before; and takes the old ones
+    /// away. [`ip`](Self::ip) and [`ip6`](Self::ip6) tell the new ones from now on.
+    ///
+    /// # Errors
+    /// When all numbers of the switch are taken.
+    pub fn change_address(&self) -> Result<()> {
+        let (segment, mut number) = (&self.core.segment, lock(&self.core.number));
+        let new = segment.take_number()?;
+        let remove = segment.subnet.remove_addresses(*number, UNDERLAY);
+        let add = segment.subnet.add_addresses(new, UNDERLAY);
+        self.ip_batch(&format!("{remove}{add}"))?;
+        *number = new;
+        drop(number);
+        self.set_gateway()
+    }
+
+    /// Sets the MTU of the host's `eth0`, in bytes. Longer frames from others are dropped in silence, too.
+    ///
+    /// # Errors
+    /// When the kernel does not take the value.
+    pub fn set_mtu(&self, mtu: u16) -> Result<()> {
+        self.ip_batch(&format!("link set {UNDERLAY} mtu {mtu}\n"))?;
+        Ok(())
+    }
+
+    /// Switches `eth0` off, as its administrator would.
+    ///
+    /// # Errors
+    /// When the interface is gone.
+    pub fn link_down(&self) -> Result<()> {
+        self.ip_batch(&format!("link set {UNDERLAY} down\n"))?;
+        Ok(())
+    }
+
+    /// Switches `eth0` on again, with its addresses and routes.
+    ///
+    /// # Errors
+    /// When the interface is gone.
+    pub fn link_up(&self) -> Result<()> {
+        self.ip_batch(&format!("link set {UNDERLAY} up\n"))?;
+        self.set_gateway()
+    }
+
+    /// Makes the switch drop all UDP datagrams from and to this host that have this port at either end.
+    /// Fragments after the first have no port and pass.
+    ///
+    /// # Errors
+    /// When `nft` fails.
+    pub fn drop_udp(&self, port: u16) -> Result<()> {
+        self.block(Protocol::Udp, port, &Direction::BOTH)
+    }
+
+    /// The same for TCP.
+    ///
+    /// # Errors
+    /// When `nft` fails.
+    pub fn drop_tcp(&self, port: u16) -> Result<()> {
+        self.block(Protocol::Tcp, port, &Direction::BOTH)
+    }
+
+    /// Ends [`drop_udp`](Self::drop_udp).
+    ///
+    /// # Errors
+    /// When `nft` fails.
+    pub fn allow_udp(&self, port: u16) -> Result<()> {
+        self.unblock(Protocol::Udp, port)
+    }
+
+    /// Ends [`drop_tcp`](Self::drop_tcp).
+    ///
+    /// # Errors
+    /// When `nft` fails.
+    pub fn allow_tcp(&self, port: u16) -> Result<()> {
+        self.unblock(Protocol::Tcp, port)
+    }
+
+    /// Makes the switch drop what has this port at either end, in the given directions.
+    ///
+    /// # Errors
+    /// When `nft` fails.
+    pub fn block(&self, protocol: Protocol, port: u16, directions: &[Direction]) -> Result<()> {
+        let blocked = directions.iter().map(|direction| (self.core.port, *direction, protocol, port));
+        self.core.segment.change_faults(|faults| faults.blocked.extend(blocked))
+    }
+
+    /// Ends [`block`](Self::block), in both directions.
+    ///
+    /// # Errors
+    /// When `nft` fails.
+    pub fn unblock(&self, protocol: Protocol, port: u16) -> Result<()> {
+        let ours = |entry: &(Port, Direction, Protocol, u16)| {
+            (entry.0, entry.2, entry.3) == (self.core.port, protocol, port)
+        };
+        self.core.segment.change_faults(|faults| faults.blocked.retain(|entry| !ours(entry)))
+    }
+
+    pub(crate) fn segment(&self) -> &Arc<Segment> {
+        &self.core.segment
+    }
+
+    pub(crate) fn port(&self) -> Port {
+        self.core.port
+    }
+
+    /// The kernel forgets routes of a link that goes down.
+    fn set_gateway(&self) -> Result<()> {
+        let routes = self.core.gateway.routes();
+        if !routes.is_empty() {
+            self.ip_batch(&routes)?;
+        }
+        Ok(())
+    }
+}
+
+impl Deref for Host {
+    type Target = Namespace;
+
+    fn deref(&self) -> &Namespace {
+        &self.core.namespace
+    }
+}

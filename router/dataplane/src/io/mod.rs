@@ -1,0 +1,9 @@
+//! System calls and threads of the data plane. It owns the TAP interface, the UDP sockets and the loops around
+//! them; what to do with a frame is decided in [`crate::engine`].
+
+mod forwarder;
+mod outbox;
+pub(crate) mod tap;
+pub(crate) mod udp;
+pub(crate) mod wake;
+pub(crate) mod worker;

@@ -1,0 +1,176 @@
+//! What is simulated: hosts, who names whom, the network's quality, and the faults. A scenario is data; a seed expands
+//! to one.
+
+use std::time::Duration;
+
+use mesh_crypto::Rng;
+
+use crate::HostId;
+use crate::faults::{self, Fault};
+use crate::tcp::index_below;
+
+/// How long things break in a scenario that comes from a seed.
+const CHAOS: Duration = Duration::from_secs(20);
+
+/// Everything that a run depends on.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// Feeds all randomness of the run.
+    pub seed: u64,
+    /// The hosts.
+    pub hosts: Vec<HostPlan>,
+    /// Greatest one-way latency of a pair, jitter apart.
+    pub latency_max: Duration,
+    /// Routers start at random times up to this one.
+    pub start_within: Duration,
+    /// What breaks, and when, counted from the start. The last entry is [`Fault::Calm`] if there are any.
+    pub faults: Vec<(Duration, Fault)>,
+}
+
+/// A host and its router's configuration.
+#[derive(Debug, Clone)]
+pub struct HostPlan {
+    /// The network's secret as this host knows it.
+    pub secret: Secret,
+    /// Whether it dials peers that others know.
+    pub discovery: bool,
+    /// Whether nobody can dial it.
+    pub firewalled: bool,
+    /// Whether its CPU computes AES fast.
+    pub aes: bool,
+    /// Whom it names.
+    pub targets: Vec<HostId>,
+}
+
+/// A secret: routers with the same belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Secret {
+    /// The network of this scenario.
+    Right,
+    /// Another.
+    Wrong,
+    /// None, where the others have one.
+    Missing,
+}
+
+/// Who names whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// Each names the one before it.
+    Chain,
+    /// All name the first.
+    Star,
+    /// Each names the one before it, and the first the last.
+    Ring,
+    /// Each names up to three before it.
+    Random,
+    /// All name all, themselves included.
+    Everybody,
+}
+
+impl Scenario {
+    /// Routers with the right secret on a fast network where nothing breaks, all started at once.
+    #[must_use]
+    pub fn quiet(seed: u64, hosts: usize, shape: Shape) -> Self {
+        let mut rng = rng_from(seed);
+        let hosts = (0..hosts)
+            .map(|host| HostPlan {
+                secret: Secret::Right,
+                discovery: true,
+                firewalled: false,
+                aes: true,
+                targets: targets(shape, host, hosts, &mut rng),
+            })
+            .collect();
+        let latency_max = Duration::from_millis(1);
+        Self { seed, hosts, latency_max, start_within: Duration::ZERO, faults: Vec::new() }
+    }
+
+    /// The scenario of a seed, with so many routers that belong together, and a few that do not.
+    #[must_use]
+    pub fn from_seed(seed: u64, nodes: usize) -> Self {
+        let mut rng = rng_from(seed ^ 0x5eed);
+        let shapes = [Shape::Chain, Shape::Star, Shape::Ring, Shape::Random, Shape::Everybody];
+        let mut scenario = Self::quiet(seed, nodes, shapes[index_below(&mut rng, shapes.len())]);
+        scenario.latency_max = [1, 5, 20, 100, 200].map(Duration::from_millis)[index_below(&mut rng, 5)];
+        scenario.start_within = [0, 0, 500, 5_000].map(Duration::from_millis)[index_below(&mut rng, 4)];
+        let all_discover = rng.below(4) > 0;
+        let some_firewalled = rng.below(3) == 0;
+        for host in &mut scenario.hosts {
+            host.aes = rng.below(2) == 0;
+            host.discovery = all_discover || rng.below(2) == 0;
+        }
+        if some_firewalled {
+            scenario.firewall_some(&mut rng);
+        }
+        scenario.add_strangers(&mut rng);
+        scenario.faults = faults::chaos(&mut rng, scenario.hosts.len(), CHAOS);
+        scenario
+    }
+
+    /// Puts some hosts behind firewalls, and turns the targets round so that all can still meet: every firewalled
+    /// host names the first, which is not, and edges towards it are turned.
+    fn firewall_some(&mut self, rng: &mut Rng) {
+        for host in self.hosts.iter_mut().skip(1) {
+            host.firewalled = rng.below(4) == 0;
+        }
+        let firewalled: Vec<_> = self.hosts.iter().map(|host| host.firewalled).collect();
+        let mut turned = Vec::new();
+        for (index, host) in self.hosts.iter().enumerate() {
+            turned.extend(host.targets.iter().filter(|to| firewalled[to.0]).map(|to| (to.0, HostId(index))));
+            if host.firewalled {
+                turned.push((index, HostId(0)));
+            }
+        }
+        for (from, to) in turned {
+            self.hosts[from].targets.push(to);
+        }
+    }
+
+    /// Adds up to two hosts that know no secret or a wrong one and name members, and that members name.
+    fn add_strangers(&mut self, rng: &mut Rng) {
+        let members = self.hosts.len();
+        for _ in 0..rng.below(3) {
+            let stranger = HostId(self.hosts.len());
+            let secret = if rng.below(2) == 0 { Secret::Wrong } else { Secret::Missing };
+            let targets = vec![HostId(index_below(rng, members)), HostId(index_below(rng, members))];
+            self.hosts.push(HostPlan { secret, discovery: true, firewalled: false, aes: true, targets });
+            self.hosts[index_below(rng, members)].targets.push(stranger);
+        }
+    }
+
+    /// Whether two running members have a connection once all is calm: one of them has a reason to dial the other,
+    /// and can.
+    #[must_use]
+    pub fn expects_link(&self, a: HostId, b: HostId) -> bool {
+        let dials = |from: HostId, to: HostId| {
+            let host = &self.hosts[from.0];
+            !self.hosts[to.0].firewalled && (host.discovery || host.targets.contains(&to))
+        };
+        dials(a, b) || dials(b, a)
+    }
+}
+
+/// The generator of a seed.
+pub(crate) fn rng_from(seed: u64) -> Rng {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    Rng::from_seed(bytes)
+}
+
+fn targets(shape: Shape, host: usize, hosts: usize, rng: &mut Rng) -> Vec<HostId> {
+    let before = host.checked_sub(1).map(HostId);
+    match shape {
+        Shape::Chain => before.into_iter().collect(),
+        Shape::Star => before.map(|_| HostId(0)).into_iter().collect(),
+        Shape::Ring => vec![before.unwrap_or(HostId(hosts - 1))],
+        Shape::Random if host == 0 => Vec::new(),
+        Shape::Random => {
+            let mut drawn: Vec<_> = (0..=rng.below(3)).map(|_| HostId(index_below(rng, host))).collect();
+            drawn.sort_unstable();
+            drawn.dedup();
+            drawn
+        }
+        Shape::Everybody => (0..hosts).map(HostId).collect(),
+    }
+}
