@@ -88,6 +88,12 @@ impl ClientError {
     }
 }
 
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        error.failure()
+    }
+}
+
 impl Client {
     /// Connects to the router with this run directory. `timeout` covers everything up to the end of the answer.
     pub fn connect(run_dir: &Path, timeout: Duration) -> Result<Self, ClientError> {

@@ -1,2 +1,56 @@
-//! Placeholder.
-fn main() {}
+//! The command line of `mesh`.
+//!
+//! Owns the commands, their options, what they print, and the exit status. A command either becomes the router
+//! (`launch`, which hands over to `mesh-daemon`) or asks the running one over its control socket; it decides nothing
+//! itself.
+#![forbid(unsafe_code)]
+
+mod address;
+mod args;
+mod control;
+mod launch;
+mod output;
+mod problems;
+mod process;
+mod status;
+mod table;
+mod usage;
+
+use std::env;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+use mesh_api::Failure;
+
+use crate::args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = env::args_os().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return usage::report(&error, &arguments),
+    };
+    let output = cli.output;
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::report(&failure, output);
+            ExitCode::from(failure.kind.exit_status())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let output = cli.output;
+    match cli.command {
+        Command::Launch(args) => launch::launch(&args, output),
+        Command::Stop(args) => control::stop(&args.router, output),
+        Command::Reset(args) => control::reset(&args, output),
+        Command::Attach(args) => control::attach(&args, output),
+        Command::Detach(args) => control::detach(&args, output),
+        Command::Status(args) => status::status(&args, output),
+        Command::Completion { shell } => usage::completion(shell, output),
+        Command::Version => usage::version(output),
+    }
+}

@@ -258,7 +258,7 @@ impl fmt::Display for CommandFailed {
             (Some(deadline), _, _) => write!(f, "{command} was not done after {deadline:?}")?,
             (None, Some(code), _) => write!(f, "{command} ended with status {code}")?,
             (None, None, signal) => {
-                write!(f, "{command} was ended by signal {}", signal.unwrap_or_default())?
+                write!(f, "{command} was ended by signal {}", signal.unwrap_or_default())?;
             }
         }
         for (name, text) in [("stdout", stdout), ("stderr", stderr)] {

@@ -43,7 +43,7 @@ impl Gateway {
         match self {
             Self::Nothing => String::new(),
             Self::Via(ip, ip6) => {
-                format!("route replace default via {ip}\n-6 route replace default via {ip6} dev {UNDERLAY}\n")
+                format!("route replace default via {ip}\nroute replace default via {ip6} dev {UNDERLAY}\n")
             }
         }
     }

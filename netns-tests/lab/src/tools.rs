@@ -79,7 +79,7 @@ pub(crate) fn built_binary(name: &str, variable: &str, package: &str) -> Result<
 
 /// `target/debug` for a test in `target/debug/deps`, and for an example in `target/debug/examples`.
 fn target_directory(executable: &Path) -> &Path {
-    let directory = executable.parent().unwrap_or(Path::new("/"));
+    let directory = executable.parent().unwrap_or_else(|| Path::new("/"));
     match directory.file_name().and_then(|name| name.to_str()) {
         Some("deps" | "examples") => directory.parent().unwrap_or(directory),
         Some(_) | None => directory,

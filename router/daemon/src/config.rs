@@ -5,15 +5,13 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use mesh_crypto::PASSWORD_LEN_MAX;
 use mesh_hostnet::BridgeName;
 use mesh_wire::Nickname;
 use zeroize::Zeroizing;
 
 /// Default port of the control plane (TCP) and of sleeve (UDP).
 pub const CONTROL_PORT: u16 = 6783;
-
-/// Longest password, in bytes.
-pub const PASSWORD_LEN_MAX: usize = 1024;
 
 /// Everything that `mesh launch` decides.
 #[derive(Debug, Clone)]

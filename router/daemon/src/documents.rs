@@ -6,9 +6,11 @@ use mesh_api::{
     Capture, ConnectionCounts, ConnectionDocument, ConnectionState, Datapath, MacDocument, Overlay,
     PeerConnectionDocument, PeerDocument, RouterDocument, StatusDocument, TargetDocument,
 };
+use mesh_dataplane::Dataplane;
+use mesh_dataplane::engine::{MacEntry, Owner};
 use mesh_node as node;
 use mesh_node::Node;
-use mesh_wire::Moment;
+use mesh_wire::{Moment, PeerId};
 
 use crate::Config;
 
@@ -99,11 +101,15 @@ pub(crate) fn targets(node: &Node, now: Moment) -> Vec<TargetDocument> {
     node.target_status(now).into_iter().map(target).collect()
 }
 
-pub(crate) fn macs(dataplane: &mesh_dataplane::Dataplane) -> Vec<MacDocument> {
-    let mac = |entry: mesh_dataplane::MacEntry| MacDocument {
+pub(crate) fn macs(me: PeerId, dataplane: &Dataplane) -> Vec<MacDocument> {
+    let mac = |entry: MacEntry| MacDocument {
         mac: entry.mac.to_string(),
-        peer_id: entry.peer.to_string(),
-        last_seen_seconds: entry.age.as_secs(),
+        peer_id: match entry.owner {
+            Owner::Local => me,
+            Owner::Peer(peer) => peer,
+        }
+        .to_string(),
+        last_seen_seconds: entry.last_seen.as_secs(),
     };
     dataplane.macs().into_iter().map(mac).collect()
 }

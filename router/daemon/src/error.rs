@@ -1,10 +1,11 @@
 //! Why a router did not start, or stopped; and how errors of its parts reach a client.
 
+use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
 
 use mesh_api::{ErrorKind, Failure};
-use mesh_dataplane::StartError;
+use mesh_dataplane::{StartError, TapError};
 use mesh_hostnet::HostError;
 
 /// An error that ends the router, or keeps it from starting. The host is as it was before, but for the bridge and
@@ -48,8 +49,8 @@ pub enum Error {
         source: io::Error,
     },
     /// The data plane did not start.
-    #[error(transparent)]
-    Dataplane(#[from] StartError),
+    #[error("{}", with_source(.0))]
+    Dataplane(StartError),
     /// The host's network refused a change.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -98,7 +99,7 @@ impl Error {
                 path.display()
             )),
             Self::Listen { source, .. } => listen_hint(source),
-            Self::Dataplane(error) => error.hint(),
+            Self::Dataplane(error) => start_hint(error),
             Self::Host(error) => error.hint(),
             Self::Reset(errors) => errors.iter().find_map(HostError::hint),
             Self::File { .. } | Self::Password(_) | Self::System { .. } | Self::LoggingTwice => None,
@@ -150,12 +151,49 @@ fn io_kind(error: &io::Error) -> ErrorKind {
     }
 }
 
+fn start_kind(error: &StartError) -> ErrorKind {
+    match error {
+        StartError::Tap(TapError::NoDevice(_)) => ErrorKind::Unsupported,
+        StartError::Tap(TapError::NotPermitted(_)) => ErrorKind::Permission,
+        StartError::Tap(TapError::NameInUse(_)) => ErrorKind::InUse,
+        StartError::Tap(TapError::Name(_) | TapError::Mtu { .. }) => ErrorKind::Invalid,
+        StartError::Tap(TapError::Other(source)) | StartError::Bind { source, .. } | StartError::Thread(source) => {
+            io_kind(source)
+        }
+        StartError::Workers(_) => ErrorKind::Internal,
+    }
+}
+
+fn start_hint(error: &StartError) -> Option<String> {
+    let hint = match error {
+        StartError::Tap(TapError::NoDevice(_)) => {
+            "load the driver with `modprobe tun`; in a container, pass the device through with --device /dev/net/tun"
+        }
+        StartError::Tap(TapError::NotPermitted(_)) => "run it with sudo, or with CAP_NET_ADMIN",
+        StartError::Tap(TapError::NameInUse(_)) => {
+            "`ip -d link` shows what it is; another --bridge gives the TAP interface another name"
+        }
+        StartError::Bind { source, .. } => return listen_hint(source),
+        StartError::Tap(TapError::Name(_) | TapError::Mtu { .. } | TapError::Other(_))
+        | StartError::Thread(_)
+        | StartError::Workers(_) => return None,
+    };
+    Some(hint.to_owned())
+}
+
 fn listen_hint(error: &io::Error) -> Option<String> {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            Some("another program has the port: `ss -ltnp` names it; choose another with --port".to_owned())
+            Some("another program has the port: `ss -ltunp` names it; choose another with --port".to_owned())
         }
         io::ErrorKind::AddrNotAvailable => Some("--listen takes an address of this host".to_owned()),
         _other_of_the_system => None,
+    }
+}
+
+fn with_source(error: &StartError) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
     }
 }

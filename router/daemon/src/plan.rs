@@ -1,6 +1,6 @@
 //! The node's plan in the data plane's words. The two crates do not know each other.
 
-use mesh_dataplane as dataplane;
+use mesh_dataplane::engine as dataplane;
 use mesh_node::Plan;
 
 pub(crate) fn to_dataplane(plan: Plan) -> dataplane::Plan {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use mesh_api::{Command, ErrorKind, Failure, ResetDocument, Response, StopDocument};
+use mesh_api::{Command, Failure, ResetDocument, Response, StopDocument};
 use mesh_crypto::{Psk, Rng};
 use mesh_dataplane::Dataplane;
 use mesh_node::{Input, Node};
@@ -96,7 +96,8 @@ async fn live(config: Config, ready: impl FnOnce(Ready)) -> Result<(), Error> {
         MtuSetting::Auto => mesh_hostnet::underlay_mtu()?.saturating_sub(OVERHEAD_MAX),
     };
     let (report, mut reports) = mpsc::channel(REPORTS_QUEUED_MAX);
-    let dataplane = Dataplane::start(dataplane_config(&config, mtu), move |seen| report.try_send(seen).is_ok())?;
+    let dataplane = Dataplane::start(dataplane_config(&config, mtu), move |seen| report.try_send(seen).is_ok());
+    let dataplane = dataplane.map_err(Error::Dataplane)?;
     let bridge = mesh_hostnet::ensure_bridge(&config.bridge, mtu)?;
     mesh_hostnet::add_port(&bridge, &config.bridge.tap(), mesh_hostnet::PortKind::Uplink)?;
     let control = Control::bind(&config.run_dir)?;
@@ -173,7 +174,7 @@ impl Surroundings {
             Command::Peers => answer.send(Response::document(&documents::peers(node))),
             Command::Connections => answer.send(Response::document(&documents::connections(node, self.mtu))),
             Command::Targets => answer.send(Response::document(&documents::targets(node, now))),
-            Command::Macs => answer.send(Response::document(&documents::macs(shell.dataplane()))),
+            Command::Macs => answer.send(Response::document(&documents::macs(node.peer_id(), shell.dataplane()))),
             Command::Attach { netns, addresses, ifname, multicast_route } => {
                 self.host.attach(netns, addresses, ifname, multicast_route, answer);
             }

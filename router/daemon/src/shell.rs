@@ -5,13 +5,14 @@
 //! as an input.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::time::Instant;
 
 use mesh_dataplane::Dataplane;
 use mesh_node::{ConnectionId, Event, Input, Node, Output, Report};
 use mesh_wire::Moment;
 use tokio::sync::mpsc;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::pipe::{self, Inputs, Pipe};
 use crate::plan;
@@ -130,8 +131,8 @@ pub(crate) fn to_node(report: mesh_dataplane::Report) -> Option<Report> {
         Seen::Dead { peer, silent_for } => Some(Report::Dead { peer, silent_for }),
         Seen::Roamed { peer, to, .. } => Some(Report::Roamed { peer, remote: to }),
         Seen::RekeyWanted { peer, .. } => Some(Report::RekeyWanted { peer }),
-        Seen::Failed { error } => {
-            warn!(%error, "the data plane had a failure");
+        Seen::Failed(failure) => {
+            error!(%failure, cause = failure.source().map(tracing::field::display), "the data plane has lost an end");
             None
         }
     }

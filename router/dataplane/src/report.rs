@@ -58,6 +58,9 @@ pub enum Failure {
     /// Waiting for input itself; the thread has ended.
     #[error("waiting for frames and datagrams failed")]
     Poll(#[source] io::Error),
+    /// The thread, by a bug of its own.
+    #[error("a thread of the data plane panicked")]
+    Panic,
 }
 
 impl From<LinkReport> for Report {

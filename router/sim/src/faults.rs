@@ -122,7 +122,8 @@ pub(crate) fn chaos(rng: &mut Rng, hosts: usize, span: Duration) -> Vec<(Duratio
 fn episode(rng: &mut Rng, hosts: usize, kind: Kind, at: Duration) -> Vec<(Duration, Fault)> {
     let a = HostId(index_below(rng, hosts));
     let b = HostId(index_below(rng, hosts));
-    let end = at + Duration::from_millis(50) + below(rng, Duration::from_secs(1 + rng_up_to(rng, 12)));
+    let length_max = Duration::from_secs(1 + rng_up_to(rng, 12));
+    let end = at + Duration::from_millis(50) + below(rng, length_max);
     match kind {
         Kind::Crash => {
             let how = [Crash::Stopped, Crash::Killed, Crash::PowerCut][index_below(rng, 3)];

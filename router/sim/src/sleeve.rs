@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use mesh_crypto::{DirectionKey, OpeningKey, ReplayWindow, SealingKey, cookie_matches};
-use mesh_dataplane::engine::{LinkReport, Prober};
+use crate::prober_tmp::{LinkReport, Prober};
 use mesh_node::{LinkPlan, Plan, Report};
 use mesh_wire::sleeve::{HEADER_LEN, Header, Message, Messages, PacketKind, Probe};
 use mesh_wire::{Moment, PeerId, ReceiverIndex};
@@ -112,28 +112,34 @@ impl Sleeve {
         reports
     }
 
-    /// Makes the keys of the plan usable; keys that stay keep their counters and windows.
+    /// Makes the keys of the plan usable; keys that stay keep their counters and windows. A link none of whose keys stay
+    /// is a new session, which has to prove itself anew.
     fn key(&mut self, now: Moment) {
+        let peers: Vec<_> = self.plan.links.iter().map(|link| link.peer).collect();
+        self.prober.set_links(&peers, now);
+        for link in &self.plan.links {
+            if !link.receive.iter().any(|receive| self.opening.contains_key(&receive.index)) {
+                self.prober.restart(link.peer, now);
+            }
+        }
         let mut sealing = BTreeMap::new();
         let mut opening = BTreeMap::new();
         for LinkPlan { peer, remote, receive, send } in &self.plan.links {
             if let Some(send) = send {
                 let name = (*peer, send.index);
                 let known = self.sealing.remove(&name);
-                let new = || Sealing { key: sealing_key(&send.key), remote: *remote, counter: 0 };
+                let new = || Sealing { key: packet_key(&send.key, SealingKey::new), remote: *remote, counter: 0 };
                 sealing.insert(name, Sealing { remote: *remote, ..known.unwrap_or_else(new) });
             }
             for receive in receive {
                 let known = self.opening.remove(&receive.index);
                 let new =
-                    || Opening { peer: *peer, key: opening_key(&receive.key), window: ReplayWindow::default() };
+                    || Opening { peer: *peer, key: packet_key(&receive.key, OpeningKey::new), window: ReplayWindow::default() };
                 opening.insert(receive.index, known.unwrap_or_else(new));
             }
         }
         self.sealing = sealing;
         self.opening = opening;
-        let peers: Vec<_> = self.plan.links.iter().map(|link| link.peer).collect();
-        self.prober.set_links(&peers, now);
     }
 
     fn seal(&mut self, peer: PeerId, message: &Message<'_>) -> Option<Datagram> {
@@ -181,16 +187,10 @@ impl Opening {
     }
 }
 
-fn sealing_key(key: &DirectionKey) -> PacketKey<SealingKey> {
+/// The key of a link, by whether it seals.
+fn packet_key<K>(key: &DirectionKey, sealed: impl FnOnce(&DirectionKey) -> Option<K>) -> PacketKey<K> {
     match key {
-        DirectionKey::Sealed { suite, key } => PacketKey::Sealed(SealingKey::new(*suite, key)),
-        DirectionKey::Clear { cookie } => PacketKey::Clear(*cookie),
-    }
-}
-
-fn opening_key(key: &DirectionKey) -> PacketKey<OpeningKey> {
-    match key {
-        DirectionKey::Sealed { suite, key } => PacketKey::Sealed(OpeningKey::new(*suite, key)),
+        DirectionKey::Sealed { .. } => PacketKey::Sealed(sealed(key).expect("the key seals")),
         DirectionKey::Clear { cookie } => PacketKey::Clear(*cookie),
     }
 }

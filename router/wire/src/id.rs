@@ -137,6 +137,9 @@ mod tests {
         assert_eq!("".parse::<Nickname>(), Err(NicknameError::Length(0)));
         assert_eq!("a".repeat(65).parse::<Nickname>(), Err(NicknameError::Length(65)));
         assert_eq!("a\x1b[2J".parse::<Nickname>(), Err(NicknameError::Character('\x1b')));
-        assert_eq!("host-1.example_2".parse::<Nickname>().map(|n| n.to_string()), Ok("host-1.example_2".to_owned()));
+        assert_eq!(
+            "host-1.example_2".parse::<Nickname>().map(|n| n.to_string()),
+            Ok("host-1.example_2".to_owned())
+        );
     }
 }

@@ -100,7 +100,14 @@ mod tests {
 
     #[test]
     fn refuses_texts_that_are_no_address() {
-        for text in ["", "02:42:ac:11:00", "02:42:ac:11:00:02:03", "2:42:ac:11:00:02", "+2:42:ac:11:00:02", "0g:0:0:0:0:0"] {
+        for text in [
+            "",
+            "02:42:ac:11:00",
+            "02:42:ac:11:00:02:03",
+            "2:42:ac:11:00:02",
+            "+2:42:ac:11:00:02",
+            "0g:0:0:0:0:0",
+        ] {
             assert_eq!(text.parse::<MacAddr>(), Err(MacAddrError), "{text:?}");
         }
     }

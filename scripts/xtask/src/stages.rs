@@ -65,8 +65,15 @@ pub(crate) fn sim<const N: usize>(options: [(&str, Option<u64>); N]) -> Stage {
 }
 
 /// The comparison of throughput in namespaces, on the release build.
-pub(crate) fn bench(_quick: bool) -> Vec<Stage> {
-    vec![Stage::skip("bench", "this version has no benchmark yet")]
+pub(crate) fn bench(quick: bool) -> Vec<Stage> {
+    if !is_root() {
+        return vec![Stage::skip("bench", "network namespaces need root")];
+    }
+    let quick = quick.then(|| "--quick".to_owned());
+    vec![
+        Stage::cargo("release build", "build --release --locked --package mesh --package mesh-lab --bins"),
+        Stage::cargo("bench", "bench --locked --package mesh-netns-tests --bench throughput --").args(quick),
+    ]
 }
 
 fn is_root() -> bool {

@@ -13,6 +13,9 @@ use crate::process::Process;
 /// The port of every server: each has a namespace of its own.
 const PORT: u16 = 5201;
 
+/// How long a measurement of a number of bytes may take.
+const BYTES_DEADLINE: Duration = Duration::from_secs(30);
+
 /// A running server; it ends when it is dropped.
 #[derive(Debug)]
 #[must_use = "the server ends when it is dropped"]
@@ -25,19 +28,25 @@ pub struct IperfServer {
 #[must_use = "a measurement does nothing until it is given to a namespace"]
 pub struct Iperf {
     to: String,
-    seconds: u64,
+    extent: Extent,
     options: Vec<String>,
 }
 
 impl Iperf {
     /// One TCP stream to this address, for a second.
     pub fn to(address: impl Display) -> Self {
-        Self { to: address.to_string(), seconds: 1, options: Vec::new() }
+        Self { to: address.to_string(), extent: Extent::Seconds(1), options: Vec::new() }
     }
 
     /// So many seconds.
     pub const fn seconds(mut self, seconds: u64) -> Self {
-        self.seconds = seconds;
+        self.extent = Extent::Seconds(seconds);
+        self
+    }
+
+    /// So many bytes, however long they take, within half a minute.
+    pub const fn bytes(mut self, bytes: u64) -> Self {
+        self.extent = Extent::Bytes(bytes);
         self
     }
 
@@ -61,6 +70,12 @@ impl Iperf {
         self.options.push(option.to_string());
         self
     }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Extent {
+    Seconds(u64),
+    Bytes(u64),
 }
 
 /// What was measured.
@@ -102,10 +117,13 @@ impl Namespace {
     /// # Errors
     /// When it cannot connect or is interrupted.
     pub fn iperf(&self, iperf: &Iperf) -> Result<IperfReport> {
-        let (port, seconds) = (PORT.to_string(), iperf.seconds.to_string());
+        let (option, amount, deadline) = match iperf.extent {
+            Extent::Seconds(seconds) => ("--time", seconds, Duration::from_secs(seconds + 15)),
+            Extent::Bytes(bytes) => ("--bytes", bytes, BYTES_DEADLINE),
+        };
+        let (port, amount) = (PORT.to_string(), amount.to_string());
         let command =
-            self.cmd("iperf3").args(["--json", "--client", &iperf.to, "--port", &port, "--time", &seconds]);
-        let deadline = Duration::from_secs(iperf.seconds + 15);
+            self.cmd("iperf3").args(["--json", "--client", &iperf.to, "--port", &port, option, &amount]);
         let output = command.args(&iperf.options).deadline(deadline).run()?;
         IperfReport::read(output.json()?)
             .with_context(|| format!("iperf3 reports no result: {}", output.stdout))

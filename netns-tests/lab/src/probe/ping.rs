@@ -3,13 +3,16 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::command::{Cmd, Output};
 use crate::namespace::Namespace;
 
 /// How long a ping waits for the answer to its last request.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How long an answer that must not come is waited for: far longer than any in a lab without a slow wire.
+const SILENCE: Duration = Duration::from_millis(300);
 
 /// A series of echo requests.
 #[derive(Debug, Clone)]
@@ -62,7 +65,7 @@ impl Ping {
         self
     }
 
-    /// How long to wait for the last answer, in whole seconds; 1 by default.
+    /// How long to wait for the last answer; one second by default.
     pub const fn wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
         self
@@ -82,7 +85,7 @@ impl Ping {
             ("-c", self.count.to_string()),
             ("-i", interval.to_string()),
             ("-s", self.size_bytes.to_string()),
-            ("-W", self.wait.as_secs().max(1).to_string()),
+            ("-W", self.wait.as_secs_f64().to_string()),
         ] {
             command = command.args([option, &value]);
         }
@@ -168,6 +171,19 @@ impl Namespace {
             bail!("{to} does not answer a ping from {}: {}", self.label(), output.stdout.trim());
         }
         Ok(stats)
+    }
+
+    /// Sends three echo requests and wants silence. To have no route is silence, too.
+    ///
+    /// # Errors
+    /// When one of them is answered.
+    pub fn cannot_ping(&self, to: impl Display) -> Result<()> {
+        let output = Ping::to(&to).count(3).wait(SILENCE).command(self).outcome()?;
+        if PingStats::parse(&output.stdout).is_none() && output.stderr.contains("unreachable") {
+            return Ok(());
+        }
+        ensure!(read(&output)?.received == 0, "{to} answers a ping from {}, and should not", self.label());
+        Ok(())
     }
 
     /// Sends a series of echo requests and tells what became of them, even if none was answered.

@@ -33,6 +33,8 @@ pub enum DropReason {
     MalformedMessage,
     /// A message of a kind that this version does not know.
     UnknownMessage,
+    /// A second probe in one packet: one packet gets one reply at most.
+    SurplusProbe,
     /// A frame of this router's own came back.
     OwnFrame,
     /// A relayed frame has crossed too many links.
@@ -63,7 +65,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::FrameTooShort,
         Self::BadSource,
         Self::LinkLocalControl,
@@ -77,6 +79,7 @@ impl DropReason {
         Self::NotAuthentic,
         Self::MalformedMessage,
         Self::UnknownMessage,
+        Self::SurplusProbe,
         Self::OwnFrame,
         Self::TimeToLiveExpired,
         Self::BackToIngress,
@@ -109,6 +112,7 @@ impl DropReason {
             Self::NotAuthentic => "not_authentic",
             Self::MalformedMessage => "malformed_message",
             Self::UnknownMessage => "unknown_message",
+            Self::SurplusProbe => "surplus_probe",
             Self::OwnFrame => "own_frame",
             Self::TimeToLiveExpired => "time_to_live_expired",
             Self::BackToIngress => "back_to_ingress",
@@ -261,7 +265,9 @@ impl CounterSnapshot {
         for event in Event::ALL {
             self.events[event as usize] += counters.events[event as usize].load(Ordering::Relaxed);
         }
-        for (path, direction) in Path::ALL.into_iter().flat_map(|p| Direction::ALL.map(|d| (p as usize, d as usize))) {
+        for (path, direction) in
+            Path::ALL.into_iter().flat_map(|p| Direction::ALL.map(|d| (p as usize, d as usize)))
+        {
             let sum = &mut self.traffic[path][direction];
             sum.frames += counters.frames[path][direction].load(Ordering::Relaxed);
             sum.bytes += counters.bytes[path][direction].load(Ordering::Relaxed);

@@ -68,7 +68,12 @@ enum Forward<'t> {
     Over(Transmission),
     /// To each child except the neighbour that the frame came from: to those that relay as `relayed`, to the others
     /// as `leaf`.
-    Down { children: &'t [FloodChild], except: Option<LinkId>, relayed: Envelope, leaf: Envelope },
+    Down {
+        children: &'t [FloodChild],
+        except: Option<LinkId>,
+        relayed: Envelope,
+        leaf: Envelope,
+    },
 }
 
 /// What happens to the frame of `key`, whose destination MAC is at `location`.
@@ -83,13 +88,16 @@ pub fn decide<'t>(key: &Key, tables: &'t Tables, location: Location) -> Decision
     match key.arrival {
         Arrival::Captured => captured(key.destination, tables, location),
         Arrival::Received { from, envelope: Envelope::Direct } => direct(tables.neighbour(from)),
-        Arrival::Received { envelope: Envelope::Unicast { source, .. } | Envelope::Broadcast { source, .. }, .. }
-            if source == tables.me() =>
-        {
-            Decision::dropped(DropReason::OwnFrame)
-        }
+        Arrival::Received {
+            envelope: Envelope::Unicast { source, .. } | Envelope::Broadcast { source, .. },
+            ..
+        } if source == tables.me() => Decision::dropped(DropReason::OwnFrame),
         Arrival::Received { from, envelope: Envelope::Unicast { ttl, source, destination } } => {
-            if destination == tables.me() { arrived(source, tables) } else { relay(from, ttl, source, destination, tables) }
+            if destination == tables.me() {
+                arrived(source, tables)
+            } else {
+                relay(from, ttl, source, destination, tables)
+            }
         }
         Arrival::Received { from, envelope: Envelope::Broadcast { ttl, source, digest } } => {
             broadcast(from, ttl, source, digest, tables)
@@ -110,7 +118,9 @@ fn captured<'t>(destination: MacAddr, tables: &'t Tables, location: Location) ->
         Location::Known(Owner::Local) => Decision { drop: Some(DropReason::DestinationIsLocal), ..decision },
         Location::Known(Owner::Peer(peer)) => match tables.route(peer) {
             Some(link) => Decision { forward: Forward::Over(towards(peer, link, tables)), ..decision },
-            None => Decision { drop: Some(DropReason::NoRoute), ..decision },
+            None if tables.knows(peer) => Decision { drop: Some(DropReason::NoRoute), ..decision },
+            // The peer has just vanished, and the container may be elsewhere.
+            None => Decision { forward: flood(tables), ..decision },
         },
     }
 }
@@ -203,12 +213,13 @@ impl<'t> Decision<'t> {
     pub fn transmissions(&self) -> impl Iterator<Item = Transmission> + use<'t> {
         let (one, children, except, relayed, leaf): (_, &'t [FloodChild], _, _, _) = match self.forward {
             Forward::Nowhere => (None, &[], None, Envelope::Direct, Envelope::Direct),
-            Forward::Over(transmission) => (Some(transmission), &[], None, Envelope::Direct, Envelope::Direct),
+            Forward::Over(transmission) => {
+                (Some(transmission), &[], None, Envelope::Direct, Envelope::Direct)
+            }
             Forward::Down { children, except, relayed, leaf } => (None, children, except, relayed, leaf),
         };
-        let down = children.iter().filter(move |child| Some(child.link) != except).map(move |child| Transmission {
-            link: child.link,
-            envelope: if child.relays { relayed } else { leaf },
+        let down = children.iter().filter(move |child| Some(child.link) != except).map(move |child| {
+            Transmission { link: child.link, envelope: if child.relays { relayed } else { leaf } }
         });
         one.into_iter().chain(down)
     }

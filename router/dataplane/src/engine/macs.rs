@@ -129,7 +129,11 @@ impl MacTable {
     pub fn entries(&self, now: Moment) -> impl Iterator<Item = MacEntry> {
         self.entries
             .iter()
-            .map(move |(mac, entry)| MacEntry { mac: *mac, owner: entry.owner, last_seen: now.since(entry.seen) })
+            .map(move |(mac, entry)| MacEntry {
+                mac: *mac,
+                owner: entry.owner,
+                last_seen: now.since(entry.seen),
+            })
             .filter(|entry| entry.last_seen < MAC_AGE_MAX)
     }
 }

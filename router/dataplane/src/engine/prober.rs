@@ -245,14 +245,16 @@ mod tests {
             let mut replies: Vec<(Moment, Probe)> = Vec::new();
             loop {
                 let next_reply = replies.first().map(|(at, _)| *at);
-                let next = next_reply.into_iter().chain(self.prober.poll_timeout()).min().filter(|at| *at <= end);
+                let next =
+                    next_reply.into_iter().chain(self.prober.poll_timeout()).min().filter(|at| *at <= end);
                 let Some(next) = next else { break };
                 self.now = self.now.max(next);
                 if next_reply == Some(next) {
                     let (_, probe) = replies.remove(0);
                     self.prober.replied(PEER, probe, self.now);
                 }
-                probes += self.tick(|at, probe| rtt.into_iter().for_each(|rtt| replies.push((at + rtt, probe))));
+                probes +=
+                    self.tick(|at, probe| rtt.into_iter().for_each(|rtt| replies.push((at + rtt, probe))));
             }
             self.now = end;
             probes

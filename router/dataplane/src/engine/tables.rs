@@ -59,16 +59,21 @@ impl Tables {
     #[must_use]
     pub fn new(plan: &Plan) -> Self {
         let neighbours: Vec<_> = plan.links.iter().map(|link| link.peer).collect();
-        let links: BTreeMap<_, _> = neighbours.iter().enumerate().map(|(at, peer)| (*peer, LinkId(at))).collect();
-        let usable: BTreeMap<_, _> =
-            links.iter().filter(|(_, link)| plan.links[link.0].send.is_some()).map(|(p, l)| (*p, *l)).collect();
+        let links: BTreeMap<_, _> =
+            neighbours.iter().enumerate().map(|(at, peer)| (*peer, LinkId(at))).collect();
+        let usable: BTreeMap<_, _> = links
+            .iter()
+            .filter(|(_, link)| plan.links[link.0].send.is_some())
+            .map(|(p, l)| (*p, *l))
+            .collect();
         let mut routes = usable.clone();
         for (peer, hop) in &plan.next_hop {
             if let Some(link) = usable.get(hop) {
                 routes.insert(*peer, *link);
             }
         }
-        let trees = plan.trees.iter().map(|(source, tree)| (*source, flood_tree(tree, &links, &usable))).collect();
+        let trees =
+            plan.trees.iter().map(|(source, tree)| (*source, flood_tree(tree, &links, &usable))).collect();
         let peers = plan.next_hop.keys().copied().chain(neighbours.iter().copied()).collect();
         Self { me: plan.me, digest: plan.digest, neighbours, links, routes, trees, peers }
     }
@@ -139,11 +144,7 @@ impl Tables {
     }
 }
 
-fn flood_tree(
-    tree: &Tree,
-    links: &BTreeMap<PeerId, LinkId>,
-    usable: &BTreeMap<PeerId, LinkId>,
-) -> FloodTree {
+fn flood_tree(tree: &Tree, links: &BTreeMap<PeerId, LinkId>, usable: &BTreeMap<PeerId, LinkId>) -> FloodTree {
     let parent = tree.parent.and_then(|peer| links.get(&peer).copied());
     let branch = |peer| usable.get(peer).copied();
     let children = tree

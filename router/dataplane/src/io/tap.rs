@@ -25,7 +25,9 @@ const VNET_NEEDS_CHECKSUM: u8 = 1;
 #[derive(Debug, thiserror::Error)]
 pub enum TapError {
     /// The name is empty, too long, or has characters that the kernel refuses.
-    #[error("{0:?} cannot name an interface: 1 to {INTERFACE_NAME_LEN_MAX} bytes without '/', ':', '%' and white space")]
+    #[error(
+        "{0:?} cannot name an interface: 1 to {INTERFACE_NAME_LEN_MAX} bytes without '/', ':', '%' and white space"
+    )]
     Name(String),
     /// The kernel has no TUN/TAP driver, or the container hides it.
     #[error("there is no /dev/net/tun")]
@@ -95,14 +97,16 @@ fn open_queue(name: &str, is_first: bool) -> Result<TapQueue, TapError> {
     let mut request = interface_request(name);
     request.ifr_ifru.ifru_flags = mode as libc::c_short;
     // SAFETY: TUNSETIFF reads and writes one ifreq, which `request` is, and keeps no pointer to it.
-    checked(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) }).map_err(|error| {
-        match error.raw_os_error() {
-            Some(libc::EPERM) => TapError::NotPermitted(error),
-            // EINVAL is how the kernel refuses to join an interface of another kind.
-            Some(libc::EBUSY | libc::EINVAL | libc::EEXIST) => TapError::NameInUse(name.to_owned()),
-            Some(_) | None => TapError::Other(error),
-        }
-    })?;
+    checked(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) }).map_err(
+        |error| {
+            match error.raw_os_error() {
+                Some(libc::EPERM) => TapError::NotPermitted(error),
+                // EINVAL is how the kernel refuses to join an interface of another kind.
+                Some(libc::EBUSY | libc::EINVAL | libc::EEXIST) => TapError::NameInUse(name.to_owned()),
+                Some(_) | None => TapError::Other(error),
+            }
+        },
+    )?;
     set_framing(&file).map_err(TapError::Other)?;
     Ok(TapQueue(file))
 }

@@ -34,44 +34,53 @@ enum Family {
     V6,
 }
 
+/// Whether a socket takes a port that another one has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    Never,
+    WithOurs,
+}
+
 /// Opens `queues` sockets on `port` (0: any free one) of `address`, or of all addresses of the host. Without IPv6 in
 /// the kernel, all means all IPv4 addresses.
 ///
 /// They belong to the network namespace of the calling thread.
 pub(crate) fn open(address: Option<IpAddr>, port: u16, queues: usize) -> io::Result<Vec<UdpQueue>> {
-    let is_shared = queues > 1;
     let first = match address {
-        Some(IpAddr::V4(ip)) => UdpQueue::bind(SocketAddr::new(ip.into(), port), Family::V4, is_shared)?,
-        Some(IpAddr::V6(ip)) => UdpQueue::bind(SocketAddr::new(ip.into(), port), Family::V6, is_shared)?,
-        None => open_everywhere(port, is_shared)?,
+        Some(IpAddr::V4(ip)) => UdpQueue::bind(SocketAddr::new(ip.into(), port), Family::V4, Sharing::Never)?,
+        Some(IpAddr::V6(ip)) => UdpQueue::bind(SocketAddr::new(ip.into(), port), Family::V6, Sharing::Never)?,
+        None => open_everywhere(port)?,
     };
+    if queues > 1 {
+        // Only now: a port that is shared from the start would be taken together with another router's.
+        first.socket.set_reuse_port(true)?;
+    }
     let (local, family) = (first.bound_to()?, first.family);
-    let others = (1..queues).map(|_| UdpQueue::bind(local, family, is_shared));
+    let others = (1..queues).map(|_| UdpQueue::bind(local, family, Sharing::WithOurs));
     std::iter::once(Ok(first)).chain(others).collect()
 }
 
-fn open_everywhere(port: u16, is_shared: bool) -> io::Result<UdpQueue> {
-    let dual = UdpQueue::bind(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port), Family::Dual, is_shared);
+fn open_everywhere(port: u16) -> io::Result<UdpQueue> {
+    let dual =
+        UdpQueue::bind(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port), Family::Dual, Sharing::Never);
     match dual {
         // EAFNOSUPPORT: IPv6 is not in the kernel. EADDRNOTAVAIL: it is switched off (ipv6.disable_ipv6).
         Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) => {
-            UdpQueue::bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port), Family::V4, is_shared)
+            UdpQueue::bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port), Family::V4, Sharing::Never)
         }
         Ok(_) | Err(_) => dual,
     }
 }
 
 impl UdpQueue {
-    fn bind(local: SocketAddr, family: Family, is_shared: bool) -> io::Result<Self> {
+    fn bind(local: SocketAddr, family: Family, sharing: Sharing) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
         match family {
             Family::Dual => socket.set_only_v6(false)?,
             Family::V6 => socket.set_only_v6(true)?,
             Family::V4 => {}
         }
-        if is_shared {
-            socket.set_reuse_port(true)?;
-        }
+        socket.set_reuse_port(sharing == Sharing::WithOurs)?;
         enlarge_buffers(&socket)?;
         socket.bind(&local.into())?;
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
@@ -98,7 +107,12 @@ impl UdpQueue {
     ///
     /// # Errors
     /// `WouldBlock` when the socket's buffer is full. All or nothing was sent.
-    pub(crate) fn send(&self, destination: SocketAddr, contents: &[u8], segment_len: usize) -> io::Result<()> {
+    pub(crate) fn send(
+        &self,
+        destination: SocketAddr,
+        contents: &[u8],
+        segment_len: usize,
+    ) -> io::Result<()> {
         let destination = self.address_for_socket(destination)?;
         let segment_size = (segment_len < contents.len()).then_some(segment_len);
         let transmit = Transmit { destination, ecn: None, contents, segment_size, src_ip: None };
@@ -107,7 +121,9 @@ impl UdpQueue {
 
     fn address_for_socket(&self, destination: SocketAddr) -> io::Result<SocketAddr> {
         match (self.family, destination) {
-            (Family::V4, SocketAddr::V4(_)) | (Family::V6 | Family::Dual, SocketAddr::V6(_)) => Ok(destination),
+            (Family::V4, SocketAddr::V4(_)) | (Family::V6 | Family::Dual, SocketAddr::V6(_)) => {
+                Ok(destination)
+            }
             (Family::Dual, SocketAddr::V4(v4)) => {
                 Ok(SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into())
             }
@@ -237,7 +253,10 @@ mod tests {
             let other = open(Some(loopback), 0, 1).unwrap().remove(0);
             other.send(SocketAddr::new(loopback, everywhere.port().unwrap()), b"hello", 5).unwrap();
             let (from, datagram) = receive_all(&everywhere, 1).remove(0);
-            assert_eq!((from, datagram), (SocketAddr::new(loopback, other.port().unwrap()), b"hello".to_vec()));
+            assert_eq!(
+                (from, datagram),
+                (SocketAddr::new(loopback, other.port().unwrap()), b"hello".to_vec())
+            );
             everywhere.send(from, b"", 1).unwrap();
             assert_eq!(receive_all(&other, 1)[0].1, b"");
         }
@@ -249,7 +268,9 @@ mod tests {
         let shared = open(loopback, 0, 3).unwrap();
         let port = shared[0].port().unwrap();
         assert!(shared.iter().all(|queue| queue.port().unwrap() == port));
-        let error = open(loopback, port, 1).err().unwrap();
-        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        for queues in [1, 2] {
+            let error = open(loopback, port, queues).err().unwrap();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        }
     }
 }

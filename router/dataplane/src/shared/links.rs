@@ -46,7 +46,13 @@ impl Link {
 
     /// Notes an authenticated packet, which came `from` there. `is_newest` says that no packet with a greater counter
     /// was heard in its session, whose number is `serial`.
-    pub(crate) fn heard(&self, from: SocketAddr, serial: u64, is_newest: bool, now: Moment) -> Option<Roaming> {
+    pub(crate) fn heard(
+        &self,
+        from: SocketAddr,
+        serial: u64,
+        is_newest: bool,
+        now: Moment,
+    ) -> Option<Roaming> {
         let now_ns = u64::try_from(now.since_origin().as_nanos()).expect("a clock runs out after 584 years");
         self.heard_ns.fetch_max(now_ns.max(1), Ordering::Relaxed);
         if !is_newest || self.heard_serial.fetch_max(serial, Ordering::Relaxed) > serial {

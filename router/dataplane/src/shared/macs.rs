@@ -87,7 +87,9 @@ mod tests {
     #[test]
     fn ordinary_addresses_fill_the_table_almost_to_its_bound_and_never_past_it() {
         let macs = Macs::new();
-        let learnt = (0..100_000).filter(|n| macs.learn(mac(*n), Owner::Local, Moment::ORIGIN) == Learned::Added).count();
+        let learnt = (0..100_000)
+            .filter(|n| macs.learn(mac(*n), Owner::Local, Moment::ORIGIN) == Learned::Added)
+            .count();
         assert!((MACS_MAX * 9 / 10..=MACS_MAX).contains(&learnt), "{learnt}");
         assert_eq!(macs.entries(Moment::ORIGIN).len(), learnt);
     }
@@ -95,7 +97,8 @@ mod tests {
     #[test]
     fn a_round_of_expiry_reaches_each_shard() {
         let macs = Macs::new();
-        (0..1_000).for_each(|n| assert_eq!(macs.learn(mac(n), Owner::Peer(PEER), Moment::ORIGIN), Learned::Added));
+        (0..1_000)
+            .for_each(|n| assert_eq!(macs.learn(mac(n), Owner::Peer(PEER), Moment::ORIGIN), Learned::Added));
         let later = Moment::from_origin(Duration::from_secs(1_000));
         (0..SHARDS).for_each(|_| macs.expire_some(later));
         assert!(macs.entries(Moment::ORIGIN).is_empty());

@@ -8,7 +8,7 @@ mod macs;
 mod publisher;
 mod sessions;
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -16,12 +16,12 @@ use arc_swap::ArcSwap;
 use mesh_wire::Moment;
 
 use crate::engine::Prober;
+use crate::io::wake::Waker;
 use crate::report::Report;
 
 pub(crate) use links::{Link, canonical};
 pub(crate) use macs::Macs;
 pub(crate) use publisher::{Outlet, Publisher, Snapshot};
-pub(crate) use sessions::{ReceiveSession, SendSession};
 
 /// Everything that all threads see.
 pub(crate) struct Shared {
@@ -34,6 +34,22 @@ pub(crate) struct Shared {
     pub(crate) prober_is_wanted: AtomicBool,
     pub(crate) reports: Box<dyn Fn(Report) -> bool + Send + Sync>,
     pub(crate) is_stopping: AtomicBool,
+    /// One for each thread; the first thread is the one that runs the prober.
+    pub(crate) wakers: Vec<Waker>,
+}
+
+impl Shared {
+    /// Has the prober run at once.
+    pub(crate) fn want_prober(&self) {
+        self.prober_is_wanted.store(true, Ordering::Release);
+        self.wakers.iter().take(1).for_each(Waker::wake);
+    }
+
+    /// Has all threads end.
+    pub(crate) fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Release);
+        self.wakers.iter().for_each(Waker::wake);
+    }
 }
 
 /// The monotonic clock; its origin is the data plane's start.

@@ -1,7 +1,7 @@
 //! From plan to snapshot: builds what the threads read, and carries over what must outlive a publication: counters,
 //! replay windows and learnt addresses. It alone creates and closes sessions.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -41,8 +41,11 @@ pub(crate) struct Inlet {
 }
 
 impl Snapshot {
-    pub(crate) fn alone(me: PeerId) -> Self {
-        Self { tables: Tables::alone(me), outlets: Vec::new(), inlets: Vec::new() }
+    /// What holds before the first plan: nobody to send to or to hear. The router's id is not known yet, and
+    /// compared with nothing, since no packet is authentic.
+    pub(crate) fn before_the_first_plan() -> Self {
+        let nobody = PeerId::from_bytes([0; PeerId::LEN]);
+        Self { tables: Tables::alone(nobody), outlets: Vec::new(), inlets: Vec::new() }
     }
 
     pub(crate) fn outlet(&self, link: LinkId) -> &Outlet {
@@ -100,14 +103,18 @@ impl Publisher {
         let mut old_send = std::mem::take(&mut self.send.current);
         let mut old_receive = std::mem::take(&mut self.receive.current);
         let (mut outlets, mut inlets, mut restarted) = (Vec::new(), Vec::new(), Vec::new());
+        let mut taken = BTreeSet::new();
         for LinkPlan { peer, remote, receive, send } in plan.links {
             let stays = receive.iter().any(|plan| old_receive.contains_key(&plan.index));
             let kept = old_links.remove(&peer);
             restarted.extend(kept.is_some().then_some(peer).filter(|_| !stays));
             let link = self.link(peer, remote, kept.filter(|_| stays));
-            for plan in receive.into_iter().filter(|plan| tables.link(peer).is_some() && !inlets_name(&inlets, plan)) {
-                let session = self.receive_session(plan, &mut old_receive);
-                inlets.extend(tables.link(peer).map(|link| Inlet { link, session }));
+            let own_link = tables.link(peer);
+            for plan in receive {
+                let is_first = taken.insert(plan.index);
+                if let Some(link) = own_link.filter(|_| is_first) {
+                    inlets.push(Inlet { link, session: self.receive_session(plan, &mut old_receive) });
+                }
             }
             let session = send.map(|plan| self.send_session(peer, plan, &mut old_send));
             outlets.push(Outlet { link, session });
@@ -165,12 +172,6 @@ impl Publisher {
     }
 }
 
-/// Whether a receiver index is given away already. Quadratic in the number of sessions, which a publication can bear
-/// and a set would not read better.
-fn inlets_name(inlets: &[Inlet], plan: &ReceivePlan) -> bool {
-    inlets.iter().any(|inlet| inlet.session.index == plan.index)
-}
-
 impl<Id: Copy + Ord, Session> Sessions<Id, Session> {
     /// The session in force under `id`: the same object as long as somebody may hold it, so that there is one counter
     /// and one window for each key; else one made from the last counter that is remembered.
@@ -183,7 +184,8 @@ impl<Id: Copy + Ord, Session> Sessions<Id, Session> {
     ) -> Arc<Session> {
         let lingering = self.lingering.iter().map(|(at, session)| (*at, session));
         let known = old.iter().map(|(at, session)| (*at, session)).chain(lingering);
-        let same = known.filter(|(at, _)| *at == id).map(|(_, session)| session).find(|session| is_same(session));
+        let same =
+            known.filter(|(at, _)| *at == id).map(|(_, session)| session).find(|session| is_same(session));
         let session = match same {
             Some(session) => Arc::clone(session),
             None => Arc::new(make(self.last_counter(id))),
@@ -238,7 +240,8 @@ mod tests {
     }
 
     fn link(port: u16, epochs: &[u32]) -> LinkPlan {
-        let receive = |epoch: &u32| ReceivePlan { epoch: *epoch, index: ReceiverIndex(*epoch), key: key(*epoch as u8) };
+        let receive =
+            |epoch: &u32| ReceivePlan { epoch: *epoch, index: ReceiverIndex(*epoch), key: key(*epoch as u8) };
         let last = epochs.last().copied();
         LinkPlan {
             peer: PEER,
@@ -341,7 +344,8 @@ mod tests {
     #[test]
     fn a_learnt_address_stays_until_the_plan_names_another() {
         let mut publisher = Publisher::default();
-        let mut at = |port| publisher.publish(plan(vec![link(port, &[5])])).snapshot.outlets()[0].link.clone();
+        let mut at =
+            |port| publisher.publish(plan(vec![link(port, &[5])])).snapshot.outlets()[0].link.clone();
         let kept = at(1);
         kept.heard(remote(9), 1, true, mesh_wire::Moment::ORIGIN);
         assert_eq!(at(1).remote(), remote(9));

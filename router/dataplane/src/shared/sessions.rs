@@ -5,7 +5,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use mesh_crypto::{
-    DirectionKey, OpeningKey, REJECT_AFTER_PACKETS, REKEY_AFTER_PACKETS, ReplayWindow, SealingKey, cookie_matches,
+    DirectionKey, OpeningKey, REJECT_AFTER_PACKETS, REKEY_AFTER_PACKETS, ReplayWindow, SealingKey,
+    cookie_matches,
 };
 use mesh_wire::ReceiverIndex;
 use mesh_wire::sleeve::{COOKIE_LEN, HEADER_LEN, Header, Message, PacketKind};
@@ -32,7 +33,9 @@ impl SendSession {
     /// A session whose next counter is `next`: 1 in a session never used before.
     pub(crate) fn new(epoch: u32, index: ReceiverIndex, key: DirectionKey, next: u64) -> Self {
         let sealer = match &key {
-            DirectionKey::Sealed { suite, key } => Sealer::Sealed(Box::new(SealingKey::new(*suite, key))),
+            DirectionKey::Sealed { suite, key } => {
+                Sealer::Sealed(Box::new(SealingKey::from_parts(*suite, key)))
+            }
             DirectionKey::Clear { cookie } => Sealer::Clear(*cookie),
         };
         Self { epoch, index, key, sealer, next: AtomicU64::new(next), rekey_is_asked: AtomicBool::new(false) }
@@ -68,7 +71,8 @@ impl SendSession {
 
     /// True from the moment on when the control plane should provide the next epoch, until it was told.
     pub(crate) fn wants_rekey(&self) -> bool {
-        self.next.load(Ordering::Relaxed) >= REKEY_AFTER_PACKETS && !self.rekey_is_asked.load(Ordering::Relaxed)
+        self.next.load(Ordering::Relaxed) >= REKEY_AFTER_PACKETS
+            && !self.rekey_is_asked.load(Ordering::Relaxed)
     }
 
     pub(crate) fn rekey_was_asked(&self) {
@@ -125,7 +129,9 @@ impl ReceiveSession {
     /// A session that takes counters above `floor`: 0 in a session never used before.
     pub(crate) fn new(index: ReceiverIndex, epoch: u32, serial: u64, key: DirectionKey, floor: u64) -> Self {
         let opener = match &key {
-            DirectionKey::Sealed { suite, key } => Opener::Sealed(Box::new(OpeningKey::new(*suite, key))),
+            DirectionKey::Sealed { suite, key } => {
+                Opener::Sealed(Box::new(OpeningKey::from_parts(*suite, key)))
+            }
             DirectionKey::Clear { cookie } => Opener::Clear(*cookie),
         };
         let window = Window { replay: ReplayWindow::default(), greatest: floor, floor };
@@ -155,10 +161,12 @@ impl ReceiveSession {
             return Err(DropReason::NotSleeve);
         };
         match (&self.opener, header.kind) {
-            (Opener::Sealed(key), PacketKind::Sealed) => match key.open_in_place(header.counter, head, rest) {
-                Ok(len) => Ok(&rest[..len]),
-                Err(mesh_crypto::OpenError) => Err(DropReason::NotAuthentic),
-            },
+            (Opener::Sealed(key), PacketKind::Sealed) => {
+                match key.open_in_place(header.counter, head, rest) {
+                    Ok(len) => Ok(&rest[..len]),
+                    Err(mesh_crypto::OpenError) => Err(DropReason::NotAuthentic),
+                }
+            }
             (Opener::Clear(expected), PacketKind::Clear) => match rest.split_first_chunk::<COOKIE_LEN>() {
                 Some((shown, body)) if cookie_matches(expected, shown) => Ok(body),
                 Some(_) | None => Err(DropReason::NotAuthentic),
@@ -196,9 +204,10 @@ impl Window {
 /// Not in constant time: both keys are this router's own, and no stranger can time it.
 fn same_key(a: &DirectionKey, b: &DirectionKey) -> bool {
     match (a, b) {
-        (DirectionKey::Sealed { suite: a_suite, key: a }, DirectionKey::Sealed { suite: b_suite, key: b }) => {
-            a_suite == b_suite && a == b
-        }
+        (
+            DirectionKey::Sealed { suite: a_suite, key: a },
+            DirectionKey::Sealed { suite: b_suite, key: b },
+        ) => a_suite == b_suite && a == b,
         (DirectionKey::Clear { cookie: a }, DirectionKey::Clear { cookie: b }) => a == b,
         (DirectionKey::Sealed { .. }, DirectionKey::Clear { .. })
         | (DirectionKey::Clear { .. }, DirectionKey::Sealed { .. }) => false,

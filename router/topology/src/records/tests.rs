@@ -136,7 +136,7 @@ proptest! {
     #[test]
     fn no_entry_makes_a_merge_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let mut here = topology(&identity(1));
-        let _ = here.merge(&bytes);
+        let _outcome = here.merge(&bytes);
         prop_assert_eq!(here.records().count(), 1);
     }
 }

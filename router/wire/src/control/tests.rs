@@ -25,7 +25,10 @@ fn record() -> PeerRecord {
 #[test]
 fn each_message_comes_back_as_it_was() {
     for message in [
-        Message::Gossip(Gossip { channel: Channel::TOPOLOGY, entries: vec![vec![1, 2, 3].into(), vec![].into()] }),
+        Message::Gossip(Gossip {
+            channel: Channel::TOPOLOGY,
+            entries: vec![vec![1, 2, 3].into(), vec![].into()],
+        }),
         Message::Digest(Digest {
             channel: Channel(77),
             rows: vec![DigestRow { origin: peer(1), boot: BootCount(u64::MAX), version: 0 }],
@@ -92,10 +95,10 @@ fn a_claimed_length_beyond_the_input_allocates_nothing() {
 proptest! {
     #[test]
     fn no_input_makes_a_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
-        let _ = Message::decode(&bytes);
-        let _ = Hello::decode(&bytes);
-        let _ = PeerRecord::decode(&bytes);
-        let _ = SignedRecord::decode(&bytes);
+        let _outcome = Message::decode(&bytes);
+        let _outcome = Hello::decode(&bytes);
+        let _outcome = PeerRecord::decode(&bytes);
+        let _outcome = SignedRecord::decode(&bytes);
     }
 
     #[test]

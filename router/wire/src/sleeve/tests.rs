@@ -4,8 +4,11 @@ use super::*;
 
 fn header() -> impl Strategy<Value = Header> {
     let kind = prop_oneof![Just(PacketKind::Sealed), Just(PacketKind::Clear)];
-    (kind, any::<u32>(), any::<u64>())
-        .prop_map(|(kind, receiver, counter)| Header { kind, receiver: ReceiverIndex(receiver), counter })
+    (kind, any::<u32>(), any::<u64>()).prop_map(|(kind, receiver, counter)| Header {
+        kind,
+        receiver: ReceiverIndex(receiver),
+        counter,
+    })
 }
 
 fn peer() -> impl Strategy<Value = PeerId> {
@@ -19,10 +22,16 @@ fn ttl() -> impl Strategy<Value = TimeToLive> {
 fn envelope() -> impl Strategy<Value = Envelope> {
     prop_oneof![
         Just(Envelope::Direct),
-        (ttl(), peer(), peer())
-            .prop_map(|(ttl, source, destination)| Envelope::Unicast { ttl, source, destination }),
-        (ttl(), peer(), any::<u32>())
-            .prop_map(|(ttl, source, digest)| Envelope::Broadcast { ttl, source, digest }),
+        (ttl(), peer(), peer()).prop_map(|(ttl, source, destination)| Envelope::Unicast {
+            ttl,
+            source,
+            destination
+        }),
+        (ttl(), peer(), any::<u32>()).prop_map(|(ttl, source, digest)| Envelope::Broadcast {
+            ttl,
+            source,
+            digest
+        }),
     ]
 }
 
@@ -74,7 +83,7 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_never_panic_and_always_end(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        let _ = Header::decode(&bytes).is_ok();
+        let _outcome = Header::decode(&bytes).is_ok();
         prop_assert!(Messages::new(&bytes).count() <= bytes.len());
     }
 

@@ -1,0 +1,171 @@
+//! Addresses and interface names as users type them. Whether an address is usable is the router's to say.
+
+use ipnet::IpNet;
+use mesh_api::{ErrorKind, NetnsTarget};
+
+use crate::problems::Problems;
+
+/// Longest name of an interface in bytes (`IFNAMSIZ` in `include/uapi/linux/if.h`, less the final zero).
+const INTERFACE_NAME_LEN_MAX: usize = 15;
+
+/// Why a text is no address that this version can give.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum AddressError {
+    /// An address without a prefix length.
+    #[error("the length of its subnet's prefix is missing, as in {0}/{1}")]
+    LengthMissing(std::net::IpAddr, u8),
+    /// No address at all.
+    #[error("no address, as in 10.32.1.1/24 or fd00::1/64")]
+    Malformed,
+    /// `net:…`: an address that the router should choose.
+    #[error("this version does not choose addresses: give one, as in 10.32.1.1/24")]
+    NotSupportedYet,
+}
+
+impl AddressError {
+    const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::LengthMissing(..) | Self::Malformed => ErrorKind::Usage,
+            Self::NotSupportedYet => ErrorKind::Unsupported,
+        }
+    }
+}
+
+/// Why a text is no name of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum InterfaceNameError {
+    /// Empty or too long.
+    #[error("an interface name has 1 to {INTERFACE_NAME_LEN_MAX} bytes")]
+    Length,
+    /// What `dev_valid_name` in net/core/dev.c refuses, or takes as a pattern.
+    #[error("an interface name has no '/', ':', '%', spaces or control characters, and is not '.' or '..'")]
+    Character,
+}
+
+/// The container that `text` names; what is wrong with it goes to `problems`.
+pub(crate) fn container(text: &str, problems: &mut Problems) -> Option<NetnsTarget> {
+    match text.parse::<NetnsTarget>() {
+        Err(error @ mesh_api::ContainerError::NotSupportedYet(_)) => {
+            problems.add(ErrorKind::Unsupported, error.to_string());
+            None
+        }
+        parsed => problems.check(&format!("CONTAINER '{}'", text.escape_debug()), parsed),
+    }
+}
+
+/// The addresses that `texts` name, each once, in their order; what is wrong with any of them goes to `problems`.
+pub(crate) fn addresses(texts: &[String], problems: &mut Problems) -> Option<Vec<IpNet>> {
+    let mut addresses = Vec::with_capacity(texts.len());
+    let mut complete = true;
+    for text in texts {
+        match parse(text) {
+            Ok(address) if addresses.contains(&address) => {}
+            Ok(address) => addresses.push(address),
+            Err(error) => {
+                problems.add(error.kind(), format!("ADDR '{}': {error}", text.escape_debug()));
+                complete = false;
+            }
+        }
+    }
+    complete.then_some(addresses)
+}
+
+/// Checks a name for an interface by the kernel's rules.
+pub(crate) fn interface_name(text: &str) -> Result<&str, InterfaceNameError> {
+    if !(1..=INTERFACE_NAME_LEN_MAX).contains(&text.len()) {
+        return Err(InterfaceNameError::Length);
+    }
+    let bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | '%');
+    if text.chars().any(bad) || matches!(text, "." | "..") {
+        return Err(InterfaceNameError::Character);
+    }
+    Ok(text)
+}
+
+fn parse(text: &str) -> Result<IpNet, AddressError> {
+    if text.starts_with("net:") {
+        return Err(AddressError::NotSupportedYet);
+    }
+    let text = text.strip_prefix("ip:").unwrap_or(text);
+    text.parse().map_err(|_no_address_with_length| match text.parse() {
+        Ok(address @ std::net::IpAddr::V4(_)) => AddressError::LengthMissing(address, 24),
+        Ok(address @ std::net::IpAddr::V6(_)) => AddressError::LengthMissing(address, 64),
+        Err(_no_address) => AddressError::Malformed,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_a_prefix_length_and_an_optional_ip_before_it() {
+        for (text, shown) in [
+            ("10.32.1.1/24", "10.32.1.1/24"),
+            ("ip:10.32.1.1/24", "10.32.1.1/24"),
+            ("10.32.1.1/32", "10.32.1.1/32"),
+            ("fd00:0::1/64", "fd00::1/64"),
+            ("ip:fd00::1/64", "fd00::1/64"),
+        ] {
+            assert_eq!(parse(text).map(|address| address.to_string()), Ok(shown.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_address_is_refused() {
+        for text in [
+            "",
+            "ip:",
+            "ip:ip:10.32.1.1/24",
+            "10.32.1/24",
+            "10.32.1.1/",
+            "10.32.1.1/33",
+            "10.32.1.1/-1",
+            "10.32.1.1/+24",
+            "10.32.1.1/24/24",
+            "10.32.1.256/24",
+            "10.32.1.01/24",
+            "10.32.1.1 /24",
+            "fd00::1/129",
+            "fd00::1%eth0/64",
+            "[fd00::1]/64",
+            "fd00::1::2/64",
+            "host/24",
+        ] {
+            assert_eq!(parse(text), Err(AddressError::Malformed), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_without_a_length_is_told_how_it_looks_with_one() {
+        let message = parse("10.32.1.1").unwrap_err().to_string();
+        assert!(message.ends_with("as in 10.32.1.1/24"), "{message}");
+        let message = parse("ip:fd00::1").unwrap_err().to_string();
+        assert!(message.ends_with("as in fd00::1/64"), "{message}");
+    }
+
+    #[test]
+    fn addresses_to_be_chosen_are_not_supported_rather_than_malformed() {
+        for text in ["net:10.32.0.0/16", "net:default", "net:"] {
+            assert_eq!(parse(text), Err(AddressError::NotSupportedYet));
+        }
+    }
+
+    #[test]
+    fn the_same_address_twice_is_one() {
+        let texts = ["10.32.1.1/24", "ip:10.32.1.1/24", "10.32.1.2/24"].map(str::to_owned);
+        assert_eq!(addresses(&texts, &mut Problems::default()).map(|addresses| addresses.len()), Some(2));
+    }
+
+    #[test]
+    fn interface_names_follow_the_kernels_rules() {
+        assert_eq!(interface_name("ethmesh"), Ok("ethmesh"));
+        assert_eq!(interface_name(&"a".repeat(15)).map(str::len), Ok(15));
+        for text in ["", &"a".repeat(16), "öööööööö"] {
+            assert_eq!(interface_name(text), Err(InterfaceNameError::Length), "{text:?}");
+        }
+        for text in ["a/b", "a b", "a:1", "eth%d", ".", "..", "a\u{1b}"] {
+            assert_eq!(interface_name(text), Err(InterfaceNameError::Character), "{text:?}");
+        }
+    }
+}

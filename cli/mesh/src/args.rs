@@ -1,0 +1,374 @@
+//! The grammar of the command line. Values that can be wrong in more ways than one stay text here, so that whoever
+//! parses them can report all that is wrong together.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::BoolishValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Seconds that a command waits unless told otherwise.
+const TIMEOUT_DEFAULT_SECONDS: &str = "15";
+
+/// Longest wait, in seconds: a day.
+const TIMEOUT_MAX_SECONDS: f64 = 86_400.0;
+
+/// Joins the containers of many hosts into one network.
+#[derive(Debug, Parser)]
+#[command(
+    name = "mesh",
+    version,
+    disable_help_subcommand = true,
+    max_term_width = 110,
+    long_about = "Joins the containers of many hosts into one layer-2 network.\n\n\
+        Each host runs one router, started by 'mesh launch'. Every other command asks the router of this host.",
+    after_help = "Examples:\n  \
+        mesh launch                                on the first host\n  \
+        mesh launch host1                          on each other host, naming one that is in\n  \
+        mesh attach netns:web 10.32.1.1/24         gives a container an address in the network\n  \
+        mesh status connections                    shows the neighbours\n\n\
+        Exit status: 0 done; 1 refused or failed; 2 wrong command line; 3 no router is running here;\n\
+        4 not known; 5 timed out."
+)]
+pub(crate) struct Cli {
+    /// What to print: text for people, or one JSON document for programs
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "human",
+        env = "MESH_OUTPUT",
+        hide_env_values = true
+    )]
+    pub(crate) output: Output,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What a command prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// Text for people.
+    Human,
+    /// One JSON document.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start the router of this host, in the background unless told otherwise
+    Launch(LaunchArgs),
+    /// End the router; containers, their addresses and the bridge stay
+    Stop(StopArgs),
+    /// End the router and remove all that it made on this host
+    Reset(ResetArgs),
+    /// Give a container an interface and addresses in the network
+    Attach(AttachArgs),
+    /// Take a container out of the network
+    Detach(DetachArgs),
+    /// Show the router, its peers and its connections
+    Status(StatusArgs),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  mesh completion bash > /etc/bash_completion.d/mesh")]
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the version
+    Version,
+}
+
+/// How to find the router, and how long to wait for it.
+#[derive(Debug, Args)]
+pub(crate) struct RouterArgs {
+    #[command(flatten)]
+    pub(crate) run_dir: RunDirArgs,
+
+    #[command(flatten)]
+    pub(crate) timeout: TimeoutArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunDirArgs {
+    /// Directory of the router's control socket and pid file
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/run/mesh",
+        env = "MESH_RUN_DIR",
+        hide_env_values = true
+    )]
+    pub(crate) run_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StateDirArgs {
+    /// Directory of the router's identity and log
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/var/lib/mesh",
+        env = "MESH_STATE_DIR",
+        hide_env_values = true
+    )]
+    pub(crate) state_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BridgeArgs {
+    /// Name of the router's bridge on this host, at most 11 bytes
+    #[arg(long, value_name = "NAME", default_value = "mesh0", env = "MESH_BRIDGE", hide_env_values = true)]
+    pub(crate) bridge: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TimeoutArgs {
+    /// Longest wait for the router, in seconds
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value = TIMEOUT_DEFAULT_SECONDS,
+        value_parser = parse_timeout,
+        env = "MESH_TIMEOUT",
+        hide_env_values = true
+    )]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each PEER is HOST[:PORT], where HOST is a name, an IPv4 address or an IPv6 address in brackets; the port is 6783 unless \
+given. One that cannot be reached is tried again, for ever. Without any PEER the router waits for others to come.
+
+The password is taken from --password-file or from the variable MESH_PASSWORD, never from the command line. \
+Without one anybody may join, and frames travel in clear.
+
+Examples:
+  mesh launch
+  mesh launch host1 192.0.2.7 [2001:db8::1]:7000
+  mesh launch --password-file /etc/mesh/password host1
+  mesh launch --foreground --log-level debug")]
+pub(crate) struct LaunchArgs {
+    /// Peers to connect to
+    #[arg(value_name = "PEER")]
+    pub(crate) peers: Vec<String>,
+
+    /// Name that people see, 1 to 64 of letters, digits, '.', '-', '_' [default: this host's name]
+    #[arg(long, value_name = "NAME", env = "MESH_NICKNAME", hide_env_values = true)]
+    pub(crate) nickname: Option<String>,
+
+    /// TCP port of the control plane, and UDP port of the overlay; the port after it belongs to the router too
+    #[arg(long, value_name = "N", default_value = "6783", env = "MESH_PORT", hide_env_values = true)]
+    pub(crate) port: String,
+
+    /// Address of this host to listen on [default: all]
+    #[arg(long, value_name = "ADDR", env = "MESH_LISTEN", hide_env_values = true)]
+    pub(crate) listen: Option<String>,
+
+    /// File with the network's password, 1 to 1024 bytes and at most one newline; it goes before MESH_PASSWORD
+    #[arg(long, value_name = "FILE", env = "MESH_PASSWORD_FILE", hide_env_values = true)]
+    pub(crate) password_file: Option<PathBuf>,
+
+    /// MTU of the overlay in bytes, 576 to 64870 (IPv6 needs 1280), or 'auto': what the host's interfaces allow
+    #[arg(long, value_name = "auto|N", default_value = "auto", env = "MESH_MTU", hide_env_values = true)]
+    pub(crate) mtu: String,
+
+    #[command(flatten)]
+    pub(crate) bridge: BridgeArgs,
+
+    /// Connect only to the peers given here, not to those that they know
+    #[arg(long, env = "MESH_NO_DISCOVERY", hide_env_values = true, value_parser = BoolishValueParser::new())]
+    pub(crate) no_discovery: bool,
+
+    /// Stay in the foreground and log to standard error
+    #[arg(long)]
+    pub(crate) foreground: bool,
+
+    /// Set on the process in the background, whose standard output is a pipe to the one that the user started.
+    #[arg(long, hide = true, conflicts_with = "foreground")]
+    pub(crate) detached: bool,
+
+    /// Least severe level that is logged
+    #[arg(
+        long,
+        value_enum,
+        value_name = "L",
+        default_value = "info",
+        env = "MESH_LOG_LEVEL",
+        hide_env_values = true
+    )]
+    pub(crate) log_level: LogLevel,
+
+    /// How log lines are written
+    #[arg(
+        long,
+        value_enum,
+        value_name = "F",
+        default_value = "text",
+        env = "MESH_LOG_FORMAT",
+        hide_env_values = true
+    )]
+    pub(crate) log_format: LogFormat,
+
+    #[command(flatten)]
+    pub(crate) router: RouterArgs,
+
+    #[command(flatten)]
+    pub(crate) state_dir: StateDirArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Containers on this host go on talking to each other over the bridge. After a new 'mesh launch' with the same \
+directories the router is the same peer as before.")]
+pub(crate) struct StopArgs {
+    #[command(flatten)]
+    pub(crate) router: RouterArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Removes the bridge, the containers' interfaces in the network, and the router's identity: a router that is launched \
+afterwards is a new peer. When none is running, what an earlier one left is removed; --state-dir and --bridge say \
+where to look then.")]
+pub(crate) struct ResetArgs {
+    /// Also when its address space cannot be given to a peer (this version has none to give)
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    #[command(flatten)]
+    pub(crate) router: RouterArgs,
+
+    #[command(flatten)]
+    pub(crate) state_dir: StateDirArgs,
+
+    #[command(flatten)]
+    pub(crate) bridge: BridgeArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+CONTAINER is netns:NAME (as made by 'ip netns add'), netns:/path or pid:N.
+ADDR is A.B.C.D/LEN or an IPv6 address with /LEN, where LEN is that of the whole subnet. It prints the addresses, one a \
+line. Attaching what is attached already changes nothing.
+
+Examples:
+  mesh attach netns:web 10.32.1.1/24
+  mesh attach pid:4711 10.32.1.2/24 fd00:32::2/64")]
+pub(crate) struct AttachArgs {
+    /// The container: netns:NAME, netns:/path or pid:N
+    pub(crate) container: String,
+
+    /// Its addresses
+    #[arg(value_name = "ADDR")]
+    pub(crate) addresses: Vec<String>,
+
+    /// Name of the interface inside the container, at most 15 bytes
+    #[arg(long, value_name = "NAME", default_value = "ethmesh", env = "MESH_IFNAME", hide_env_values = true)]
+    pub(crate) ifname: String,
+
+    /// Do not route the container's multicast into the network
+    #[arg(long, env = "MESH_NO_MULTICAST_ROUTE", hide_env_values = true, value_parser = BoolishValueParser::new())]
+    pub(crate) no_multicast_route: bool,
+
+    #[command(flatten)]
+    pub(crate) router: RouterArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without an ADDR it takes all addresses and the interface. It prints the addresses taken, one a line.
+
+Examples:
+  mesh detach netns:web
+  mesh detach pid:4711 10.32.1.2/24")]
+pub(crate) struct DetachArgs {
+    /// The container: netns:NAME, netns:/path or pid:N
+    pub(crate) container: String,
+
+    /// The addresses to take [default: all]
+    #[arg(value_name = "ADDR")]
+    pub(crate) addresses: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) router: RouterArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// What to show [default: an overview]
+    #[arg(value_enum)]
+    pub(crate) view: Option<StatusView>,
+
+    #[command(flatten)]
+    pub(crate) router: RouterArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StatusView {
+    /// The peers of the network, and whom each is connected to
+    Peers,
+    /// The connections of this router
+    Connections,
+    /// The peers that this router was told to connect to
+    Targets,
+    /// The hardware addresses that this router has learned
+    Macs,
+}
+
+/// Why a text is no number of seconds.
+#[derive(Debug, thiserror::Error)]
+#[error("a number of seconds above 0, at most {TIMEOUT_MAX_SECONDS}")]
+struct TimeoutError;
+
+/// Takes digits with an optional fraction; `inf`, `nan`, signs and exponents are no numbers of seconds.
+fn parse_timeout(text: &str) -> Result<Duration, TimeoutError> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    match text.parse::<f64>() {
+        Ok(seconds) if plain && seconds > 0.0 && seconds <= TIMEOUT_MAX_SECONDS => {
+            Ok(Duration::from_secs_f64(seconds).max(Duration::from_millis(1)))
+        }
+        Ok(_) | Err(_) => Err(TimeoutError),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_free_of_contradictions() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_timeout_is_a_plain_number_of_seconds() {
+        assert_eq!(parse_timeout("15").unwrap(), Duration::from_secs(15));
+        assert_eq!(parse_timeout("0.25").unwrap(), Duration::from_millis(250));
+        assert_eq!(parse_timeout("86400").unwrap(), Duration::from_secs(86_400));
+        for text in ["", "0", "-1", "+1", "inf", "nan", "1e3", "1s", ".", "86401", "1.2.3"] {
+            assert!(parse_timeout(text).is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! `mesh launch`: becomes the router, in the foreground or behind a process that waits until it is ready.
+//!
+//! In the background there are two processes. The one that the user started (`background`) runs this program again
+//! with one hidden option more and waits for one line. The other one (`detached` below) is the router: its standard
+//! output is a pipe to the first, by which it says that it is ready, or why it is not.
+
+mod background;
+mod options;
+
+use std::cell::Cell;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use mesh_api::{ErrorKind, Failure, LaunchDocument, Response};
+use mesh_daemon::{LogTarget, Ready};
+use rustix::process::{Signal, getpid, kill_process, setsid};
+
+use crate::args::{LaunchArgs, Output};
+use crate::launch::options::Settings;
+use crate::output;
+
+/// Name of the log in the state directory.
+const LOG_NAME: &str = "mesh.log";
+
+/// Runs `mesh launch`.
+pub(crate) fn launch(args: &LaunchArgs, output: Output) -> Result<(), Failure> {
+    if args.detached {
+        detached(args, output)
+    } else if args.foreground {
+        foreground(args, output)
+    } else {
+        print_ready(&background::launch(args)?, output)
+    }
+}
+
+/// An error of the router as the command line shows it.
+pub(crate) fn failure(error: &mesh_daemon::Error) -> Failure {
+    Failure { kind: error.kind(), message: error.to_string(), hint: error.hint() }
+}
+
+fn foreground(args: &LaunchArgs, output: Output) -> Result<(), Failure> {
+    let settings = settings(args, output)?;
+    init_logging(&settings, &LogTarget::Stderr)?;
+    mesh_daemon::run(settings.config, |ready| {
+        if let Err(failure) = print_ready(&document(ready), output) {
+            // The router works without somebody to read this.
+            output::report(&failure, output);
+        }
+    })
+    .map_err(|error| failure(&error))
+}
+
+/// The router in the background. Its errors go to the process that waits, or to the log once it waits no longer.
+fn detached(args: &LaunchArgs, output: Output) -> Result<(), Failure> {
+    let released = Cell::new(false);
+    let result = run_detached(args, output, &released);
+    match result {
+        Err(failure) if !released.get() => {
+            // If nobody reads this, nobody waits.
+            let _told = tell(&Response::Error(failure.clone()));
+            std::process::exit(i32::from(failure.kind.exit_status()));
+        }
+        Ok(()) | Err(_) => result,
+    }
+}
+
+fn run_detached(args: &LaunchArgs, output: Output, released: &Cell<bool>) -> Result<(), Failure> {
+    // It fails only in the leader of a process group, which nobody's child is; then there is nothing to leave.
+    let _session = setsid();
+    let settings = settings(args, output)?;
+    if !rustix::process::geteuid().is_root() {
+        return Err(failure(&mesh_daemon::Error::NotRoot));
+    }
+    let log = log_path(&settings.config.state_dir);
+    let nowhere = open(OpenOptions::new().read(true).write(true), Path::new("/dev/null"))?;
+    let log_file = open_log(&log)?;
+    init_logging(&settings, &LogTarget::File(log))?;
+    // A router in the background keeps no file system busy; its paths are absolute.
+    std::env::set_current_dir("/").map_err(|error| failed("enter", Path::new("/"), &error))?;
+    mesh_daemon::run(settings.config, |ready| {
+        released.set(true);
+        let told = tell(&Response::document(&document(ready)));
+        let left = rustix::stdio::dup2_stdout(nowhere).and_then(|()| rustix::stdio::dup2_stderr(log_file));
+        if told.is_err() || left.is_err() {
+            // Whoever launched this router has given up on it, so it ends, as tidily as it would at any other time.
+            let _asked = kill_process(getpid(), Signal::TERM);
+        }
+    })
+    .map_err(|error| failure(&error))
+}
+
+fn settings(args: &LaunchArgs, output: Output) -> Result<Settings, Failure> {
+    let settings = options::settings(args, std::env::var_os("MESH_PASSWORD"))?;
+    for warning in &settings.warnings {
+        output::warn(&warning.to_string(), output);
+    }
+    Ok(settings)
+}
+
+fn init_logging(settings: &Settings, target: &LogTarget) -> Result<(), Failure> {
+    mesh_daemon::init_logging(settings.log_level, settings.log_format, target)
+        .map_err(|error| failure(&error))
+}
+
+/// Writes one line to the process that waits.
+fn tell(response: &Response) -> io::Result<()> {
+    let mut pipe = io::stdout().lock();
+    pipe.write_all(&response.encode())?;
+    pipe.flush()
+}
+
+fn document(ready: Ready) -> LaunchDocument {
+    LaunchDocument { peer_id: ready.peer_id, nickname: ready.nickname, pid: ready.pid }
+}
+
+fn print_ready(router: &LaunchDocument, output: Output) -> Result<(), Failure> {
+    let LaunchDocument { peer_id, nickname, pid } = router;
+    match output {
+        Output::Human => output::print(&format!("router {nickname} ({peer_id}) is ready, pid {pid}\n")),
+        Output::Json => output::print_json(router),
+    }
+}
+
+fn log_path(state_dir: &Path) -> PathBuf {
+    state_dir.join(LOG_NAME)
+}
+
+/// Opens the log, and makes the directory that it is in, for root alone.
+fn open_log(log: &Path) -> Result<File, Failure> {
+    let state_dir = log.parent().expect("the log has a name, so it has a directory");
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(state_dir);
+    made.map_err(|error| failed("create", state_dir, &error))?;
+    open(OpenOptions::new().create(true).append(true).mode(0o600), log)
+}
+
+fn open(options: &OpenOptions, path: &Path) -> Result<File, Failure> {
+    options.open(path).map_err(|error| failed("open", path, &error))
+}
+
+fn failed(action: &str, path: &Path, error: &io::Error) -> Failure {
+    Failure::new(ErrorKind::Internal, format!("cannot {action} {}: {error}", path.display()))
+}

@@ -1,0 +1,263 @@
+//! `mesh status`: what the router says of itself, as text or as it comes.
+
+use std::fmt::Write;
+
+use mesh_api::{
+    Command, ConnectionCounts, ConnectionDocument, ConnectionState, Failure, MacDocument, PeerDocument,
+    StatusDocument, TargetDocument,
+};
+use serde::de::DeserializeOwned;
+
+use crate::args::{Output, StatusArgs, StatusView};
+use crate::control::connect;
+use crate::output;
+use crate::table::{Cell, Table, Tone};
+
+/// Asks the router and prints its answer.
+pub(crate) fn status(args: &StatusArgs, output: Output) -> Result<(), Failure> {
+    match args.view {
+        None => show(args, output, Command::Status, overview),
+        Some(StatusView::Peers) => show(args, output, Command::Peers, peers),
+        Some(StatusView::Connections) => show(args, output, Command::Connections, connections),
+        Some(StatusView::Targets) => show(args, output, Command::Targets, targets),
+        Some(StatusView::Macs) => show(args, output, Command::Macs, macs),
+    }
+}
+
+fn show<T: DeserializeOwned>(
+    args: &StatusArgs,
+    output: Output,
+    command: Command,
+    render: fn(&T, bool) -> String,
+) -> Result<(), Failure> {
+    let client = connect(&args.router)?;
+    match output {
+        Output::Human => output::print(&render(&client.call(command)?, output::colour())),
+        // As it came, so that keys of a later version are not lost.
+        Output::Json => output::print_json(&client.call_value(command)?),
+    }
+}
+
+fn overview(status: &StatusDocument, colour: bool) -> String {
+    let router = &status.router;
+    let on_off = |on: bool| if on { "on" } else { "off" };
+    let encryption = if router.encryption { "on" } else { "off: anybody may join, frames travel in clear" };
+    let mut table = Table::new(["Router", &format!("{} ({})", router.nickname, router.peer_id)]);
+    let mut row = |name: &str, value: String| table.push([Cell::new(name), Cell::new(value)]);
+    row("Version", status.version.clone());
+    row("Process", format!("pid {}, up {}", router.pid, uptime(router.uptime_seconds)));
+    row("Port", router.port.to_string());
+    row("Encryption", encryption.to_owned());
+    row("Discovery", on_off(router.discovery).to_owned());
+    row("Bridge", format!("{}, MTU {}", router.bridge, router.mtu));
+    row("Peers", status.peers.to_string());
+    row("Connections", counts(&status.connections));
+    table.render(colour)
+}
+
+fn peers(peers: &Vec<PeerDocument>, colour: bool) -> String {
+    let mut table =
+        Table::new(["PEER", "NICKNAME", "CONNECTED TO", "NICKNAME", "ADDRESS", "DIRECTION", "STATE"]);
+    for peer in peers {
+        let nickname = if peer.is_self { format!("{} (here)", peer.nickname) } else { peer.nickname.clone() };
+        let mut head = [Cell::new(&peer.peer_id), Cell::new(nickname)];
+        if peer.connections.is_empty() {
+            let [id, name] = head;
+            table.push([
+                id,
+                name,
+                Cell::new("-"),
+                Cell::new(""),
+                Cell::new(""),
+                Cell::new(""),
+                Cell::new(""),
+            ]);
+            continue;
+        }
+        for connection in &peer.connections {
+            let state =
+                if connection.established { ConnectionState::Established } else { ConnectionState::Pending };
+            let [id, name] = std::mem::replace(&mut head, [Cell::new(""), Cell::new("")]);
+            table.push([
+                id,
+                name,
+                Cell::new(&connection.peer_id),
+                Cell::maybe(connection.nickname.as_ref()),
+                Cell::maybe(connection.address),
+                Cell::new(direction(connection.outbound)),
+                state_cell(state),
+            ]);
+        }
+    }
+    table.render(colour)
+}
+
+fn connections(connections: &Vec<ConnectionDocument>, colour: bool) -> String {
+    let headings =
+        ["ADDRESS", "DIRECTION", "STATE", "PEER", "NICKNAME", "OVERLAY", "ENCRYPTED", "MTU", "RTT", "INFO"];
+    let mut table = Table::new(headings);
+    for connection in connections {
+        table.push([
+            Cell::maybe(connection.address),
+            Cell::new(direction(connection.outbound)),
+            state_cell(connection.state),
+            Cell::maybe(connection.peer_id.as_ref()),
+            Cell::maybe(connection.nickname.as_ref()),
+            Cell::maybe(connection.overlay.map(mesh_api::Overlay::as_str)),
+            Cell::maybe(connection.encrypted.map(|encrypted| if encrypted { "yes" } else { "no" })),
+            Cell::maybe(connection.mtu),
+            Cell::maybe(connection.rtt_ms.map(|rtt_ms| format!("{rtt_ms:.1} ms"))),
+            Cell::new(connection.info.as_deref().unwrap_or_default()),
+        ]);
+    }
+    table.render(colour)
+}
+
+fn targets(targets: &Vec<TargetDocument>, colour: bool) -> String {
+    let mut table = Table::new(["TARGET", "STATE", "ADDRESS", "NEXT TRY", "LAST ERROR"]);
+    for target in targets {
+        table.push([
+            Cell::new(&target.target),
+            state_cell(target.state),
+            Cell::maybe(target.address),
+            Cell::maybe(target.next_try_seconds.map(|seconds| format!("in {seconds:.1} s"))),
+            Cell::new(target.last_error.as_deref().unwrap_or_default()),
+        ]);
+    }
+    table.render(colour)
+}
+
+fn macs(macs: &Vec<MacDocument>, colour: bool) -> String {
+    let mut table = Table::new(["MAC", "PEER", "LAST SEEN"]);
+    for mac in macs {
+        let last_seen = format!("{} ago", uptime(mac.last_seen_seconds));
+        table.push([Cell::new(&mac.mac), Cell::new(&mac.peer_id), Cell::new(last_seen)]);
+    }
+    table.render(colour)
+}
+
+const fn direction(outbound: bool) -> &'static str {
+    if outbound { "out" } else { "in" }
+}
+
+fn state_cell(state: ConnectionState) -> Cell {
+    let tone = match state {
+        ConnectionState::Established => Tone::Good,
+        ConnectionState::Pending | ConnectionState::Connecting | ConnectionState::Retrying => Tone::Waiting,
+        ConnectionState::Failed => Tone::Bad,
+    };
+    Cell::toned(state.as_str(), tone)
+}
+
+/// The states that connections are in, as `2 established, 1 retrying`.
+fn counts(counts: &ConnectionCounts) -> String {
+    let ConnectionCounts { established, pending, connecting, retrying, failed } = *counts;
+    let mut text = format!("{established} established");
+    for (count, state) in [
+        (pending, ConnectionState::Pending),
+        (connecting, ConnectionState::Connecting),
+        (retrying, ConnectionState::Retrying),
+        (failed, ConnectionState::Failed),
+    ] {
+        if count > 0 {
+            write!(text, ", {count} {}", state.as_str()).expect("writing to a String cannot fail");
+        }
+    }
+    text
+}
+
+/// Seconds in the two greatest units that they fill: `3 d 4 h`, `5 min 0 s`, `7 s`.
+fn uptime(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    if days > 0 {
+        format!("{days} d {} h", hours % 24)
+    } else if hours > 0 {
+        format!("{hours} h {} min", minutes % 60)
+    } else if minutes > 0 {
+        format!("{minutes} min {} s", seconds % 60)
+    } else {
+        format!("{seconds} s")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_api::{Overlay, PeerConnectionDocument};
+
+    use super::*;
+
+    #[test]
+    fn connections_are_one_line_each_and_unknown_values_a_dash() {
+        let connection = ConnectionDocument {
+            peer_id: Some("abcdef010203".to_owned()),
+            nickname: Some("h2".to_owned()),
+            address: Some("192.0.2.2:6783".parse().unwrap()),
+            outbound: true,
+            state: ConnectionState::Established,
+            overlay: Some(Overlay::Sleeve),
+            encrypted: Some(true),
+            mtu: Some(1370),
+            rtt_ms: Some(0.34),
+            info: None,
+        };
+        let failed = ConnectionDocument {
+            peer_id: None,
+            nickname: None,
+            outbound: false,
+            state: ConnectionState::Failed,
+            overlay: None,
+            encrypted: None,
+            mtu: None,
+            rtt_ms: None,
+            info: Some("wrong password".to_owned()),
+            ..connection.clone()
+        };
+        let expected = "\
+ADDRESS         DIRECTION  STATE        PEER          NICKNAME  OVERLAY  ENCRYPTED  MTU   RTT     INFO
+192.0.2.2:6783  out        established  abcdef010203  h2        sleeve   yes        1370  0.3 ms
+192.0.2.2:6783  in         failed       -             -         -        -          -     -       wrong password
+";
+        assert_eq!(connections(&vec![connection, failed], false), expected);
+    }
+
+    #[test]
+    fn a_peer_stands_once_however_many_connections_it_has() {
+        let connection = |peer_id: &str, established| PeerConnectionDocument {
+            peer_id: peer_id.to_owned(),
+            nickname: None,
+            address: None,
+            outbound: established,
+            established,
+        };
+        let peer = |peer_id: &str, is_self, connections| PeerDocument {
+            peer_id: peer_id.to_owned(),
+            nickname: "h".to_owned(),
+            is_self,
+            version: 1,
+            connections,
+        };
+        let all = vec![
+            peer("a1", true, vec![connection("b2", true), connection("c3", false)]),
+            peer("d4", false, vec![]),
+        ];
+        let expected = "\
+PEER  NICKNAME  CONNECTED TO  NICKNAME  ADDRESS  DIRECTION  STATE
+a1    h (here)  b2            -         -        out        established
+                c3            -         -        in         pending
+d4    h         -
+";
+        assert_eq!(peers(&all, false), expected);
+    }
+
+    #[test]
+    fn times_and_counts_read_well() {
+        let shown = [0, 59, 60, 3_599, 3_600, 86_399, 90_000].map(uptime);
+        assert_eq!(shown, ["0 s", "59 s", "1 min 0 s", "59 min 59 s", "1 h 0 min", "23 h 59 min", "1 d 1 h"]);
+        let none = ConnectionCounts::default();
+        assert_eq!(counts(&none), "0 established");
+        assert_eq!(
+            counts(&ConnectionCounts { established: 2, failed: 1, ..none }),
+            "2 established, 1 failed"
+        );
+    }
+}

@@ -1,0 +1,213 @@
+//! The data plane as the daemon uses it: start, publish, look, stop. Owns the threads' lives; it forwards nothing
+//! itself.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use mesh_wire::PeerId;
+
+use crate::engine::{CounterSnapshot, Counters, MacEntry, Plan, Prober};
+use crate::io::tap::{self, TapError};
+use crate::io::udp;
+use crate::io::wake::Waker;
+use crate::io::worker::Worker;
+use crate::report::Report;
+use crate::shared::{Clock, Macs, Publisher, Shared, Snapshot, lock};
+
+/// Most threads of a data plane: each has a TAP queue and a socket of its own.
+pub const WORKERS_MAX: usize = 64;
+
+/// What a data plane is made of; fixed while it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Name of the TAP interface, which must not exist yet: 1 to 15 bytes.
+    pub tap_name: String,
+    /// The address to receive datagrams on; `None` is all of the host's, IPv4 and IPv6.
+    pub listen: Option<IpAddr>,
+    /// UDP port; 0 is any free one.
+    pub port: u16,
+    /// Threads, 1 to [`WORKERS_MAX`].
+    pub workers: usize,
+    /// MTU of the TAP interface, in bytes, without the Ethernet header.
+    pub mtu: u32,
+}
+
+/// Why no data plane was started. Nothing is left of it.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The number of threads is out of range.
+    #[error("{0} data plane threads: there can be 1 to {WORKERS_MAX}")]
+    Workers(usize),
+    /// There is no TAP interface.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// The UDP socket cannot be had: the port is in use, or the address is none of this host's.
+    #[error("cannot receive datagrams on UDP port {port}")]
+    Bind {
+        /// The port asked for.
+        port: u16,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// No thread, or no means to wake it.
+    #[error("cannot start the data plane's threads")]
+    Thread(#[source] io::Error),
+}
+
+/// A neighbour's link as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkState {
+    /// The neighbour.
+    pub peer: PeerId,
+    /// Where its datagrams are sent.
+    pub remote: SocketAddr,
+    /// Whether probes are answered.
+    pub is_alive: bool,
+    /// Round-trip time, smoothed; `None` while the link is not alive.
+    pub rtt: Option<Duration>,
+    /// Time since the last authenticated packet; `None` if there was none yet.
+    pub heard_ago: Option<Duration>,
+}
+
+/// A running data plane. Dropping it stops it as [`stop`](Self::stop) does.
+pub struct Dataplane {
+    shared: Arc<Shared>,
+    publisher: Mutex<Publisher>,
+    counters: Vec<Arc<Counters>>,
+    threads: Vec<JoinHandle<()>>,
+    port: u16,
+}
+
+impl Dataplane {
+    /// Makes the TAP interface and the sockets, in the network namespace of the calling thread, and starts the
+    /// threads. Frames cross from the first [`publish`](Self::publish) on.
+    ///
+    /// `reports` is called by the threads: it must neither wait nor call this object, and returns false when its
+    /// queue is full. See [`Report`] for what becomes of a report then.
+    ///
+    /// # Errors
+    /// A [`StartError`]; nothing is left behind.
+    pub fn start(
+        config: Config,
+        reports: impl Fn(Report) -> bool + Send + Sync + 'static,
+    ) -> Result<Self, StartError> {
+        let Config { tap_name, listen, port, workers, mtu } = config;
+        if !(1..=WORKERS_MAX).contains(&workers) {
+            return Err(StartError::Workers(workers));
+        }
+        let sockets = udp::open(listen, port, workers).map_err(|source| StartError::Bind { port, source })?;
+        let port = sockets[0].port().map_err(|source| StartError::Bind { port, source })?;
+        let taps = tap::create(&tap_name, workers, mtu)?;
+        let wakers =
+            (0..workers).map(|_| Waker::new()).collect::<Result<_, _>>().map_err(StartError::Thread)?;
+        let shared = Arc::new(Shared {
+            clock: Clock::start(),
+            snapshot: ArcSwap::from_pointee(Snapshot::before_the_first_plan()),
+            macs: Macs::new(),
+            prober: Mutex::new(Prober::default()),
+            prober_is_wanted: AtomicBool::new(false),
+            reports: Box::new(reports),
+            is_stopping: AtomicBool::new(false),
+            wakers,
+        });
+        let counters: Vec<_> = (0..workers).map(|_| Arc::new(Counters::default())).collect();
+        // From here on, an early return drops what has been started, and so stops it.
+        let mut dataplane = Self { shared, publisher: Mutex::default(), counters, threads: Vec::new(), port };
+        for (number, (tap, socket)) in taps.into_iter().zip(sockets).enumerate() {
+            let counters = Arc::clone(&dataplane.counters[number]);
+            let worker = Worker::new(number, Arc::clone(&dataplane.shared), tap, socket, counters);
+            let thread = std::thread::Builder::new().name(format!("mesh-data-{number}"));
+            dataplane.threads.push(thread.spawn(move || worker.run()).map_err(StartError::Thread)?);
+        }
+        Ok(dataplane)
+    }
+
+    /// The UDP port in use.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Makes `plan` the one in force. Threads take it up with their next batch; frames in between follow the plan
+    /// before. Sessions, windows and learnt addresses that the plan keeps go on as they are.
+    ///
+    /// A plan whose receiving sessions for a neighbour have none in common with the plan before says that the
+    /// connection is a new one: its link must prove itself again. When a key is changed, the old epoch must stay
+    /// for a while, so that nothing is lost.
+    pub fn publish(&self, plan: Plan) {
+        let mut publisher = lock(&self.publisher);
+        let publication = publisher.publish(plan);
+        let snapshot = Arc::new(publication.snapshot);
+        self.shared.snapshot.store(Arc::clone(&snapshot));
+        {
+            let mut prober = lock(&self.shared.prober);
+            let now = self.shared.clock.now();
+            prober.set_links(snapshot.tables.neighbours(), now);
+            publication.restarted.iter().for_each(|peer| prober.restart(*peer, now));
+        }
+        self.shared.macs.retain_peers(|peer| snapshot.tables.knows(peer));
+        self.shared.want_prober();
+        publisher.sweep();
+    }
+
+    /// The MAC table, by MAC.
+    #[must_use]
+    pub fn macs(&self) -> Vec<MacEntry> {
+        self.shared.macs.entries(self.shared.clock.now())
+    }
+
+    /// The links of the plan in force, in its order.
+    #[must_use]
+    pub fn links(&self) -> Vec<LinkState> {
+        let snapshot = self.shared.snapshot.load();
+        let prober = lock(&self.shared.prober);
+        let now = self.shared.clock.now();
+        let state = |link: &crate::shared::Link| LinkState {
+            peer: link.peer(),
+            remote: link.remote(),
+            is_alive: prober.is_alive(link.peer()),
+            rtt: prober.rtt(link.peer()),
+            heard_ago: link.last_heard().map(|at| now.since(at)),
+        };
+        snapshot.outlets().iter().map(|outlet| state(&outlet.link)).collect()
+    }
+
+    /// The counters of all threads since the start.
+    #[must_use]
+    pub fn counters(&self) -> CounterSnapshot {
+        let mut sum = CounterSnapshot::default();
+        self.counters.iter().for_each(|counters| sum.add(counters));
+        sum
+    }
+
+    /// Ends the threads and waits for them, some milliseconds. Then the sockets are closed and the TAP interface is
+    /// gone.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Dataplane {
+    fn drop(&mut self) {
+        self.shared.stop();
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has reported it, and holds nothing any more.
+            thread.join().ok();
+        }
+    }
+}
+
+impl std::fmt::Debug for Dataplane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dataplane")
+            .field("port", &self.port)
+            .field("threads", &self.threads.len())
+            .finish_non_exhaustive()
+    }
+}

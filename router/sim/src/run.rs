@@ -1,0 +1,156 @@
+//! A whole run of a scenario: things break, are repaired, and then everything must come right and fall quiet.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use mesh_wire::Moment;
+
+use crate::convergence::Difference;
+use crate::invariants::{Panic, Violation};
+use crate::scenario::Scenario;
+use crate::trace::Sink;
+use crate::world::{Tally, World};
+
+/// All members agree so long after the last fault at the latest. It holds the longest silence before a session is
+/// given up (10 s), the longest wait before the next attempt after 20 s of trouble (6 s), and a dial that times out
+/// (3 s), and leaves as much again.
+pub const CONVERGED_WITHIN: Duration = Duration::from_secs(40);
+
+/// Once they agree, nothing changes for this long.
+pub const QUIET_FOR: Duration = Duration::from_secs(30);
+
+/// How often it is asked whether all agree.
+const ASKED_EVERY: Duration = Duration::from_millis(50);
+
+/// How a run went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Hash over all events.
+    pub trace: u64,
+    /// Events handled.
+    pub events: u64,
+    /// Virtual time that passed.
+    pub lasted: Duration,
+    /// From the last fault, or the start, until all agreed.
+    pub converged_after: Duration,
+    /// Plans that one router made at most, until all agreed.
+    pub plans_max: u64,
+    /// Control bytes that one router wrote at most, until all agreed.
+    pub control_bytes_max: u64,
+    /// Control bytes that one router wrote at most while all was quiet, per second.
+    pub quiet_bytes_per_second_max: u64,
+}
+
+/// Why a run failed; with the seed and the number of routers it can be repeated.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("seed {seed}, {hosts} hosts, at {:.6} s: {fault}", at.since_origin().as_secs_f64())]
+pub struct Failure {
+    /// The scenario's seed.
+    pub seed: u64,
+    /// The number of its hosts.
+    pub hosts: usize,
+    /// When.
+    pub at: Moment,
+    /// What.
+    pub fault: Reason,
+}
+
+/// What makes a run fail.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// Something happened that never may.
+    #[error("{0}")]
+    Unsafe(#[from] Violation),
+    /// The members do not agree in time.
+    #[error("not converged within {limit} s: {0}", limit = CONVERGED_WITHIN.as_secs())]
+    NotConverged(Difference),
+    /// Something changed after all had agreed and nothing broke.
+    #[error("not quiet: {0}")]
+    NotQuiet(Unrest),
+}
+
+/// What is not quiet.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unrest {
+    /// The members agree no more.
+    #[error("{0}")]
+    Differs(Difference),
+    /// A router made new plans.
+    #[error("a router made {0} new plans")]
+    Plans(u64),
+    /// Members opened new sessions.
+    #[error("a router opened {0} new sessions")]
+    Sessions(u64),
+    /// A router talks more than [`control_bytes_max`] allows.
+    #[error("a router wrote {0} control bytes a second")]
+    Bytes(u64),
+}
+
+/// Most control bytes that a router of a quiet network of so many hosts writes per second: keep-alives and one digest
+/// every ten seconds.
+#[must_use]
+pub const fn control_bytes_max(hosts: usize) -> u64 {
+    256 + 48 * hosts as u64
+}
+
+/// Runs a scenario to its end. Lines of the trace go to `sink`.
+///
+/// # Errors
+/// The first thing that went wrong.
+pub fn run(scenario: &Scenario, sink: Option<Sink>) -> Result<Outcome, Failure> {
+    let mut world = World::new(scenario, sink);
+    let outcome = catch_unwind(AssertUnwindSafe(|| phases(&mut world, scenario)));
+    let outcome = outcome.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
+        let text = text.unwrap_or("without words").to_owned();
+        Err(Reason::Unsafe(Violation::Panic(Panic { text })))
+    });
+    let (seed, hosts, at) = (scenario.seed, scenario.hosts.len(), world.now());
+    outcome.map_err(|fault| Failure { seed, hosts, at, fault })
+}
+
+fn phases(world: &mut World, scenario: &Scenario) -> Result<Outcome, Reason> {
+    let chaos = scenario.faults.last().map_or(scenario.start_within, |(at, _)| *at);
+    world.run_until(Moment::ORIGIN + chaos)?;
+    let converged_after = converge(world, scenario)?;
+    let before: Vec<Tally> = world.hosts.iter().map(|host| host.tally).collect();
+    world.run_for(QUIET_FOR)?;
+    let quiet_bytes_per_second_max = quiet(world, scenario, &before)?;
+    Ok(Outcome {
+        trace: world.trace().hash(),
+        events: world.events(),
+        lasted: world.now().since_origin(),
+        converged_after,
+        plans_max: before.iter().map(|tally| tally.plans).max().unwrap_or(0),
+        control_bytes_max: before.iter().map(|tally| tally.control_bytes).max().unwrap_or(0),
+        quiet_bytes_per_second_max,
+    })
+}
+
+fn converge(world: &mut World, scenario: &Scenario) -> Result<Duration, Reason> {
+    let calm = world.now();
+    while let Some(difference) = world.difference(scenario) {
+        if world.now().since(calm) >= CONVERGED_WITHIN {
+            return Err(Reason::NotConverged(difference));
+        }
+        world.run_for(ASKED_EVERY)?;
+    }
+    Ok(world.now().since(calm))
+}
+
+fn quiet(world: &World, scenario: &Scenario, before: &[Tally]) -> Result<u64, Reason> {
+    if let Some(difference) = world.difference(scenario) {
+        return Err(Reason::NotQuiet(Unrest::Differs(difference)));
+    }
+    let change = |count: fn(&Tally) -> u64| {
+        let each = world.hosts.iter().zip(before).map(|(host, before)| count(&host.tally) - count(before));
+        each.max().unwrap_or(0)
+    };
+    let bytes = change(|tally| tally.control_bytes) / QUIET_FOR.as_secs();
+    match (change(|tally| tally.plans), change(|tally| tally.sessions)) {
+        (0, 0) if bytes <= control_bytes_max(world.hosts.len()) => Ok(bytes),
+        (0, 0) => Err(Reason::NotQuiet(Unrest::Bytes(bytes))),
+        (0, sessions) => Err(Reason::NotQuiet(Unrest::Sessions(sessions))),
+        (plans, _) => Err(Reason::NotQuiet(Unrest::Plans(plans))),
+    }
+}
