@@ -5,7 +5,7 @@
 //! machine does meets them alike; the median of the rounds is shown.
 #![forbid(unsafe_code)]
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use anyhow::{Context as _, Result};
 use mesh_lab::{Container, Host, Iperf, Lab, Namespace, Ping, eventually, secs};
@@ -64,7 +64,10 @@ fn main() -> Result<()> {
             subject.measure(&effort).with_context(|| format!("round {round} of {}", subject.kind))?;
         }
     }
-    print(&subjects);
+    let table = table(&subjects)?;
+    // The labs print their routers' logs as they go; the table is to stand below.
+    drop(subjects);
+    print!("{table}");
     Ok(())
 }
 
@@ -120,20 +123,22 @@ fn namespace(container: &Container) -> Namespace {
     (**container).clone()
 }
 
-fn print(subjects: &[Subject]) {
-    println!("{:<16} {:>18} {:>9} {:>12} {:>9}", "", "TCP, one stream", "of wire", "round trip", "of wire");
-    let wire = subjects.iter().find(|subject| subject.kind == Kind::Wire);
-    let (wire_gigabits, wire_rtt) =
-        wire.map_or((f64::NAN, f64::NAN), |wire| (median(&wire.gigabits_per_second), median(&wire.rtt_ms)));
+fn table(subjects: &[Subject]) -> Result<String> {
+    let wire = subjects.iter().find(|subject| subject.kind == Kind::Wire).context("the wire was measured")?;
+    let (wire_gigabits, wire_rtt_ms) = (median(&wire.gigabits_per_second), median(&wire.rtt_ms));
+    let mut table = String::new();
+    writeln!(
+        table,
+        "{:<16} {:>18} {:>9} {:>13} {:>9}",
+        "", "TCP, one stream", "of wire", "round trip", "of wire"
+    )?;
     for Subject { kind, gigabits_per_second, rtt_ms, .. } in subjects {
-        let (gigabits, rtt) = (median(gigabits_per_second), median(rtt_ms));
-        println!(
-            "{kind:<16} {gigabits:>11.2} Gbit/s {:>8.3}× {:>9.0} µs {:>8.1}×",
-            gigabits / wire_gigabits,
-            rtt * 1e3,
-            rtt / wire_rtt
-        );
+        let (gigabits, rtt_ms) = (median(gigabits_per_second), median(rtt_ms));
+        let (share, times) = (gigabits / wire_gigabits, rtt_ms / wire_rtt_ms);
+        let rtt_us = rtt_ms * 1e3;
+        writeln!(table, "{kind:<16} {gigabits:>11.2} Gbit/s {share:>8.3}× {rtt_us:>10.0} µs {times:>8.1}×")?;
     }
+    Ok(table)
 }
 
 /// The middle value; of an even number of values the greater of the two in the middle.

@@ -29,7 +29,7 @@ impl Problems {
     /// only follow from it.
     pub(crate) fn into_failure(self, hint: &str) -> Failure {
         let usage = self.0.iter().find(|(kind, _)| *kind == ErrorKind::Usage);
-        let kind = usage.or(self.0.first()).map_or(ErrorKind::Internal, |(kind, _)| *kind);
+        let kind = usage.or_else(|| self.0.first()).map_or(ErrorKind::Internal, |(kind, _)| *kind);
         let lines: Vec<_> = self.0.into_iter().map(|(_, message)| message).collect();
         Failure::new(kind, lines.join("\n")).with_hint(hint)
     }

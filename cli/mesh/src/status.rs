@@ -210,7 +210,7 @@ mod tests {
             mtu: None,
             rtt_ms: None,
             info: Some("wrong password".to_owned()),
-            ..connection.clone()
+            ..connection
         };
         let expected = "\
 ADDRESS         DIRECTION  STATE        PEER          NICKNAME  OVERLAY  ENCRYPTED  MTU   RTT     INFO

@@ -4,6 +4,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
@@ -29,6 +30,8 @@ struct Core {
     /// The last byte of both addresses.
     number: Mutex<u8>,
     gateway: Gateway,
+    /// The `mesh` binary of this host; `None` stands for that of the whole test.
+    binary: Mutex<Option<PathBuf>>,
 }
 
 /// By which way a host reaches what is not on its switch.
@@ -65,7 +68,8 @@ impl Host {
         std::fs::create_dir_all(site.directory().join(name))?;
         let port = segment.plug_in(&namespace, number)?;
         let number = Mutex::new(number);
-        let core = Core { namespace, segment: Arc::clone(segment), port, number, gateway };
+        let core =
+            Core { namespace, segment: Arc::clone(segment), port, number, gateway, binary: Mutex::default() };
         let host = Self { core: Arc::new(core) };
         host.set_gateway()?;
         Ok(host)
@@ -193,6 +197,10 @@ impl Host {
             (entry.0, entry.2, entry.3) == (self.core.port, protocol, port)
         };
         self.core.segment.change_faults(|faults| faults.blocked.retain(|entry| !ours(entry)))
+    }
+
+    pub(crate) fn binary(&self) -> &Mutex<Option<PathBuf>> {
+        &self.core.binary
     }
 
     pub(crate) fn segment(&self) -> &Arc<Segment> {

@@ -212,7 +212,8 @@ impl Lab {
     }
 
     /// Limits a host's link to a rate in each direction, written as for `tc`: `"10mbit"`. A tenth of a second
-    /// of it is queued, the rest dropped.
+    /// of it is queued, the rest dropped. One queue is at the host's own `eth0`, and shows in its
+    /// [`network_state`](Namespace::network_state).
     ///
     /// # Errors
     /// When the rate cannot be read.
@@ -283,7 +284,7 @@ impl Lab {
     /// # Errors
     /// When the interface is gone.
     pub fn capture(&self, host: &Host) -> Result<Capture> {
-        Capture::start(host, UNDERLAY)
+        host.capture(UNDERLAY)
     }
 
     /// Errors and panics in the routers' logs do not fail this test.

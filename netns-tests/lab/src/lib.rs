@@ -48,6 +48,7 @@ mod faults;
 mod frames;
 mod host;
 mod id;
+mod interfaces;
 mod lab;
 mod namespace;
 mod nat;

@@ -18,6 +18,7 @@ use crate::command::{Cmd, Output};
 use crate::process::Process;
 use crate::site::Site;
 use crate::state::NetworkState;
+use crate::sweep;
 
 /// Where `ip netns` keeps namespaces by name.
 pub(crate) const NAMESPACES: &str = "/run/netns";
@@ -152,6 +153,12 @@ impl Namespace {
     /// When one of `ip` and `nft` fails.
     pub fn network_state(&self) -> Result<NetworkState> {
         NetworkState::of(self)
+    }
+
+    /// The programs that are in here now, by process id.
+    #[must_use]
+    pub fn processes(&self) -> Vec<u32> {
+        sweep::running().into_iter().filter(|pid| self.holds(*pid)).collect()
     }
 
     /// Runs several `ip` commands, one a line, in one process.

@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -32,7 +32,7 @@ impl Process {
         let Some(namespace) = inside else { bail!("{title} is to run beside the test, but in no namespace") };
         let base = namespace.site().next_output_file(namespace.label());
         let (stdout, stderr) = (base.with_extension("stdout"), base.with_extension("stderr"));
-        command.stdout(create(&stdout)?).stderr(create(&stderr)?).stdin(Stdio::null());
+        command.stdout(create(&stdout)?).stderr(create(&stderr)?);
         let child = command.spawn().with_context(|| format!("cannot start {title}"))?;
         let mut process = Self { child, title, stdout, stderr, ended: None };
         process.wait_for_entry(namespace)?;

@@ -12,6 +12,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use crate::command::{Cmd, Output};
 use crate::eventually::{eventually, secs};
 use crate::host::Host;
+use crate::site::lock;
 use crate::tools;
 
 /// The variable that names the binary under test.
@@ -59,7 +60,11 @@ impl Host {
     /// When the binary is missing: it is the file that `MESH_BIN` names, else `mesh` beside the test's
     /// target directory.
     pub fn mesh_cmd<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Result<Cmd> {
-        let binary = tools::built_binary("mesh", BINARY_VARIABLE, "mesh")?;
+        let chosen = lock(self.binary()).clone();
+        let binary = match chosen {
+            Some(binary) => binary,
+            None => tools::built_binary("mesh", BINARY_VARIABLE, "mesh")?,
+        };
         let inherited = std::env::vars_os().map(|(name, _)| name);
         let foreign = inherited.filter(|name| name.to_str().is_some_and(|name| name.starts_with("MESH_")));
         let bare = foreign.fold(self.cmd(&binary).args(args), Cmd::env_remove);
@@ -69,6 +74,11 @@ impl Host {
             ("MESH_NICKNAME", self.label().into()),
         ];
         Ok(own.into_iter().fold(bare, |command, (name, value)| command.env(name, value)))
+    }
+
+    /// Makes this host run another `mesh` than the rest of the lab, such as an older version.
+    pub fn use_binary(&self, binary: impl Into<PathBuf>) {
+        *lock(self.binary()) = Some(binary.into());
     }
 
     /// Where the router has its socket and pid file.

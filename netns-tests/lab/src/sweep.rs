@@ -81,8 +81,14 @@ pub(crate) fn stop_processes(id: LabId, grace: Duration) {
 /// The programs that are in the lab's namespaces, or have its mark.
 pub(crate) fn processes(id: LabId) -> Vec<u32> {
     let members = Members::of(id);
+    running().into_iter().filter(|pid| members.have(*pid)).collect()
+}
+
+/// All processes of the machine but this one.
+pub(crate) fn running() -> Vec<u32> {
+    let own = std::process::id();
     let all = names_in(Path::new("/proc")).into_iter().filter_map(|name| name.parse().ok());
-    all.filter(|pid| members.have(*pid)).collect()
+    all.filter(|pid| *pid != own).collect()
 }
 
 /// Tells by what a process is known as one of the lab's.
@@ -105,7 +111,7 @@ impl Members {
             let environment = fs::read(process.join("environ")).unwrap_or_default();
             environment.split(|byte| *byte == 0).any(|variable| variable == self.mark.as_bytes())
         };
-        pid != std::process::id() && (at_home() || marked())
+        at_home() || marked()
     }
 }
 

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::Result;
-use mesh_lab::{CommandFailed, Iperf, Lab, NatKind, Ping, Protocol, Signal, eventually, millis, secs};
+use mesh_lab::{
+    CommandFailed, Iperf, Lab, Namespace, NatKind, Ping, Protocol, Signal, eventually, millis, secs,
+};
 
 #[test]
 fn hosts_reach_each_other_over_ipv4_and_ipv6_at_once() -> Result<()> {
@@ -180,6 +182,25 @@ fn a_capture_holds_every_frame_of_both_directions() -> Result<()> {
     assert_eq!((with_needle(true), with_needle(false)), (20, 20));
     assert!(frames.tcp_port(7777) >= 20 * 8);
     assert_eq!(frames.udp_port(7777), 0);
+    Ok(())
+}
+
+#[test]
+fn a_frame_is_sent_as_it_is() -> Result<()> {
+    let lab = Lab::new("frame")?;
+    let (a, b) = (lab.host("a")?, lab.host("b")?);
+    let mac = |host: &Namespace| -> Result<Vec<u8>> {
+        host.mac("eth0")?.split(':').map(|byte| Ok(u8::from_str_radix(byte, 16)?)).collect()
+    };
+    let frame = [mac(&b)?, mac(&a)?, vec![0x88, 0xb5], vec![0xab; 60]].concat();
+
+    let capture = b.capture("eth0")?;
+    a.send_frame("eth0", &frame)?;
+    // What a host receives next tells that the frame before it has been received.
+    a.ping(b.ip())?;
+    assert_eq!(capture.stop()?.count(|seen| seen.bytes == frame), 1);
+    assert!(a.send_frame("eth0", &[0; 2000]).is_err());
+    assert!(a.addresses("eth0")?.contains(&a.ip().into()));
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! What the node and the data plane tell, in the words of the control API.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mesh_api::{
@@ -60,8 +61,11 @@ pub(crate) fn peers(node: &Node) -> Vec<PeerDocument> {
     node.peer_status().into_iter().map(peer).collect()
 }
 
-pub(crate) fn connections(node: &Node, mtu: u32) -> Vec<ConnectionDocument> {
+pub(crate) fn connections(node: &Node, dataplane: &Dataplane, mtu: u32) -> Vec<ConnectionDocument> {
+    let rtts: BTreeMap<_, _> = dataplane.links().into_iter().map(|link| (link.peer, link.rtt)).collect();
     let connection = |connection: node::ConnectionStatus| {
+        // The node knows the time of the first answered probe, the data plane that of the latest ones.
+        let rtt = connection.peer.as_ref().and_then(|(peer, _)| *rtts.get(peer)?).or(connection.rtt);
         let session = connection.peer.is_some();
         let (peer_id, nickname) = connection.peer.unzip();
         let address = connection.address.parse().ok();
@@ -78,7 +82,7 @@ pub(crate) fn connections(node: &Node, mtu: u32) -> Vec<ConnectionDocument> {
             overlay: (connection.state == node::ConnectionState::Established).then_some(Overlay::Sleeve),
             encrypted: session.then_some(connection.encrypted),
             mtu: session.then_some(mtu),
-            rtt_ms: connection.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
+            rtt_ms: rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
             info: Some(info).filter(|info| !info.is_empty()),
         }
     };
@@ -96,7 +100,12 @@ pub(crate) fn targets(node: &Node, now: Moment) -> Vec<TargetDocument> {
         },
         address: target.address,
         next_try_seconds: target.next_try.map(|wait| wait.as_secs_f64()),
-        last_error: target.last_error,
+        last_error: match target.state {
+            node::TargetState::Itself => Some("this is the router itself".to_owned()),
+            node::TargetState::Waiting | node::TargetState::Connecting | node::TargetState::Connected => {
+                target.last_error
+            }
+        },
     };
     node.target_status(now).into_iter().map(target).collect()
 }

@@ -86,6 +86,15 @@ impl Error {
         }
     }
 
+    /// The error as a client sees it.
+    pub(crate) fn failure(&self) -> Failure {
+        let failure = Failure::new(self.kind(), self.to_string());
+        match self.hint() {
+            Some(hint) => failure.with_hint(hint),
+            None => failure,
+        }
+    }
+
     /// What the user can do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
@@ -143,12 +152,13 @@ pub(crate) fn kind_of(error: &HostError) -> ErrorKind {
 }
 
 fn io_kind(error: &io::Error) -> ErrorKind {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => ErrorKind::Permission,
-        io::ErrorKind::AddrInUse => ErrorKind::InUse,
-        io::ErrorKind::TimedOut => ErrorKind::Timeout,
-        _other_of_the_system => ErrorKind::Internal,
-    }
+    let known = [
+        (io::ErrorKind::PermissionDenied, ErrorKind::Permission),
+        (io::ErrorKind::AddrInUse, ErrorKind::InUse),
+        (io::ErrorKind::TimedOut, ErrorKind::Timeout),
+    ];
+    let found = known.into_iter().find(|(of_system, _)| *of_system == error.kind());
+    found.map_or(ErrorKind::Internal, |(_, kind)| kind)
 }
 
 fn start_kind(error: &StartError) -> ErrorKind {
@@ -182,13 +192,10 @@ fn start_hint(error: &StartError) -> Option<String> {
 }
 
 fn listen_hint(error: &io::Error) -> Option<String> {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            Some("another program has the port: `ss -ltunp` names it; choose another with --port".to_owned())
-        }
-        io::ErrorKind::AddrNotAvailable => Some("--listen takes an address of this host".to_owned()),
-        _other_of_the_system => None,
+    if error.kind() == io::ErrorKind::AddrInUse {
+        return Some("another program has the port: `ss -ltunp` names it; choose another with --port".to_owned());
     }
+    (error.kind() == io::ErrorKind::AddrNotAvailable).then(|| "--listen takes an address of this host".to_owned())
 }
 
 fn with_source(error: &StartError) -> String {

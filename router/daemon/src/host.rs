@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tracing::info;
 
 use crate::control::Answer;
-use crate::error::{failure_of, kind_of};
+use crate::error::failure_of;
 
 /// The host's side of the overlay.
 #[derive(Clone)]
@@ -61,10 +61,7 @@ impl Host {
     pub(crate) fn detach(&self, container: NetnsTarget, addresses: Vec<IpNet>, answer: Answer) {
         self.change(answer, move |bridge| {
             let netns = Netns::open(&netns_ref(&container)).map_err(|error| failure_of(&error))?;
-            let removed = detach(bridge, &netns, &addresses).map_err(|error| match kind_of(&error) {
-                ErrorKind::Unknown => Failure::new(ErrorKind::Unknown, format!("{container}: {error}")),
-                _other => failure_of(&error),
-            })?;
+            let removed = detach(bridge, &netns, &addresses).map_err(|error| failure_of(&error))?;
             info!(%container, addresses = ?removed, "detached");
             let document = DetachDocument { container: container.to_string(), addresses: removed };
             Ok(Response::document(&document))

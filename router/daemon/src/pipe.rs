@@ -139,12 +139,14 @@ async fn connect(target: &Target) -> Result<(TcpStream, SocketAddr), DialFailure
 }
 
 fn dial_failure(error: &io::Error) -> DialFailure {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => DialFailure::Refused,
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => DialFailure::Unreachable,
-        io::ErrorKind::TimedOut => DialFailure::TimedOut,
-        kind => DialFailure::System(kind),
-    }
+    let known = [
+        (io::ErrorKind::ConnectionRefused, DialFailure::Refused),
+        (io::ErrorKind::HostUnreachable, DialFailure::Unreachable),
+        (io::ErrorKind::NetworkUnreachable, DialFailure::Unreachable),
+        (io::ErrorKind::TimedOut, DialFailure::TimedOut),
+    ];
+    let found = known.into_iter().find(|(of_system, _)| *of_system == error.kind());
+    found.map_or_else(|| DialFailure::System(error.kind()), |(_, failure)| failure)
 }
 
 /// Binds the control port: on `address`, or else on all addresses of both families, or of IPv4 where IPv6 is off.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use mesh_api::{Command, Failure, ResetDocument, Response, StopDocument};
+use mesh_api::{Command, ResetDocument, Response, StopDocument};
 use mesh_crypto::{Psk, Rng};
 use mesh_dataplane::Dataplane;
 use mesh_node::{Input, Node};
@@ -172,7 +172,7 @@ impl Surroundings {
                 answer.send(Response::document(&status));
             }
             Command::Peers => answer.send(Response::document(&documents::peers(node))),
-            Command::Connections => answer.send(Response::document(&documents::connections(node, self.mtu))),
+            Command::Connections => answer.send(Response::document(&documents::connections(node, shell.dataplane(), self.mtu))),
             Command::Targets => answer.send(Response::document(&documents::targets(node, now))),
             Command::Macs => answer.send(Response::document(&documents::macs(node.peer_id(), shell.dataplane()))),
             Command::Attach { netns, addresses, ifname, multicast_route } => {
@@ -202,10 +202,7 @@ impl Surroundings {
                         let pid = Some(std::process::id());
                         Response::document(&ResetDocument { pid, removed: removed.clone() })
                     }
-                    Err(error) => {
-                        let failure = Failure::new(error.kind(), error.to_string());
-                        error.hint().map_or(failure.clone(), |hint| failure.with_hint(hint)).into()
-                    }
+                    Err(error) => error.failure().into(),
                 });
                 done.map(|_removed| ())
             }

@@ -29,7 +29,7 @@ mod tests;
 pub use convergence::Difference;
 pub use faults::{Boot, Crash, Fault};
 pub use invariants::{Panic, Violation};
-pub use run::{CONVERGED_WITHIN, Failure, Outcome, QUIET_FOR, Reason, Unrest, control_bytes_max, run};
+pub use run::{CONVERGED_WITHIN, Failure, Outcome, QUIET_FOR, Reason, SETTLED_FOR, Unrest, control_bytes_max, run};
 pub use scenario::{HostPlan, Scenario, Secret, Shape};
 pub use trace::{Sink, Trace};
 pub use world::{HostId, World};

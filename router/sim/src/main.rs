@@ -18,6 +18,9 @@ struct Options {
     /// Routers that belong together
     #[arg(long, default_value_t = 10)]
     nodes: usize,
+    /// For how many seconds things break
+    #[arg(long, default_value_t = 20)]
+    chaos: u64,
     /// Run each seed twice and compare the traces
     #[arg(long)]
     twice: bool,
@@ -32,7 +35,7 @@ fn main() -> ExitCode {
     let mut converged = Vec::new();
     let mut failures = 0_u32;
     for seed in options.seed..options.seed + options.seeds {
-        let scenario = Scenario::from_seed(seed, options.nodes);
+        let scenario = Scenario::from_seed(seed, options.nodes, Duration::from_secs(options.chaos));
         let sink = options.verbose.then(|| Box::new(|line: &str| println!("{line}")) as Sink);
         let started = Instant::now();
         let outcome = run(&scenario, sink);

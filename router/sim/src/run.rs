@@ -19,6 +19,10 @@ pub const CONVERGED_WITHIN: Duration = Duration::from_secs(40);
 /// Once they agree, nothing changes for this long.
 pub const QUIET_FOR: Duration = Duration::from_secs(30);
 
+/// They have agreed when they have done so for this long: two routers that dialed each other within two seconds may
+/// still change to the other connection.
+pub const SETTLED_FOR: Duration = Duration::from_secs(3);
+
 /// How often it is asked whether all agree.
 const ASKED_EVERY: Duration = Duration::from_millis(50);
 
@@ -127,15 +131,23 @@ fn phases(world: &mut World, scenario: &Scenario) -> Result<Outcome, Reason> {
     })
 }
 
+/// Runs until the members have agreed for [`SETTLED_FOR`]. Returns from when on they did, counted from now.
 fn converge(world: &mut World, scenario: &Scenario) -> Result<Duration, Reason> {
     let calm = world.now();
-    while let Some(difference) = world.difference(scenario) {
-        if world.now().since(calm) >= CONVERGED_WITHIN {
-            return Err(Reason::NotConverged(difference));
+    let mut agreed_since = None;
+    loop {
+        let now = world.now();
+        match world.difference(scenario) {
+            None if now.since(*agreed_since.get_or_insert(now)) >= SETTLED_FOR => break,
+            None => {}
+            Some(difference) if now.since(calm) >= CONVERGED_WITHIN => {
+                return Err(Reason::NotConverged(difference));
+            }
+            Some(_) => agreed_since = None,
         }
         world.run_for(ASKED_EVERY)?;
     }
-    Ok(world.now().since(calm))
+    Ok(agreed_since.map_or(Duration::ZERO, |since| since.since(calm)))
 }
 
 fn quiet(world: &World, scenario: &Scenario, before: &[Tally]) -> Result<u64, Reason> {

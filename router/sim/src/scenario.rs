@@ -9,9 +9,6 @@ use crate::HostId;
 use crate::faults::{self, Fault};
 use crate::tcp::index_below;
 
-/// How long things break in a scenario that comes from a seed.
-const CHAOS: Duration = Duration::from_secs(20);
-
 /// Everything that a run depends on.
 #[derive(Debug, Clone)]
 pub struct Scenario {
@@ -86,9 +83,10 @@ impl Scenario {
         Self { seed, hosts, latency_max, start_within: Duration::ZERO, faults: Vec::new() }
     }
 
-    /// The scenario of a seed, with so many routers that belong together, and a few that do not.
+    /// The scenario of a seed, with so many routers that belong together, and a few that do not. Things break during
+    /// `chaos`.
     #[must_use]
-    pub fn from_seed(seed: u64, nodes: usize) -> Self {
+    pub fn from_seed(seed: u64, nodes: usize, chaos: Duration) -> Self {
         let mut rng = rng_from(seed ^ 0x5eed);
         let shapes = [Shape::Chain, Shape::Star, Shape::Ring, Shape::Random, Shape::Everybody];
         let mut scenario = Self::quiet(seed, nodes, shapes[index_below(&mut rng, shapes.len())]);
@@ -104,7 +102,7 @@ impl Scenario {
             scenario.firewall_some(&mut rng);
         }
         scenario.add_strangers(&mut rng);
-        scenario.faults = faults::chaos(&mut rng, scenario.hosts.len(), CHAOS);
+        scenario.faults = faults::chaos(&mut rng, scenario.hosts.len(), chaos);
         scenario
     }
 

@@ -1,0 +1,207 @@
+//! The commands against a socket that answers as a router would.
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+mod common;
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixListener;
+use std::process::{Child, Command as Process};
+use std::thread;
+use std::time::Duration;
+
+use common::{Ran, command, ran};
+use mesh_api::{Command, ErrorKind, Failure, Request, Response, StopDocument, socket_path};
+use serde_json::json;
+
+/// Longest wait of a side for the other one.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs the binary against a router that gives this answer. Returns what it was asked.
+fn with_answer(arguments: &[&str], answer: Response) -> (Ran, Command) {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(socket_path(dir.path())).unwrap();
+    let router = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line).unwrap();
+        stream.write_all(&answer.encode()).unwrap();
+        Request::decode(line.as_bytes()).unwrap()
+    });
+    let ran = ran(command(arguments).env("MESH_RUN_DIR", dir.path()).output().unwrap());
+    (ran, router.join().unwrap())
+}
+
+/// A process that lasts until it is dropped.
+struct Sleeper(Child);
+
+impl Sleeper {
+    fn new() -> Self {
+        Self(Process::new("sleep").arg("60").spawn().unwrap())
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn attach_prints_the_addresses_one_a_line() {
+    let document = json!({
+        "container": "netns:c1", "interface": "ethmesh", "mac": "0a:00:00:00:00:01",
+        "addresses": ["10.32.1.1/24", "fd00::1/64"], "names": [], "key_of_a_later_version": 1,
+    });
+    let line =
+        ["attach", "netns:c1", "ip:10.32.1.1/24", "fd00::1/64", "--no-multicast-route", "--ifname", "eth7"];
+    let (ran, asked) = with_answer(&line, Response::Ok(document));
+    assert_eq!((ran.status, ran.stdout.as_str(), ran.stderr.as_str()), (0, "10.32.1.1/24\nfd00::1/64\n", ""));
+    let expected = Command::Attach {
+        netns: "netns:c1".parse().unwrap(),
+        addresses: vec!["10.32.1.1/24".parse().unwrap(), "fd00::1/64".parse().unwrap()],
+        ifname: "eth7".to_owned(),
+        multicast_route: false,
+    };
+    assert_eq!(asked, expected);
+}
+
+#[test]
+fn detach_prints_what_it_took() {
+    let document = json!({"container": "pid:7", "addresses": ["10.32.1.1/24"]});
+    let (ran, asked) = with_answer(&["detach", "pid:7"], Response::Ok(document.clone()));
+    assert_eq!((ran.status, ran.stdout.as_str()), (0, "10.32.1.1/24\n"));
+    assert_eq!(asked, Command::Detach { netns: "pid:7".parse().unwrap(), addresses: vec![] });
+    let (ran, _) = with_answer(&["detach", "pid:7", "-o", "json"], Response::Ok(document.clone()));
+    assert_eq!(ran.json(), document);
+}
+
+#[test]
+fn an_error_of_the_router_decides_the_exit_status() {
+    for (kind, status) in [
+        (ErrorKind::Unknown, 4),
+        (ErrorKind::Timeout, 5),
+        (ErrorKind::InUse, 1),
+        (ErrorKind::Refused, 1),
+        (ErrorKind::Internal, 1),
+    ] {
+        let failure = Failure::new(kind, "no container c1").with_hint("look again");
+        let (ran, _) = with_answer(&["detach", "netns:c1"], failure.clone().into());
+        assert_eq!((ran.status, ran.stdout.as_str()), (status, ""));
+        assert_eq!(ran.stderr, "error: no container c1\nhint: look again\n");
+        let (ran, _) = with_answer(&["detach", "netns:c1", "-o", "json"], failure.clone().into());
+        let (_, message, hint) = ran.json_error();
+        assert_eq!((message.as_str(), hint.as_str()), ("no container c1", "look again"));
+    }
+}
+
+#[test]
+fn status_shows_documents_as_tables_and_as_they_came() {
+    let macs =
+        json!([{"mac": "0a:00:00:00:00:01", "peer_id": "abcdef010203", "last_seen_seconds": 3, "new": true}]);
+    let (ran, asked) = with_answer(&["status", "macs"], Response::Ok(macs.clone()));
+    assert_eq!(asked, Command::Macs);
+    let expected = "\
+MAC                PEER          LAST SEEN
+0a:00:00:00:00:01  abcdef010203  3 s ago
+";
+    assert_eq!((ran.status, ran.stdout.as_str()), (0, expected));
+    let (ran, _) = with_answer(&["status", "macs", "-o", "json"], Response::Ok(macs.clone()));
+    assert_eq!(ran.json(), macs);
+}
+
+#[test]
+fn the_overview_names_the_router_and_counts() {
+    let document = json!({
+        "version": "0.1.0",
+        "router": {
+            "peer_id": "abcdef010203", "nickname": "h1", "port": 6783, "pid": 7, "uptime_seconds": 61,
+            "encryption": false, "discovery": true, "capture": "tap", "datapath": "sleeve", "bridge": "mesh0",
+            "mtu": 1370,
+        },
+        "connections": {"established": 2, "pending": 0, "connecting": 0, "retrying": 1, "failed": 0},
+        "peers": 3, "ipam": null, "dns": null,
+    });
+    let (ran, asked) = with_answer(&["status"], Response::Ok(document));
+    assert_eq!(asked, Command::Status);
+    let expected = "\
+Router       h1 (abcdef010203)
+Version      0.1.0
+Process      pid 7, up 1 min 1 s
+Port         6783
+Encryption   off: anybody may join, frames travel in clear
+Discovery    on
+Bridge       mesh0, MTU 1370
+Peers        3
+Connections  2 established, 1 retrying
+";
+    assert_eq!(ran.stdout, expected);
+}
+
+#[test]
+fn stop_returns_when_the_process_has_ended() {
+    let sleeper = Sleeper::new();
+    let pid = sleeper.0.id();
+    let dir = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(socket_path(dir.path())).unwrap();
+    let router = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line).unwrap();
+        stream.write_all(&Response::document(&StopDocument { pid }).encode()).unwrap();
+        drop(sleeper);
+    });
+    let ran = ran(command(&["stop"]).env("MESH_RUN_DIR", dir.path()).output().unwrap());
+    router.join().unwrap();
+    assert_eq!((ran.status, ran.stdout), (0, format!("the router has ended (pid {pid})\n")));
+}
+
+#[test]
+fn stop_gives_up_on_a_router_that_does_not_end() {
+    let sleeper = Sleeper::new();
+    let answer = Response::document(&StopDocument { pid: sleeper.0.id() });
+    let (ran, _) = with_answer(&["stop", "--timeout", "0.2"], answer);
+    assert_eq!((ran.status, ran.stdout.as_str()), (5, ""));
+    assert!(ran.stderr.contains("has not ended within 0.2 s"), "{}", ran.stderr);
+}
+
+#[test]
+fn reset_prints_what_was_removed() {
+    let document = json!({"pid": null, "removed": ["bridge mesh0", "/var/lib/mesh"]});
+    let (ran, asked) = with_answer(&["reset", "--force"], Response::Ok(document));
+    assert_eq!(asked, Command::Reset { force: true });
+    assert_eq!((ran.status, ran.stdout.as_str()), (0, "removed bridge mesh0\nremoved /var/lib/mesh\n"));
+}
+
+#[test]
+fn a_silent_router_costs_no_more_than_the_timeout() {
+    let dir = tempfile::tempdir().unwrap();
+    let _listener = UnixListener::bind(socket_path(dir.path())).unwrap();
+    let ran = ran(command(&["status", "--timeout", "0.2"]).env("MESH_RUN_DIR", dir.path()).output().unwrap());
+    assert_eq!(ran.status, 5, "{ran:?}");
+    assert!(ran.stderr.starts_with("error: no answer of the router within 0.2 s\nhint: "), "{}", ran.stderr);
+}
+
+#[test]
+fn nonsense_and_another_version_are_errors_and_not_panics() {
+    for (answer, says) in [
+        (&b"hello\n"[..], "malformed answer"),
+        (b"", "without an answer"),
+        (b"{\"version\":2}\n", "version 2"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(socket_path(dir.path())).unwrap();
+        let answer = answer.to_vec();
+        let router = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut line = String::new();
+            BufReader::new(&stream).read_line(&mut line).unwrap();
+            stream.write_all(&answer).unwrap();
+        });
+        let ran = ran(command(&["status"]).env("MESH_RUN_DIR", dir.path()).output().unwrap());
+        router.join().unwrap();
+        assert_eq!(ran.status, 1, "{ran:?}");
+        assert!(ran.stderr.contains(says), "{says}: {}", ran.stderr);
+    }
+}

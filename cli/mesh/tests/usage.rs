@@ -1,0 +1,153 @@
+//! What the command line says of itself, and how it takes a wrong call.
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+mod common;
+
+use std::fs::File;
+
+use common::{command, mesh, ran};
+
+const COMMANDS: [&str; 8] =
+    ["launch", "stop", "reset", "attach", "detach", "status", "completion", "version"];
+
+#[test]
+fn help_names_every_command_and_explains_each() {
+    let help = mesh(&["--help"]);
+    assert_eq!((help.status, help.stderr.as_str()), (0, ""));
+    for name in COMMANDS {
+        assert!(help.stdout.contains(&format!("\n  {name} ")), "{name}: {}", help.stdout);
+        let own = mesh(&[name, "--help"]);
+        assert_eq!((own.status, own.stderr.as_str()), (0, ""), "{name}");
+        assert!(own.stdout.contains(&format!("Usage: mesh {name}")), "{}", own.stdout);
+        assert!(own.stdout.contains("--output <FORMAT>"), "{}", own.stdout);
+    }
+    assert!(!mesh(&["launch", "--help"]).stdout.contains("detached"), "a hidden option is shown");
+}
+
+#[test]
+fn a_wrong_command_line_gives_status_2() {
+    for line in [
+        "",
+        "sing",
+        "--sing",
+        "-o xml version",
+        "launch --sing",
+        "launch --port",
+        "launch --log-level loud",
+        "launch --log-format xml",
+        "launch --timeout 0",
+        "launch --foreground=1",
+        "launch --password swordfish",
+        "stop now",
+        "stop --timeout x",
+        "stop --timeout inf",
+        "reset --forcefully",
+        "attach",
+        "attach --ifname",
+        "detach",
+        "status everything",
+        "status ipam",
+        "status --timeout -1",
+        "completion",
+        "completion tcsh",
+        "version 2",
+    ] {
+        let arguments: Vec<_> = line.split_whitespace().collect();
+        let ran = mesh(&arguments);
+        assert_eq!((ran.status, ran.stdout.as_str()), (2, ""), "{line:?}: {ran:?}");
+        assert!(!ran.stderr.is_empty(), "{line:?}");
+    }
+}
+
+#[test]
+fn what_later_versions_do_does_not_exist_yet() {
+    for line in [
+        "launch --ipam-range 10.0.0.0/8",
+        "launch --resume",
+        "launch --config mesh.toml",
+        "launch --http none",
+        "connect h1",
+        "forget h1",
+        "expose",
+        "ps",
+        "dns list",
+        "attach netns:c1 --no-dns",
+        "status flows",
+    ] {
+        let arguments: Vec<_> = line.split_whitespace().collect();
+        assert_eq!(mesh(&arguments).status, 2, "{line}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_told_as_json_when_json_is_wanted() {
+    for line in ["-o json sing", "launch --sing -o json", "status --output=json everything", "attach -ojson"]
+    {
+        let arguments: Vec<_> = line.split_whitespace().collect();
+        let ran = mesh(&arguments);
+        assert_eq!((ran.status, ran.stdout.as_str()), (2, ""), "{line}");
+        let (kind, message, hint) = ran.json_error();
+        assert_eq!(kind, "usage", "{line}");
+        assert!(
+            !message.is_empty() && !message.starts_with("error:") && !message.contains('\n'),
+            "{message}"
+        );
+        assert!(hint.contains("--help"), "{hint}");
+    }
+}
+
+#[test]
+fn the_environment_stands_in_for_an_option_and_yields_to_it() {
+    let version = |arguments: &[&str]| ran(command(arguments).env("MESH_OUTPUT", "json").output().unwrap());
+    assert_eq!(version(&["version"]).json()["version"], env!("CARGO_PKG_VERSION"));
+    assert!(version(&["version", "-o", "human"]).stdout.starts_with("mesh "));
+    let wrong = ran(command(&["status"]).env("MESH_TIMEOUT", "soon").output().unwrap());
+    assert_eq!(wrong.status, 2, "{wrong:?}");
+}
+
+#[test]
+fn version_has_both_forms() {
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(mesh(&["version"]).stdout, format!("mesh {version}\n"));
+    assert_eq!(mesh(&["--version"]).stdout, format!("mesh {version}\n"));
+    assert_eq!(mesh(&["version", "-o", "json"]).json()["version"], version);
+}
+
+#[test]
+fn every_shell_has_a_completion_that_knows_the_commands() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = mesh(&["completion", shell]);
+        assert_eq!((script.status, script.stderr.as_str()), (0, ""), "{shell}");
+        for name in COMMANDS {
+            assert!(script.stdout.contains(name), "{shell} does not know {name}");
+        }
+        assert!(!script.stdout.contains("--detached"), "{shell} shows a hidden option");
+        assert_eq!(mesh(&["completion", shell, "-o", "json"]).json()["script"], script.stdout);
+    }
+}
+
+#[test]
+fn a_reader_that_has_gone_away_is_no_error() {
+    for line in [&["version"][..], &["--help"], &["completion", "bash"], &["version", "-o", "json"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ran = ran(command(line).stdout(writer).output().unwrap());
+        assert_eq!((ran.status, ran.stderr.as_str()), (0, ""), "{line:?}");
+    }
+}
+
+#[test]
+fn a_full_disk_is_an_error() {
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let ran = ran(command(&["version"]).stdout(full).output().unwrap());
+    assert_eq!(ran.status, 1);
+    assert!(ran.stderr.starts_with("error: cannot write to standard output"), "{}", ran.stderr);
+}
+
+#[test]
+fn output_that_is_no_terminal_has_no_colour() {
+    for line in [&["--help"][..], &["launch", "--help"], &["sing"]] {
+        let ran = mesh(line);
+        assert!(!format!("{}{}", ran.stdout, ran.stderr).contains('\x1b'), "{line:?}");
+    }
+}

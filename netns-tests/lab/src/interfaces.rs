@@ -1,0 +1,62 @@
+//! The interfaces of a namespace: their addresses, and frames to and from them.
+
+use std::net::IpAddr;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::capture::Capture;
+use crate::namespace::Namespace;
+use crate::packet::{OwnFrames, PacketSocket};
+
+/// A socket that only sends needs no buffer to speak of; the kernel raises this to its minimum.
+const SENDER_BUFFER_BYTES: usize = 4096;
+
+impl Namespace {
+    /// All addresses of an interface, those of link scope included.
+    ///
+    /// # Errors
+    /// When there is no such interface.
+    pub fn addresses(&self, interface: &str) -> Result<Vec<IpAddr>> {
+        let link = self.interface(interface)?;
+        let infos = link.get("addr_info").and_then(Value::as_array).into_iter().flatten();
+        let texts = infos.filter_map(|info| info.get("local")?.as_str());
+        texts.map(|text| text.parse().with_context(|| format!("ip printed the address {text:?}"))).collect()
+    }
+
+    /// The MAC address of an interface, as `aa:bb:cc:dd:ee:ff`.
+    ///
+    /// # Errors
+    /// When there is no such interface, or it has none.
+    pub fn mac(&self, interface: &str) -> Result<String> {
+        let link = self.interface(interface)?;
+        let mac = link.get("address").and_then(Value::as_str);
+        Ok(mac.with_context(|| format!("{interface} in {} has no MAC address", self.label()))?.to_owned())
+    }
+
+    /// Records what passes an interface, in both directions, beginning now.
+    ///
+    /// # Errors
+    /// When there is no such interface.
+    pub fn capture(&self, interface: &str) -> Result<Capture> {
+        Capture::start(self, interface)
+    }
+
+    /// Sends a frame out of an interface as it is, Ethernet header included.
+    ///
+    /// # Errors
+    /// When there is no such interface, or it does not take the frame, for example as too long.
+    pub fn send_frame(&self, interface: &str, frame: &[u8]) -> Result<()> {
+        let send = || -> Result<()> {
+            let socket = PacketSocket::open(interface, OwnFrames::Ignored, SENDER_BUFFER_BYTES)?;
+            Ok(socket.send(frame)?)
+        };
+        self.enter(send)?
+            .with_context(|| format!("cannot send a frame out of {interface} in {}", self.label()))
+    }
+
+    fn interface(&self, name: &str) -> Result<Value> {
+        let links: Vec<Value> = self.run(["ip", "-j", "address", "show", "dev", name])?.json()?;
+        links.into_iter().next().with_context(|| format!("ip shows no {name} in {}", self.label()))
+    }
+}
