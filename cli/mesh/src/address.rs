@@ -1,5 +1,7 @@
 //! Addresses and interface names as users type them. Whether an address is usable is the router's to say.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use mesh_api::{ErrorKind, NetnsTarget};
 
@@ -13,7 +15,7 @@ const INTERFACE_NAME_LEN_MAX: usize = 15;
 enum AddressError {
     /// An address without a prefix length.
     #[error("the length of its subnet's prefix is missing, as in {0}/{1}")]
-    LengthMissing(std::net::IpAddr, u8),
+    LengthMissing(IpAddr, u8),
     /// No address at all.
     #[error("no address, as in 10.32.1.1/24 or fd00::1/64")]
     Malformed,
@@ -87,11 +89,22 @@ fn parse(text: &str) -> Result<IpNet, AddressError> {
         return Err(AddressError::NotSupportedYet);
     }
     let text = text.strip_prefix("ip:").unwrap_or(text);
-    text.parse().map_err(|_no_address_with_length| match text.parse() {
-        Ok(address @ std::net::IpAddr::V4(_)) => AddressError::LengthMissing(address, 24),
-        Ok(address @ std::net::IpAddr::V6(_)) => AddressError::LengthMissing(address, 64),
-        Err(_no_address) => AddressError::Malformed,
-    })
+    let (address, length) =
+        text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
+    // The standard library's parser, since that of `IpNet` takes leading zeros, which other programs read as octal.
+    let address = address.parse().map_err(|_no_address| AddressError::Malformed)?;
+    match (length, address) {
+        (Some(length), _) => with_length(address, length).ok_or(AddressError::Malformed),
+        (None, IpAddr::V4(_)) => Err(AddressError::LengthMissing(address, 24)),
+        (None, IpAddr::V6(_)) => Err(AddressError::LengthMissing(address, 64)),
+    }
+}
+
+/// The address with a length of one to three digits that fits its family.
+fn with_length(address: IpAddr, length: &str) -> Option<IpNet> {
+    let digits_only = length.bytes().all(|byte| byte.is_ascii_digit());
+    let plain = digits_only && (length == "0" || !length.starts_with('0'));
+    IpNet::new(address, plain.then(|| length.parse().ok()).flatten()?).ok()
 }
 
 #[cfg(test)]
@@ -125,6 +138,7 @@ mod tests {
             "10.32.1.1/24/24",
             "10.32.1.256/24",
             "10.32.1.01/24",
+            "10.32.1.1/024",
             "10.32.1.1 /24",
             "fd00::1/129",
             "fd00::1%eth0/64",

@@ -18,6 +18,7 @@ const TIMEOUT_MAX_SECONDS: f64 = 86_400.0;
 #[derive(Debug, Parser)]
 #[command(
     name = "mesh",
+    bin_name = "mesh",
     version,
     disable_help_subcommand = true,
     max_term_width = 110,

@@ -4,9 +4,25 @@ use std::io::{self, ErrorKind as IoKind, IsTerminal, Write};
 
 use mesh_api::{ErrorKind, Failure};
 use serde::Serialize;
-use serde_json::json;
 
 use crate::args::Output;
+
+/// An error on standard error, for programs.
+#[derive(Serialize)]
+struct ErrorLine<'a> {
+    error: &'a Failure,
+}
+
+/// A warning on standard error, for programs.
+#[derive(Serialize)]
+struct WarningLine<'a> {
+    warning: Message<'a>,
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    message: &'a str,
+}
 
 /// Writes text to standard output. A reader that has gone away, as `head` does, has seen enough: no error.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
@@ -34,7 +50,7 @@ pub(crate) fn report(failure: &Failure, output: Output) {
             let hint = failure.hint.iter().map(|hint| format!("hint: {hint}\n"));
             errors.chain(hint).collect()
         }
-        Output::Json => format!("{}\n", json!({ "error": failure })),
+        Output::Json => line(&ErrorLine { error: failure }),
     });
 }
 
@@ -42,13 +58,18 @@ pub(crate) fn report(failure: &Failure, output: Output) {
 pub(crate) fn warn(message: &str, output: Output) {
     complain(&match output {
         Output::Human => format!("warning: {message}\n"),
-        Output::Json => format!("{}\n", json!({ "warning": { "message": message } })),
+        Output::Json => line(&WarningLine { warning: Message { message } }),
     });
 }
 
 /// Whether standard output is a terminal whose user has not switched colour off (<https://no-color.org>).
 pub(crate) fn colour() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+fn line(document: &impl Serialize) -> String {
+    let text = serde_json::to_string(document).expect("texts under fixed keys can always be written");
+    format!("{text}\n")
 }
 
 fn complain(text: &str) {

@@ -26,7 +26,7 @@ pub(crate) fn report(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
 /// Prints a completion script.
 pub(crate) fn completion(shell: Shell, output: Output) -> Result<(), Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "mesh", &mut script);
+    clap_complete::generate(shell, &mut without_hidden_options(), "mesh", &mut script);
     let script = String::from_utf8_lossy(&script);
     match output {
         Output::Human => output::print(&script),
@@ -43,6 +43,14 @@ pub(crate) fn version(output: Output) -> Result<(), Failure> {
             output::print_json(&json!({ "version": version, "control_protocol": PROTOCOL_VERSION }))
         }
     }
+}
+
+/// The grammar without hidden options, which some shells' scripts would show.
+fn without_hidden_options() -> clap::Command {
+    Cli::command().mut_subcommand("launch", |launch| {
+        let shown: Vec<_> = launch.get_arguments().filter(|option| !option.is_hide_set()).cloned().collect();
+        clap::Command::new("launch").about(launch.get_about().cloned().unwrap_or_default()).args(shown)
+    })
 }
 
 /// An error of the parser without its `error:`, usage and advice.

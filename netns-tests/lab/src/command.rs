@@ -274,6 +274,10 @@ impl std::error::Error for CommandFailed {}
 
 /// Waits for the end of a child, at most until `deadline` has passed.
 pub(crate) fn wait(child: &mut Child, deadline: Duration) -> Result<Option<ExitStatus>> {
+    // A child that was reaped by an earlier look has no process any more for a descriptor to name.
+    if let Some(status) = child.try_wait()? {
+        return Ok(Some(status));
+    }
     let until = Instant::now() + deadline;
     let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
     loop {

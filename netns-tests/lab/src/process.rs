@@ -39,7 +39,7 @@ impl Process {
         Ok(process)
     }
 
-    /// Its process id. It stays its own as long as this guard lives and [`wait`](Self::wait) was not called.
+    /// Its process id. Once it has ended, the id may become another's.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -7,7 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use anyhow::Result;
 use mesh_lab::{Host, Lab, Signal, eventually, secs};
 
-/// Behaves like `mesh` as far as the lab can tell.
+/// Behaves like `mesh` as far as the lab can tell. A killed process may be a zombie for a while, which `kill -0`
+/// takes for alive.
 const SCRIPT: &str = r#"#!/bin/sh
 pidfile="$MESH_RUN_DIR/mesh.pid"
 case "$1" in
@@ -18,7 +19,7 @@ launch)
     echo "INFO started" >> "$MESH_STATE_DIR/mesh.log"
     echo "{\"pid\": $!, \"nickname\": \"$MESH_NICKNAME\"}" ;;
 status)
-    kill -0 "$(cat "$pidfile")" 2>/dev/null || { echo "error: no router" >&2; exit 3; } ;;
+    grep -q '^State:.[SR]' "/proc/$(cat "$pidfile")/status" 2>/dev/null || { echo "error: no router" >&2; exit 3; } ;;
 print-secret)
     printf '%s %s' "$MESH_PASSWORD" "$(cat)" ;;
 esac

@@ -1,4 +1,5 @@
 //! Data planes in network namespaces, with a bridge and a container each: frames between containers.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 #[allow(dead_code, reason = "each test file uses its part of the bench")]
 mod bench;
@@ -26,7 +27,10 @@ struct Host {
 impl Host {
     /// A host with a container 10.9.0.`number` and fd00::`number`; both need an underlay still.
     fn new(number: u8, workers: usize) -> Self {
-        let namespace = Namespace::new();
+        Self::within(Namespace::new(), number, workers)
+    }
+
+    fn within(namespace: Namespace, number: u8, workers: usize) -> Self {
         let (dataplane, reports) = namespace.dataplane(workers, MTU).unwrap();
         let container = namespace.bridge_with_container(&format!("10.9.0.{number}/24"), MTU);
         container.sh(&format!("ip addr add fd00::{number}/64 dev ethmesh nodad"));
@@ -129,13 +133,10 @@ fn containers_on_two_hosts_talk_over_an_ipv6_underlay() {
 }
 
 #[test]
-fn a_host_without_ipv6_is_served_over_ipv4() {
-    let without = || {
-        let host = Host::new(1, 1);
-        host.namespace.sh("echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6");
-        host
-    };
-    let [a, b] = [without(), Host::new(2, 1)];
+fn a_host_with_ipv6_switched_off_is_served_over_ipv4() {
+    let namespace = Namespace::new();
+    namespace.sh("echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6");
+    let [a, b] = [Host::within(namespace, 1, 1), Host::new(2, 1)];
     a.cable("u0", "192.0.2.1", &b, "u0", "192.0.2.2");
     a.dataplane.publish(plan_of_two(1, 2, "192.0.2.2", Keys::Clear));
     b.dataplane.publish(plan_of_two(2, 1, "192.0.2.1", Keys::Clear));
@@ -179,7 +180,9 @@ fn a_peer_between_two_others_relays_for_them() {
         hops([(1, 2), (2, 2)]),
         [tree(Some(2), vec![]), tree(Some(2), vec![]), tree(None, vec![child(2, true)])],
     ));
-    [(&a, 1), (&b, 2), (&c, 1)].map(|(host, links)| host.wait_until_alive(links));
+    for (host, links) in [(&a, 1), (&b, 2), (&c, 1)] {
+        host.wait_until_alive(links);
+    }
     a.ping("", "10.9.0.3");
     a.ping("", "10.9.0.2");
     c.ping("-6", "fd00::1");

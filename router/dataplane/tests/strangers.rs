@@ -1,4 +1,5 @@
 //! A data plane against a peer played by the test: what is not authentic has no effect and no answer.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 #[allow(dead_code, reason = "each test file uses its part of the bench")]
 mod bench;

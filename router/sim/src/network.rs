@@ -18,6 +18,10 @@ pub const RETRANSMIT_MIN: Duration = Duration::from_millis(200);
 /// Longest wait before something lost is sent again.
 pub const RETRANSMIT_MAX: Duration = Duration::from_secs(10);
 
+/// Most losses by chance of one segment: those behind it make the receiver ask for it, long before timers that back
+/// off would.
+const LOSSES_MAX: u32 = 3;
+
 /// Latency of a host to itself.
 const LOOPBACK: Duration = Duration::from_micros(20);
 
@@ -70,11 +74,12 @@ impl Network {
 
     /// The time of a packet that is sent again until it gets through, first after `first_wait`.
     pub fn latency_with_loss(&self, from: HostId, to: HostId, first_wait: Duration, rng: &mut Rng) -> Duration {
-        let mut wait = first_wait;
         let mut total = self.latency(from, to, rng);
-        while wait < RETRANSMIT_MAX && self.loses(from, to, rng) {
-            total += wait;
-            wait *= 2;
+        for losses in 0..LOSSES_MAX {
+            if !self.loses(from, to, rng) {
+                break;
+            }
+            total += first_wait * 2_u32.pow(losses);
         }
         total
     }

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use mesh_node::limits::SESSION_SILENCE_MAX;
 use mesh_wire::Moment;
 
 use crate::convergence::Difference;
@@ -22,6 +23,10 @@ pub const QUIET_FOR: Duration = Duration::from_secs(30);
 /// They have agreed when they have done so for this long: two routers that dialed each other within two seconds may
 /// still change to the other connection.
 pub const SETTLED_FOR: Duration = Duration::from_secs(3);
+
+/// A connection whose retransmissions back off may be given up so long after the last fault, although its path is good
+/// again: before that, agreement may be followed by one more change.
+const AFTERMATH: Duration = Duration::from_secs(SESSION_SILENCE_MAX.as_secs() + 1);
 
 /// How often it is asked whether all agree.
 const ASKED_EVERY: Duration = Duration::from_millis(50);
@@ -134,11 +139,14 @@ fn phases(world: &mut World, scenario: &Scenario) -> Result<Outcome, Reason> {
 /// Runs until the members have agreed for [`SETTLED_FOR`]. Returns from when on they did, counted from now.
 fn converge(world: &mut World, scenario: &Scenario) -> Result<Duration, Reason> {
     let calm = world.now();
+    let aftermath = if scenario.faults.is_empty() { Duration::ZERO } else { AFTERMATH };
     let mut agreed_since = None;
     loop {
         let now = world.now();
         match world.difference(scenario) {
-            None if now.since(*agreed_since.get_or_insert(now)) >= SETTLED_FOR => break,
+            None if now.since(*agreed_since.get_or_insert(now)) >= SETTLED_FOR && now.since(calm) >= aftermath => {
+                break;
+            }
             None => {}
             Some(difference) if now.since(calm) >= CONVERGED_WITHIN => {
                 return Err(Reason::NotConverged(difference));

@@ -6,25 +6,25 @@ use std::process::{Command, Output};
 
 /// What a run of the binary left behind.
 #[derive(Debug)]
-pub struct Ran {
+pub(crate) struct Ran {
     /// The exit status.
-    pub status: i32,
+    pub(crate) status: i32,
     /// Standard output.
-    pub stdout: String,
+    pub(crate) stdout: String,
     /// Standard error.
-    pub stderr: String,
+    pub(crate) stderr: String,
 }
 
 impl Ran {
     /// Standard output as JSON.
     #[track_caller]
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     /// The error on standard error as JSON, as `(kind, message, hint)`.
     #[track_caller]
-    pub fn json_error(&self) -> (String, String, String) {
+    pub(crate) fn json_error(&self) -> (String, String, String) {
         let document: serde_json::Value =
             serde_json::from_str(&self.stderr).unwrap_or_else(|error| panic!("{error}: {self:?}"));
         let text = |key: &str| document["error"][key].as_str().unwrap_or_default().to_owned();
@@ -33,19 +33,19 @@ impl Ran {
 }
 
 /// The binary with these arguments.
-pub fn command(arguments: &[&str]) -> Command {
+pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mesh"));
     command.args(arguments).env_clear();
     command
 }
 
 /// Runs the binary with these arguments.
-pub fn mesh(arguments: &[&str]) -> Ran {
+pub(crate) fn mesh(arguments: &[&str]) -> Ran {
     ran(command(arguments).output().unwrap())
 }
 
 /// The outcome of a finished run.
-pub fn ran(output: Output) -> Ran {
+pub(crate) fn ran(output: Output) -> Ran {
     Ran {
         status: output.status.code().expect("not killed by a signal"),
         stdout: String::from_utf8(output.stdout).unwrap(),

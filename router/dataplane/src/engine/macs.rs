@@ -1,5 +1,5 @@
 //! The learning table: behind whom a MAC was seen last. It owns ageing and the bound on its size; it is pure, and
-//! sharing it between threads is [`crate::shared`]'s matter.
+//! sharing it between threads is `shared`'s matter.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

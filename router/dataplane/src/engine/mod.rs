@@ -1,5 +1,5 @@
 //! The pure half of the data plane: what to do with a frame, who has which MAC, which links live. It reads no
-//! clock, holds no lock and does no input or output; the threads of [`crate::io`] and the simulator drive it.
+//! clock, holds no lock and does no input or output; the threads of `io` and the simulator drive it.
 #![forbid(unsafe_code)]
 
 pub mod counters;

@@ -140,7 +140,7 @@ impl AsFd for UdpQueue {
     }
 }
 
-/// Root may pass the limits of net.core.[rw]mem_max; others get what is allowed.
+/// Root may pass the limits `net.core.rmem_max` and `net.core.wmem_max`; others get what is allowed.
 fn enlarge_buffers(socket: &Socket) -> io::Result<()> {
     if sockopt::set_socket_recv_buffer_size_force(socket, SOCKET_BUFFER_LEN).is_err() {
         socket.set_recv_buffer_size(SOCKET_BUFFER_LEN)?;

@@ -14,15 +14,15 @@ use mesh_wire::{PeerId, ReceiverIndex};
 use rustix::thread::{UnshareFlags, gettid, unshare_unsafe};
 
 /// Longest that anything in a test may take.
-pub const DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Name of the TAP interface in each namespace.
-pub const TAP: &str = "mesh0-tap";
+pub(crate) const TAP: &str = "mesh0-tap";
 
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A network namespace, and a thread in it that does what it is told.
-pub struct Namespace {
+pub(crate) struct Namespace {
     jobs: Option<Sender<Job>>,
     thread: Option<JoinHandle<()>>,
     path: String,
@@ -30,7 +30,7 @@ pub struct Namespace {
 
 impl Namespace {
     /// A new one, with loopback up. Needs root.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (jobs, todo) = mpsc::channel::<Job>();
         let (tell, told) = mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -48,7 +48,7 @@ impl Namespace {
     }
 
     /// Runs `job` in the namespace and returns what it returns.
-    pub fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(crate) fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
         let (tell, told) = mpsc::channel();
         let job = Box::new(move || drop(tell.send(job())));
         self.jobs.as_ref().unwrap().send(job).expect("the thread lives as long as the namespace");
@@ -56,27 +56,31 @@ impl Namespace {
     }
 
     /// Runs a shell command, which must succeed.
-    pub fn sh(&self, command: &str) -> String {
+    pub(crate) fn sh(&self, command: &str) -> String {
         let output = self.try_sh(command);
         assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Runs a shell command.
-    pub fn try_sh(&self, command: &str) -> Output {
+    pub(crate) fn try_sh(&self, command: &str) -> Output {
         let command = command.to_owned();
         self.run(move || Command::new("sh").args(["-ec", &command]).output().unwrap())
     }
 
     /// Joins this namespace's interface `name` with `other`'s `other_name`.
-    pub fn cable(&self, name: &str, other: &Self, other_name: &str) {
+    pub(crate) fn cable(&self, name: &str, other: &Self, other_name: &str) {
         self.sh(&format!("ip link add {name} type veth peer name {other_name} netns {}", other.path));
         self.sh(&format!("ip link set {name} up"));
         other.sh(&format!("ip link set {other_name} up"));
     }
 
     /// Starts a data plane in the namespace; its reports come out of the receiver.
-    pub fn dataplane(&self, workers: usize, mtu: u32) -> Result<(Dataplane, Receiver<Report>), StartError> {
+    pub(crate) fn dataplane(
+        &self,
+        workers: usize,
+        mtu: u32,
+    ) -> Result<(Dataplane, Receiver<Report>), StartError> {
         let config = Config { tap_name: TAP.to_owned(), listen: None, port: 6783, workers, mtu };
         let (tell, told): (SyncSender<Report>, _) = mpsc::sync_channel(1024);
         let dataplane =
@@ -85,7 +89,7 @@ impl Namespace {
     }
 
     /// Makes a bridge with the data plane's TAP interface and a container at `address` in it.
-    pub fn bridge_with_container(&self, address: &str, mtu: u32) -> Self {
+    pub(crate) fn bridge_with_container(&self, address: &str, mtu: u32) -> Self {
         self.sh(&format!(
             "ip link add mesh0 type bridge; ip link set {TAP} master mesh0 up; ip link set mesh0 up"
         ));
@@ -109,7 +113,7 @@ impl Drop for Namespace {
 
 /// Calls `look` until it gives something.
 #[track_caller]
-pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + DEADLINE;
     loop {
         if let Some(found) = look() {
@@ -121,25 +125,25 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 /// The peer with this number.
-pub fn peer(number: u8) -> PeerId {
+pub(crate) fn peer(number: u8) -> PeerId {
     PeerId::from_bytes([number; PeerId::LEN])
 }
 
 /// How a link between two peers is protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keys {
+pub(crate) enum Keys {
     Sealed(Suite),
     Clear,
 }
 
 /// The name that `to` gave the session with `from`.
-pub fn index(from: u8, to: u8) -> ReceiverIndex {
+pub(crate) fn index(from: u8, to: u8) -> ReceiverIndex {
     ReceiverIndex(u32::from_be_bytes([0, 77, from, to]))
 }
 
 impl Keys {
     /// The key for packets `from` one peer `to` another.
-    pub fn direction(self, from: u8, to: u8) -> DirectionKey {
+    pub(crate) fn direction(self, from: u8, to: u8) -> DirectionKey {
         match self {
             Self::Sealed(suite) => {
                 let mut key = [9; 32];
@@ -151,7 +155,7 @@ impl Keys {
     }
 
     /// `me`'s link to `other` at `remote`.
-    pub fn link(self, me: u8, other: u8, remote: SocketAddr) -> LinkPlan {
+    pub(crate) fn link(self, me: u8, other: u8, remote: SocketAddr) -> LinkPlan {
         let receive = ReceivePlan { epoch: 0, index: index(other, me), key: self.direction(other, me) };
         let send = SendPlan { epoch: 0, index: index(me, other), key: self.direction(me, other) };
         LinkPlan { peer: peer(other), remote, receive: vec![receive], send: Some(send) }

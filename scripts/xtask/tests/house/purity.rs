@@ -42,8 +42,13 @@ const IMPURE: [(&str, &str); 26] = [
 const PURE_FOLDER: &str = "router/dataplane/src/engine";
 
 /// Where `unsafe` has its address.
-const UNSAFE_FOLDERS: [&str; 4] =
-    ["router/dataplane/src/io", "router/fastpath/", "router/hostnet/", "netns-tests/lab/"];
+const UNSAFE_FOLDERS: [&str; 5] = [
+    "router/dataplane/src/io",
+    "router/dataplane/tests/",
+    "router/fastpath/",
+    "router/hostnet/",
+    "netns-tests/lab/",
+];
 
 /// Crates whose roots cannot forbid `unsafe`.
 const UNSAFE_CRATES: [&str; 4] = ["mesh-dataplane", "mesh-fastpath", "mesh-hostnet", "mesh-lab"];

@@ -1,0 +1,21 @@
+//! What a network of real routers must do, each router in a network namespace of its own.
+//!
+//! One module a subject. All are one program, since linking takes longer than compiling. They know `mesh` as its users
+//! do: by its commands, its JSON documents, its files, and the frames that it sends. They need root and the binary
+//! (`cargo build -p mesh -p mesh-lab`).
+//!
+//! Times are measured and printed as lines that begin with `measured:`. What is asserted is several times what a quiet
+//! machine needs, since these tests share theirs with others.
+#![forbid(unsafe_code)]
+
+mod attach;
+mod bad_input;
+mod cleanup;
+mod documents;
+mod faults;
+mod hostile;
+mod mesh;
+mod places;
+mod restart;
+mod secrets;
+mod support;

@@ -1,0 +1,223 @@
+//! Words that the scenarios share: launching and joining hosts, asking routers, wanting a command to be refused.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use mesh_api::{
+    AttachDocument, ConnectionDocument, ConnectionState, Failure, LaunchDocument, PeerDocument,
+    StatusDocument,
+};
+use mesh_lab::{Cmd, Container, Host, Lab, eventually, millis, secs};
+use serde_json::Value;
+
+/// A network that is not under test for its speed must be up within this time.
+pub(crate) const READY: Duration = secs(10);
+
+/// The interface that a container gets.
+pub(crate) const IFNAME: &str = "ethmesh";
+
+/// A host with a router and one attached container.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) host: Host,
+    pub(crate) peer_id: String,
+    pub(crate) container: Container,
+    /// The container's addresses.
+    pub(crate) ip: Ipv4Addr,
+    pub(crate) ip6: Ipv6Addr,
+    /// The container's hardware address.
+    pub(crate) mac: String,
+}
+
+impl Member {
+    /// Launches a router with these peers, and attaches a container that gets the addresses of `number`.
+    pub(crate) fn launch(host: &Host, number: u8, peers: &[String], password: Option<&str>) -> Result<Self> {
+        let peer_id = launch(host, peers, password)?.peer_id;
+        let container = host.container("c")?;
+        let ip = Ipv4Addr::new(10, 32, 0, number);
+        let ip6 = Ipv6Addr::new(0xfd32, 0, 0, 0, 0, 0, 0, number.into());
+        let attached = attach(host, &container, &[&format!("{ip}/24"), &format!("{ip6}/64")])?;
+        Ok(Self { host: host.clone(), peer_id, container, ip, ip6, mac: attached.mac })
+    }
+
+    /// The address that the kernel has given the container's interface.
+    pub(crate) fn link_local(&self) -> Result<Ipv6Addr> {
+        let addresses = self.container.addresses(IFNAME)?;
+        let link_local = addresses.iter().find_map(|address| match address {
+            IpAddr::V6(v6) if v6.is_unicast_link_local() => Some(*v6),
+            IpAddr::V6(_) | IpAddr::V4(_) => None,
+        });
+        link_local.with_context(|| format!("no link-local address among {addresses:?}"))
+    }
+}
+
+/// A lab with `N` hosts, `h1` to `hN`, each launched with the one before as its only peer; all are connected.
+pub(crate) fn chain<const N: usize>(title: &str, password: Option<&str>) -> Result<(Lab, [Member; N])> {
+    let lab = Lab::new(title)?;
+    let mut members: Vec<Member> = Vec::new();
+    for number in 1..=u8::try_from(N)? {
+        let host = lab.host(&format!("h{number}"))?;
+        let peers: Vec<_> = members.last().map(|before| before.host.ip().to_string()).into_iter().collect();
+        members.push(Member::launch(&host, number, &peers, password)?);
+    }
+    let Ok(members) = <[Member; N]>::try_from(members) else { bail!("there are as many members as numbers") };
+    all_connected(&members.each_ref().map(|member| &member.host))?;
+    Ok((lab, members))
+}
+
+/// Launches a router in the background.
+pub(crate) fn launch(host: &Host, peers: &[String], password: Option<&str>) -> Result<LaunchDocument> {
+    let command = host.mesh_cmd(["launch", "-o", "json"])?.args(peers);
+    match password {
+        Some(password) => command.env("MESH_PASSWORD", password),
+        None => command,
+    }
+    .run()?
+    .json()
+}
+
+/// Attaches a container.
+pub(crate) fn attach(host: &Host, container: &Container, addresses: &[&str]) -> Result<AttachDocument> {
+    host.mesh_cmd(["attach", "-o", "json", &container.spec()])?.args(addresses).run()?.json()
+}
+
+pub(crate) fn status(host: &Host) -> Result<StatusDocument> {
+    host.mesh(["status", "-o", "json"])?.json()
+}
+
+pub(crate) fn peers(host: &Host) -> Result<Vec<PeerDocument>> {
+    host.mesh(["status", "peers", "-o", "json"])?.json()
+}
+
+pub(crate) fn connections(host: &Host) -> Result<Vec<ConnectionDocument>> {
+    host.mesh(["status", "connections", "-o", "json"])?.json()
+}
+
+/// The nicknames of the peers to which a host has an established connection, sorted; one connected twice is there
+/// twice.
+pub(crate) fn neighbours(host: &Host) -> Result<Vec<String>> {
+    let established = |connection: &ConnectionDocument| connection.state == ConnectionState::Established;
+    let connections = connections(host)?;
+    let mut names: Vec<_> = connections
+        .into_iter()
+        .filter(established)
+        .map(|connection| connection.nickname.unwrap_or_else(|| "?".to_owned()))
+        .collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Wants exactly one established connection from each host to each other one, now.
+pub(crate) fn are_connected(hosts: &[&Host]) -> Result<()> {
+    for host in hosts {
+        let mut others: Vec<_> = hosts.iter().map(|other| other.label()).collect();
+        others.retain(|other| *other != host.label());
+        others.sort_unstable();
+        let found = neighbours(host)?;
+        ensure!(found == others, "{} is connected to {found:?}, not to {others:?}", host.label());
+    }
+    Ok(())
+}
+
+/// Waits for [`are_connected`].
+pub(crate) fn all_connected(hosts: &[&Host]) -> Result<()> {
+    eventually(READY, || are_connected(hosts))
+}
+
+/// Wants each member's container to reach each other one over IPv4, within [`READY`].
+pub(crate) fn all_ping(members: &[&Member]) -> Result<()> {
+    for (from, to) in ordered_pairs(members) {
+        eventually(READY, || from.container.ping(to.ip))?;
+    }
+    Ok(())
+}
+
+/// Each member with each other one, in both orders.
+pub(crate) fn ordered_pairs<'a>(members: &[&'a Member]) -> Vec<(&'a Member, &'a Member)> {
+    let with_others = |from: &'a Member| {
+        let others = members.iter().filter(move |to| !std::ptr::eq(**to, from));
+        others.map(move |to| (from, *to))
+    };
+    members.iter().flat_map(|from| with_others(from)).collect()
+}
+
+/// Sends `count` numbered datagrams to a group, and wants each of them to arrive exactly once at each listener.
+pub(crate) fn multicast_arrives_once(from: &Member, to: &[&Member], group: &str, count: u16) -> Result<()> {
+    let group: SocketAddr = group.parse()?;
+    let listen = |member: &&Member| member.container.multicast_listen(group, IFNAME);
+    let listeners = to.iter().map(listen).collect::<Result<Vec<_>>>()?;
+    for number in 0..count {
+        from.container.multicast_send(group, IFNAME, &number.to_be_bytes())?;
+    }
+    for (listener, member) in listeners.iter().zip(to) {
+        let mut seen = BTreeSet::new();
+        // The first one may have a long way; when all are there, one more look finds copies.
+        while let Ok((payload, _)) =
+            listener.next(if seen.len() < count.into() { secs(1) } else { millis(200) })
+        {
+            let payload = <[u8; 2]>::try_from(payload).ok().context("a foreign datagram in the group")?;
+            let number = u16::from_be_bytes(payload);
+            ensure!(seen.insert(number), "datagram {number} came twice to {}", member.host.label());
+        }
+        ensure!(seen.len() == count.into(), "{} of {count} came to {}", seen.len(), member.host.label());
+    }
+    Ok(())
+}
+
+/// Wants a command to be refused: see [`refused_as`].
+pub(crate) fn refused(host: &Host, status: i32, arguments: &[&str]) -> Result<Failure> {
+    refused_as(status, |format| Ok(host.mesh_cmd(arguments.iter().chain(format))?))
+}
+
+/// Runs a command twice, for people and for programs, and wants both to end with this status, to print nothing on
+/// standard output, and to tell the same error on standard error. `command` is given the options to be added.
+pub(crate) fn refused_as(status: i32, command: impl Fn(&[&str]) -> Result<Cmd>) -> Result<Failure> {
+    let title = command(&[])?.to_string();
+    let human = command(&[])?.outcome()?;
+    let json = command(&["-o", "json"])?.outcome()?;
+    for output in [&human, &json] {
+        let (code, stderr) = (output.code(), output.stderr.trim());
+        ensure!(code == Some(status), "{title} ends with {code:?} in place of {status}: {stderr}");
+        ensure!(output.stdout.is_empty(), "{title} fails and prints {:?}", output.stdout);
+        ensure!(!stderr.contains("panicked"), "{title} panics: {stderr}");
+    }
+    let document: Value = serde_json::from_str(&json.stderr)
+        .with_context(|| format!("{title} prints an error that is no JSON document: {:?}", json.stderr))?;
+    let failure: Failure = serde_json::from_value(document["error"].clone())
+        .with_context(|| format!("{title} prints an error without the keys of one: {document}"))?;
+    ensure!(
+        human.stderr.starts_with("error: "),
+        "{title} prints an error without its mark: {}",
+        human.stderr
+    );
+    ensure!(!failure.message.trim().is_empty(), "{title} gives no reason");
+    ensure!(
+        i32::from(failure.kind.exit_status()) == status,
+        "{title}: {:?} is not status {status}",
+        failure.kind
+    );
+    if let Some(hint) = failure.hint.as_deref().filter(|_| human.stderr.contains("hint: ")) {
+        ensure!(human.stderr.contains(hint), "{title} has another hint in JSON: {hint}");
+    }
+    Ok(failure)
+}
+
+/// Wants the failure to have a hint in which one of these words stands.
+pub(crate) fn hints_at(failure: &Failure, words: &[&str]) -> Result<()> {
+    let hint = failure.hint.as_deref().with_context(|| format!("no hint with {:?}", failure.message))?;
+    ensure!(words.iter().any(|word| hint.contains(word)), "the hint speaks of none of {words:?}: {hint}");
+    Ok(())
+}
+
+/// The binary under test, for commands that do not start with it.
+pub(crate) fn mesh_binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("MESH_BIN") {
+        return Ok(path.into());
+    }
+    let test = std::env::current_exe()?;
+    let target = test.parent().and_then(|deps| deps.parent()).context("tests lie in target/PROFILE/deps")?;
+    Ok(target.join("mesh"))
+}
