@@ -1,5 +1,2 @@
-//! Tests of whole routers in network namespaces, and their measurements.
-//!
-//! The library itself is empty: `tests/scenarios` holds the tests, one module a subject, and `bench` the measurements.
-//! What both need around the binary is in `mesh-lab`.
+//! Scenarios with the real binary: integration tests in `tests/`. This library holds nothing.
 #![forbid(unsafe_code)]

@@ -1,6 +1,7 @@
 //! The documents that commands answer with. Their keys never change meaning; more may be added, so readers ignore
 //! keys that they do not know. An unknown value is `null`.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use ipnet::IpNet;
@@ -73,6 +74,29 @@ pub struct StatusDocument {
     pub ipam: Option<Value>,
     /// Name service; `null` where the router has none.
     pub dns: Option<Value>,
+    /// What the data plane has counted since the start.
+    #[serde(default)]
+    pub traffic: TrafficDocument,
+}
+
+/// What a data plane has counted. The names are those of the metrics.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrafficDocument {
+    /// Frames and bytes by path (`bridge`, `sleeve`, `relay`) and direction (`in`, `out`).
+    pub passed: BTreeMap<String, BTreeMap<String, PassedDocument>>,
+    /// Frames and datagrams that went no further, by reason; reasons that never applied are absent.
+    pub drops: BTreeMap<String, u64>,
+    /// What else was worth counting; what never happened is absent.
+    pub events: BTreeMap<String, u64>,
+}
+
+/// Frames on one path in one direction.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassedDocument {
+    /// How many.
+    pub frames: u64,
+    /// Their bytes, Ethernet header included, wrapping not.
+    pub bytes: u64,
 }
 
 /// A router, as it sees itself.

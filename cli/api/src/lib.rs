@@ -20,8 +20,8 @@ pub use client::{Client, ClientError};
 pub use container::{ContainerError, NetnsName, NetnsTarget, PID_MAX};
 pub use documents::{
     AttachDocument, Capture, ConnectionCounts, ConnectionDocument, ConnectionState, Datapath, DetachDocument,
-    LaunchDocument, MacDocument, Overlay, PeerConnectionDocument, PeerDocument, ResetDocument,
-    RouterDocument, StatusDocument, StopDocument, TargetDocument,
+    LaunchDocument, MacDocument, Overlay, PassedDocument, PeerConnectionDocument, PeerDocument,
+    ResetDocument, RouterDocument, StatusDocument, StopDocument, TargetDocument, TrafficDocument,
 };
 pub use failure::{ErrorKind, Failure};
 pub use request::{Command, Request, RequestError};

@@ -3,8 +3,8 @@
 
 use mesh_api::{
     AttachDocument, Capture, ConnectionCounts, ConnectionDocument, ConnectionState, Datapath, DetachDocument,
-    LaunchDocument, MacDocument, Overlay, PeerConnectionDocument, PeerDocument, ResetDocument,
-    RouterDocument, StatusDocument, StopDocument, TargetDocument,
+    LaunchDocument, MacDocument, Overlay, PassedDocument, PeerConnectionDocument, PeerDocument,
+    ResetDocument, RouterDocument, StatusDocument, StopDocument, TargetDocument, TrafficDocument,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -75,6 +75,15 @@ fn status() {
         peers: 3,
         ipam: None,
         dns: None,
+        traffic: TrafficDocument {
+            passed: [(
+                "bridge".to_owned(),
+                [("in".to_owned(), PassedDocument { frames: 2, bytes: 128 })].into(),
+            )]
+            .into(),
+            drops: [("replayed".to_owned(), 1)].into(),
+            events: [].into(),
+        },
     };
     golden(
         &document,
@@ -82,7 +91,8 @@ fn status() {
             r#"{"version":"0.1.0","router":{"peer_id":"abcdef010203","nickname":"h1","port":6783,"pid":7,"#,
             r#""uptime_seconds":60,"encryption":false,"discovery":true,"capture":"tap","datapath":"sleeve","#,
             r#""bridge":"mesh0","mtu":1370},"connections":{"established":2,"pending":0,"connecting":0,"#,
-            r#""retrying":1,"failed":0},"peers":3,"ipam":null,"dns":null}"#
+            r#""retrying":1,"failed":0},"peers":3,"ipam":null,"dns":null,"#,
+            r#""traffic":{"passed":{"bridge":{"in":{"frames":2,"bytes":128}}},"drops":{"replayed":1},"events":{}}}"#
         ),
     );
 }

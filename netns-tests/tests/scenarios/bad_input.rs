@@ -175,9 +175,9 @@ impl Bench {
 #[test]
 fn a_container_that_is_not_there_is_not_known() -> Result<()> {
     let bench = Bench::set_up("unknown", |_, _| Ok(()))?;
-    let mut ended = bench.host.spawn(["true"])?;
-    ended.wait(mesh_lab::secs(5))?;
+    let ended = bench.host.spawn(["true"])?;
     let dead = format!("pid:{}", ended.pid());
+    ended.wait(mesh_lab::secs(5))?;
     for container in ["netns:no-such-namespace", "netns:/no/such/path", &dead] {
         for command in [&["attach", container, "10.32.0.1/24"][..], &["detach", container]] {
             let failure = refused(&bench.host, 4, command)?;

@@ -73,7 +73,7 @@ fn two_launches_at_once_make_one_router() -> Result<()> {
         racers.push(host.mesh_cmd(["launch"])?.spawn()?);
     }
     let mut ends = Vec::new();
-    for racer in &mut racers {
+    for racer in racers {
         ends.push(racer.wait(secs(20))?.code());
     }
     ends.sort_unstable();

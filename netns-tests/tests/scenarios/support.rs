@@ -148,6 +148,7 @@ pub(crate) fn ordered_pairs<'a>(members: &[&'a Member]) -> Vec<(&'a Member, &'a 
 pub(crate) fn multicast_arrives_once(from: &Member, to: &[&Member], group: &str, count: u16) -> Result<()> {
     let group: SocketAddr = group.parse()?;
     let listen = |member: &&Member| member.container.multicast_listen(group, IFNAME);
+    let wanted = usize::from(count);
     let listeners = to.iter().map(listen).collect::<Result<Vec<_>>>()?;
     for number in 0..count {
         from.container.multicast_send(group, IFNAME, &number.to_be_bytes())?;
@@ -155,21 +156,19 @@ pub(crate) fn multicast_arrives_once(from: &Member, to: &[&Member], group: &str,
     for (listener, member) in listeners.iter().zip(to) {
         let mut seen = BTreeSet::new();
         // The first one may have a long way; when all are there, one more look finds copies.
-        while let Ok((payload, _)) =
-            listener.next(if seen.len() < count.into() { secs(1) } else { millis(200) })
-        {
+        while let Ok((payload, _)) = listener.next(if seen.len() < wanted { secs(1) } else { millis(200) }) {
             let payload = <[u8; 2]>::try_from(payload).ok().context("a foreign datagram in the group")?;
             let number = u16::from_be_bytes(payload);
             ensure!(seen.insert(number), "datagram {number} came twice to {}", member.host.label());
         }
-        ensure!(seen.len() == count.into(), "{} of {count} came to {}", seen.len(), member.host.label());
+        ensure!(seen.len() == wanted, "{} of {wanted} came to {}", seen.len(), member.host.label());
     }
     Ok(())
 }
 
 /// Wants a command to be refused: see [`refused_as`].
 pub(crate) fn refused(host: &Host, status: i32, arguments: &[&str]) -> Result<Failure> {
-    refused_as(status, |format| Ok(host.mesh_cmd(arguments.iter().chain(format))?))
+    refused_as(status, |format| host.mesh_cmd(arguments.iter().chain(format)))
 }
 
 /// Runs a command twice, for people and for programs, and wants both to end with this status, to print nothing on

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use mesh_api::{
     Capture, ConnectionCounts, ConnectionDocument, ConnectionState, Datapath, MacDocument, Overlay,
-    PeerConnectionDocument, PeerDocument, RouterDocument, StatusDocument, TargetDocument,
+    PassedDocument, PeerConnectionDocument, PeerDocument, RouterDocument, StatusDocument, TargetDocument,
+    TrafficDocument,
 };
 use mesh_dataplane::Dataplane;
-use mesh_dataplane::engine::{MacEntry, Owner};
+use mesh_dataplane::engine::{CounterSnapshot, Direction, DropReason, Event, MacEntry, Owner, Path, Traffic};
 use mesh_node as node;
 use mesh_node::Node;
 use mesh_wire::{Moment, PeerId};
@@ -16,7 +17,13 @@ use mesh_wire::{Moment, PeerId};
 use crate::Config;
 
 /// The overview.
-pub(crate) fn status(node: &Node, config: &Config, mtu: u32, uptime: Duration) -> StatusDocument {
+pub(crate) fn status(
+    node: &Node,
+    counted: &CounterSnapshot,
+    config: &Config,
+    mtu: u32,
+    uptime: Duration,
+) -> StatusDocument {
     let mut counts = ConnectionCounts::default();
     for connection in node.connection_status() {
         counts.count(state(connection.state));
@@ -40,6 +47,29 @@ pub(crate) fn status(node: &Node, config: &Config, mtu: u32, uptime: Duration) -
         peers: node.peer_status().len() as u64,
         ipam: None,
         dns: None,
+        traffic: traffic(counted),
+    }
+}
+
+fn traffic(counted: &CounterSnapshot) -> TrafficDocument {
+    let passed = |path, direction| {
+        let Traffic { frames, bytes } = counted.traffic(path, direction);
+        PassedDocument { frames, bytes }
+    };
+    let by_direction = |path| Direction::ALL.map(|way| (way.name().to_owned(), passed(path, way))).into();
+    let counted_once = |(_, count): &(String, u64)| *count > 0;
+    TrafficDocument {
+        passed: Path::ALL.map(|path| (path.name().to_owned(), by_direction(path))).into(),
+        drops: DropReason::ALL
+            .map(|reason| (reason.name().to_owned(), counted.drops(reason)))
+            .into_iter()
+            .filter(counted_once)
+            .collect(),
+        events: Event::ALL
+            .map(|event| (event.name().to_owned(), counted.events(event)))
+            .into_iter()
+            .filter(counted_once)
+            .collect(),
     }
 }
 

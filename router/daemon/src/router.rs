@@ -168,7 +168,7 @@ impl Surroundings {
         let (node, now) = (shell.node(), shell.clock().now());
         match command {
             Command::Status => {
-                let status = documents::status(node, &self.config, self.mtu, now.since_origin());
+                let status = documents::status(node, &shell.dataplane().counters(), &self.config, self.mtu, now.since_origin());
                 answer.send(Response::document(&status));
             }
             Command::Peers => answer.send(Response::document(&documents::peers(node))),

@@ -119,7 +119,12 @@ impl World {
         None
     }
 
-    fn session_difference(&self, host: HostId, members: &[HostId], scenario: &Scenario) -> Option<Difference> {
+    fn session_difference(
+        &self,
+        host: HostId,
+        members: &[HostId],
+        scenario: &Scenario,
+    ) -> Option<Difference> {
         let connections = self.node(host)?.connection_status();
         let state = |peer| {
             connections.iter().find(|c| c.peer.as_ref().is_some_and(|known| known.0 == peer)).map(|c| c.state)

@@ -217,8 +217,11 @@ fn check_plan(host: HostId, plan: &Plan, sessions: &BTreeMap<PeerId, usize>) -> 
         return Err(Violation::LinkWithoutSession { host, peer: *peer });
     }
     let hops = plan.routes.next_hop.values().copied();
-    let tree_hops =
-        plan.routes.trees.values().flat_map(|tree| tree.children.iter().map(|child| child.peer).chain(tree.parent));
+    let tree_hops = plan
+        .routes
+        .trees
+        .values()
+        .flat_map(|tree| tree.children.iter().map(|child| child.peer).chain(tree.parent));
     match hops.chain(tree_hops).find(|hop| !neighbours.contains(hop)) {
         Some(hop) => Err(Violation::HopWithoutLink { host, hop }),
         None => Ok(()),

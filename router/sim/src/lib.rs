@@ -11,8 +11,6 @@
 #![forbid(unsafe_code)]
 
 mod convergence;
-#[path = "../../dataplane/src/engine/prober.rs"]
-mod prober_tmp;
 mod faults;
 mod invariants;
 pub mod network;
@@ -29,7 +27,9 @@ mod tests;
 pub use convergence::Difference;
 pub use faults::{Boot, Crash, Fault};
 pub use invariants::{Panic, Violation};
-pub use run::{CONVERGED_WITHIN, Failure, Outcome, QUIET_FOR, Reason, SETTLED_FOR, Unrest, control_bytes_max, run};
+pub use run::{
+    CONVERGED_WITHIN, Failure, Outcome, QUIET_FOR, Reason, SETTLED_FOR, Unrest, control_bytes_max, run,
+};
 pub use scenario::{HostPlan, Scenario, Secret, Shape};
 pub use trace::{Sink, Trace};
 pub use world::{HostId, World};

@@ -73,7 +73,13 @@ impl Network {
     }
 
     /// The time of a packet that is sent again until it gets through, first after `first_wait`.
-    pub fn latency_with_loss(&self, from: HostId, to: HostId, first_wait: Duration, rng: &mut Rng) -> Duration {
+    pub fn latency_with_loss(
+        &self,
+        from: HostId,
+        to: HostId,
+        first_wait: Duration,
+        rng: &mut Rng,
+    ) -> Duration {
         let mut total = self.latency(from, to, rng);
         for losses in 0..LOSSES_MAX {
             if !self.loses(from, to, rng) {

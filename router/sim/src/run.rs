@@ -110,7 +110,8 @@ pub fn run(scenario: &Scenario, sink: Option<Sink>) -> Result<Outcome, Failure> 
     let mut world = World::new(scenario, sink);
     let outcome = catch_unwind(AssertUnwindSafe(|| phases(&mut world, scenario)));
     let outcome = outcome.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
+        let text =
+            panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
         let text = text.unwrap_or("without words").to_owned();
         Err(Reason::Unsafe(Violation::Panic(Panic { text })))
     });
@@ -144,7 +145,9 @@ fn converge(world: &mut World, scenario: &Scenario) -> Result<Duration, Reason> 
     loop {
         let now = world.now();
         match world.difference(scenario) {
-            None if now.since(*agreed_since.get_or_insert(now)) >= SETTLED_FOR && now.since(calm) >= aftermath => {
+            None if now.since(*agreed_since.get_or_insert(now)) >= SETTLED_FOR
+                && now.since(calm) >= aftermath =>
+            {
                 break;
             }
             None => {}

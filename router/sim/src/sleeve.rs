@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use mesh_crypto::{DirectionKey, OpeningKey, ReplayWindow, SealingKey, cookie_matches};
-use crate::prober_tmp::{LinkReport, Prober};
+use mesh_dataplane::engine::{LinkReport, Prober};
 use mesh_node::{LinkPlan, Plan, Report};
 use mesh_wire::sleeve::{HEADER_LEN, Header, Message, Messages, PacketKind, Probe};
 use mesh_wire::{Moment, PeerId, ReceiverIndex};
@@ -128,13 +128,17 @@ impl Sleeve {
             if let Some(send) = send {
                 let name = (*peer, send.index);
                 let known = self.sealing.remove(&name);
-                let new = || Sealing { key: packet_key(&send.key, SealingKey::new), remote: *remote, counter: 0 };
+                let new =
+                    || Sealing { key: packet_key(&send.key, SealingKey::new), remote: *remote, counter: 0 };
                 sealing.insert(name, Sealing { remote: *remote, ..known.unwrap_or_else(new) });
             }
             for receive in receive {
                 let known = self.opening.remove(&receive.index);
-                let new =
-                    || Opening { peer: *peer, key: packet_key(&receive.key, OpeningKey::new), window: ReplayWindow::default() };
+                let new = || Opening {
+                    peer: *peer,
+                    key: packet_key(&receive.key, OpeningKey::new),
+                    window: ReplayWindow::default(),
+                };
                 opening.insert(receive.index, known.unwrap_or_else(new));
             }
         }
@@ -180,7 +184,9 @@ impl Opening {
                 let (shown, body) = rest.split_first_chunk()?;
                 cookie_matches(cookie, shown).then(|| body.to_vec())?
             }
-            (PacketKey::Sealed(_), PacketKind::Clear) | (PacketKey::Clear(_), PacketKind::Sealed) => return None,
+            (PacketKey::Sealed(_), PacketKind::Clear) | (PacketKey::Clear(_), PacketKind::Sealed) => {
+                return None;
+            }
         };
         self.window.commit(header.counter).ok()?;
         Some(body)

@@ -117,7 +117,8 @@ pub(crate) fn pieces(
     now: Moment,
 ) -> Vec<(Moment, Vec<u8>)> {
     let cuts = if rng.below(2) == 0 { 0 } else { rng.below(PIECES_MAX) };
-    let mut places: Vec<_> = (0..cuts).map(|_| index_below(rng, bytes.len())).filter(|place| *place > 0).collect();
+    let mut places: Vec<_> =
+        (0..cuts).map(|_| index_below(rng, bytes.len())).filter(|place| *place > 0).collect();
     places.sort_unstable();
     places.dedup();
     let mut rest = bytes;

@@ -353,7 +353,8 @@ impl World {
         };
         let Some(to) = to else {
             let failure = DialFailure::Unresolvable;
-            return self.push(self.now + RESOLVE_TIME, Happening::DialFailed { host: from, life, id, failure });
+            return self
+                .push(self.now + RESOLVE_TIME, Happening::DialFailed { host: from, life, id, failure });
         };
         let failure = DialFailure::TimedOut;
         self.push(self.now + DIAL_TIME_MAX, Happening::DialFailed { host: from, life, id, failure });
