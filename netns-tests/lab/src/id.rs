@@ -10,7 +10,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result, anyhow};
 
 /// Every namespace and directory of every lab starts with this mark.
-pub(crate) const MARK: &str = "mesh-lab-";
+const MARK: &str = "mesh-lab-";
 
 /// The identity of one lab: which process made it, and the how-manieth lab of that process it is.
 ///

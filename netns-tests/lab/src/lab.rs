@@ -237,10 +237,10 @@ impl Lab {
         host.segment().set_carrier(host.port(), false)
     }
 
-    /// Plugs it in again.
+    /// Plugs it in again, and waits until the link is up.
     ///
     /// # Errors
-    /// When the port is gone.
+    /// When it does not come up, for example because the host's `eth0` is switched off.
     pub fn plug(&self, host: &Host) -> Result<()> {
         host.segment().set_carrier(host.port(), true)
     }

@@ -16,7 +16,7 @@ use crate::namespace::Namespace;
 /// How long a just started program may take to arrive in its namespace.
 const ENTRY_DEADLINE: Duration = Duration::from_secs(2);
 
-/// A running program. Dropping it kills the program and its process group.
+/// A running program. Dropping it kills the program, if it still runs, with its process group.
 #[derive(Debug)]
 #[must_use = "the program is killed when this guard is dropped"]
 pub struct Process {

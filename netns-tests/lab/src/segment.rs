@@ -6,11 +6,14 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Mutex;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 
 use crate::chaos::{Chaos, ChaosCounts};
 use crate::command::Cmd;
+use crate::eventually::{eventually, secs};
 use crate::faults::{Faults, Port};
 use crate::namespace::Namespace;
 use crate::packet;
@@ -26,6 +29,9 @@ pub(crate) const UNDERLAY: &str = "eth0";
 
 /// The MTU of every cable, in bytes, until a test changes it.
 const MTU: u16 = 1500;
+
+/// How long a device may take to come up; the kernel looks at most once a second in the worst case.
+const UP_DEADLINE: Duration = secs(5);
 
 /// Numbers that a segment gives to hosts: 1 to 250, used for the port and for the first address.
 const NUMBER_MAX: u8 = 250;
@@ -124,6 +130,8 @@ impl Segment {
         self.namespace.ip_batch(&format!("link set {cable} master {BRIDGE}\nlink set {cable} up\n"))?;
         let addresses = self.subnet.add_addresses(number, UNDERLAY);
         host.ip_batch(&format!("{addresses}link set {UNDERLAY} up\n"))?;
+        wait_until_up(host, UNDERLAY)?;
+        wait_until_up(&self.namespace, &cable)?;
         let mut state = lock(&self.state);
         if state.whole_frames_only {
             send_whole_frames_only(host, UNDERLAY)?;
@@ -143,8 +151,9 @@ impl Segment {
     /// Pulls the cable out of the switch, or puts it back.
     pub(crate) fn set_carrier(&self, port: Port, carrier: bool) -> Result<()> {
         let up_or_down = if carrier { "up" } else { "down" };
-        self.namespace.ip_batch(&format!("link set {} {up_or_down}\n", port.cable()))?;
-        Ok(())
+        let cable = port.cable();
+        self.namespace.ip_batch(&format!("link set {cable} {up_or_down}\n"))?;
+        if carrier { wait_until_up(&self.namespace, &cable) } else { Ok(()) }
     }
 
     /// Makes the switch drop, in silence, what is longer than `mtu` bytes.
@@ -197,6 +206,8 @@ impl Segment {
         self.namespace.ip_batch(&format!(
             "link set {cable} nomaster\nlink set {inner} up\nlink set {outer} master {BRIDGE}\nlink set {outer} up\n"
         ))?;
+        wait_until_up(&self.namespace, &inner)?;
+        wait_until_up(&self.namespace, &outer)?;
         let wire = self.namespace.enter(|| Wire::between(&cable, &inner, chaos))??;
         state.wires.insert(port, wire);
         Ok(())
@@ -210,7 +221,7 @@ impl Segment {
         drop(wire);
         let (cable, outer) = (port.cable(), port.behind_wire());
         self.namespace.ip_batch(&format!("link del {outer}\nlink set {cable} master {BRIDGE}\n"))?;
-        Ok(())
+        wait_until_up(&self.namespace, &cable)
     }
 
     pub(crate) fn wire_counts(&self, port: Port) -> Result<ChaosCounts> {
@@ -231,4 +242,22 @@ impl Segment {
 /// Makes a device send frames of its MTU only, with complete checksums.
 fn send_whole_frames_only(namespace: &Namespace, device: &str) -> Result<()> {
     namespace.enter(|| packet::switch_offloads_off(device))?
+}
+
+/// Waits until a device passes frames: the kernel brings its queue, and its port of the bridge, to life a
+/// moment after the other end of the cable has come up, and drops frames until then.
+fn wait_until_up(namespace: &Namespace, device: &str) -> Result<()> {
+    let passes = || -> Result<()> {
+        let output = namespace.cmd("ip").args(["-d", "-j", "link", "show", "dev", device]).run()?;
+        let links: Vec<Value> = output.json()?;
+        let link = links.first().context("ip shows nothing")?;
+        let operational = link.get("operstate").and_then(Value::as_str);
+        ensure!(operational == Some("UP"), "it is {}", operational.unwrap_or("in no state"));
+        match link.pointer("/linkinfo/info_slave_data/state").and_then(Value::as_str) {
+            None | Some("forwarding") => Ok(()),
+            Some(other) => bail!("its port is {other}"),
+        }
+    };
+    eventually(UP_DEADLINE, passes)
+        .with_context(|| format!("{device} in {} does not come up", namespace.label()))
 }

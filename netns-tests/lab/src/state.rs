@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::id;
+use crate::id::LabId;
 use crate::namespace::{NAMESPACES, Namespace};
 
 /// Settings below `/proc/sys` that a router could change.
@@ -73,7 +73,7 @@ impl NetworkState {
         }
         lines.extend(ruleset(namespace)?);
         lines.extend(namespace.enter(settings)??);
-        lines.extend(named_namespaces(namespace)?);
+        lines.extend(named_namespaces()?);
         lines.sort_unstable();
         Ok(Self { lines })
     }
@@ -138,13 +138,26 @@ impl StateDiff {
     }
 }
 
+/// Interfaces that came or went have some two hundred settings each: those are not shown.
 impl fmt::Display for StateDiff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the network's state has changed:")?;
-        let gone = self.gone.iter().map(|line| ('-', line));
-        let new = self.new.iter().map(|line| ('+', line));
-        gone.chain(new).try_for_each(|(sign, line)| write!(f, "\n{sign} {line}"))
+        for (sign, lines) in [('-', &self.gone), ('+', &self.new)] {
+            let interfaces: Vec<_> = lines.iter().filter_map(|line| interface_named_by(line)).collect();
+            let of_these = |line: &str| {
+                line.starts_with("setting ")
+                    && interfaces.iter().any(|name| line.contains(&format!("/{name}/")))
+            };
+            lines.iter().filter(|line| !of_these(line)).try_for_each(|line| write!(f, "\n{sign} {line}"))?;
+        }
+        Ok(())
     }
+}
+
+/// The line that each link has exactly once: `link NAME.ifname = NAME`.
+fn interface_named_by(line: &str) -> Option<&str> {
+    let (left, name) = line.strip_prefix("link ")?.split_once(".ifname = ")?;
+    (left == name).then_some(name)
 }
 
 impl std::error::Error for StateDiff {}
@@ -208,13 +221,11 @@ fn read_settings(directory: &Path, depth: u32, lines: &mut Vec<String>) -> Resul
     Ok(())
 }
 
-/// The named namespaces of the machine, without those of other labs that run at the same time.
-fn named_namespaces(namespace: &Namespace) -> Result<Vec<String>> {
-    let own = namespace.site().id().namespace_prefix();
+/// The named namespaces of the machine, without those of labs: tests make and delete them at any time.
+fn named_namespaces() -> Result<Vec<String>> {
     let entries = fs::read_dir(NAMESPACES).with_context(|| format!("cannot read {NAMESPACES}"))?;
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let names = names.filter(|name| name.starts_with(&own) || !name.starts_with(id::MARK));
-    Ok(names.map(|name| format!("namespace {name}")).collect())
+    Ok(names.filter(|name| LabId::of_name(name).is_none()).map(|name| format!("namespace {name}")).collect())
 }
 
 fn name_of(link: &Value) -> String {
@@ -276,6 +287,20 @@ mod tests {
         assert_eq!(diff.gone, ["b", "d"]);
         assert_eq!(diff.new, ["c", "e"]);
         assert_eq!(diff.to_string(), "the network's state has changed:\n- b\n- d\n+ c\n+ e");
+    }
+
+    #[test]
+    fn a_diff_is_silent_about_the_settings_of_interfaces_that_came() {
+        let link =
+            ["link br0.ifname = br0", "setting net/ipv4/conf/br0/mtu = 9", "setting net/ipv4/conf/all/x = 1"];
+        let diff = state(&[]).diff(&state(&link));
+
+        let shown = diff.to_string();
+        assert_eq!(diff.new.len(), 3);
+        assert!(
+            shown.contains("br0.ifname") && shown.contains("all/x") && !shown.contains("br0/mtu"),
+            "{shown}"
+        );
     }
 
     #[test]

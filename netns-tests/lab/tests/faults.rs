@@ -188,6 +188,11 @@ fn a_wire_delays_and_is_changed_and_removed_while_traffic_goes_on() -> Result<()
     lab.wire(&a, Chaos { delay_ms: 1, ..Chaos::default() })?;
     assert!(pings()?.rtt.unwrap().avg_ms < 40.0);
 
+    lab.unplug(&a)?;
+    b.cannot_ping(a.ip())?;
+    lab.plug(&a)?;
+    eventually(secs(5), || b.ping(a.ip()))?;
+
     lab.unwire(&a)?;
     assert!(pings()?.rtt.unwrap().min_ms < 1.0);
     assert!(lab.wire_counts(&a).is_err());

@@ -50,7 +50,7 @@ fn a_malformed_command_line_is_refused_with_status_2_before_anything_is_done() -
         &["launch", "h1:65536"],
         &["launch", "h1:port"],
         &["launch", "h 1"],
-        &["launch", "-h1-"],
+        &["launch", "h1-"],
         &["launch", "256.0.0.1"],
         &["launch", "10.0.0"],
         &["launch", "[::1"],
@@ -257,7 +257,7 @@ fn an_address_that_is_there_already_with_another_prefix_is_refused() -> Result<(
 #[test]
 fn an_interface_that_the_container_has_already_is_refused() -> Result<()> {
     let bench = Bench::set_up("taken", |_, container| {
-        container.run(["ip", "link", "add", "ethmesh", "type", "dummy"])?;
+        container.run(["ip", "link", "add", "ethmesh", "type", "bridge"])?;
         Ok(())
     })?;
     let failure = refused(&bench.host, 1, &["attach", &bench.container.spec(), "10.32.0.1/24"])?;

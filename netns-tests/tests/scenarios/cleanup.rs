@@ -50,10 +50,11 @@ fn reset_leaves_alone_what_is_not_the_routers() -> Result<()> {
     let lab = Lab::new("others")?;
     let host = lab.host("h1")?;
     let container = host.container("c")?;
-    // Names that look like the router's, an interface of the container's own, and files in both directories.
-    host.run(["ip", "link", "add", "mv0123456789ab", "type", "dummy"])?;
+    // Names that look like the router's, on interfaces in use; an interface of the container's own, and files in both directories.
+    host.run(["ip", "link", "add", "mv0123456789ab", "type", "veth", "peer", "name", "other"])?;
     host.run(["ip", "link", "add", "mesh1", "type", "bridge"])?;
-    container.run(["ip", "link", "add", "eth7", "type", "dummy"])?;
+    host.run(["ip", "link", "set", "mv0123456789ab", "up"])?;
+    container.run(["ip", "link", "add", "eth7", "type", "bridge"])?;
     for directory in [host.run_dir(), host.state_dir()] {
         fs::create_dir_all(&directory)?;
         fs::write(directory.join("notes"), "mine")?;

@@ -8,7 +8,7 @@ use mesh_wire::Moment;
 
 use crate::convergence::Difference;
 use crate::invariants::{Panic, Violation};
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, Secret};
 use crate::trace::Sink;
 use crate::world::{Tally, World};
 
@@ -95,11 +95,13 @@ pub enum Unrest {
     Bytes(u64),
 }
 
-/// Most control bytes that a router of a quiet network of so many hosts writes per second: keep-alives and one digest
-/// every ten seconds.
+/// Most control bytes that a router of a quiet network writes per second: for each neighbour a ping and a pong of 21
+/// bytes every three seconds, a digest of 28 bytes a peer every ten seconds and perhaps an answer to one, and for each
+/// host that cannot join, attempts at it.
 #[must_use]
-pub const fn control_bytes_max(hosts: usize) -> u64 {
-    256 + 48 * hosts as u64
+pub fn control_bytes_max(scenario: &Scenario) -> u64 {
+    let outside = scenario.hosts.iter().filter(|host| host.secret != Secret::Right || host.firewalled);
+    64 + 24 * scenario.hosts.len() as u64 + 128 * outside.count() as u64
 }
 
 /// Runs a scenario to its end. Lines of the trace go to `sink`.
@@ -171,7 +173,7 @@ fn quiet(world: &World, scenario: &Scenario, before: &[Tally]) -> Result<u64, Re
     };
     let bytes = change(|tally| tally.control_bytes) / QUIET_FOR.as_secs();
     match (change(|tally| tally.plans), change(|tally| tally.sessions)) {
-        (0, 0) if bytes <= control_bytes_max(world.hosts.len()) => Ok(bytes),
+        (0, 0) if bytes <= control_bytes_max(scenario) => Ok(bytes),
         (0, 0) => Err(Reason::NotQuiet(Unrest::Bytes(bytes))),
         (0, sessions) => Err(Reason::NotQuiet(Unrest::Sessions(sessions))),
         (plans, _) => Err(Reason::NotQuiet(Unrest::Plans(plans))),

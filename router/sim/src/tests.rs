@@ -216,3 +216,20 @@ fn a_quiet_pair_rekeys_without_losing_its_link() {
     assert_eq!(version(&world), before, "no link went down");
     assert_eq!(world.difference(&scenario), None);
 }
+
+#[test]
+fn a_later_dial_leaves_a_living_link_alone() {
+    for seed in 0..10 {
+        let mut scenario = Scenario::quiet(seed, 2, Shape::Everybody);
+        scenario.faults = vec![
+            (ms(0), Fault::Crash { host: B, how: Crash::Stopped }),
+            (ms(60_000), Fault::Start { host: B, boot: Boot::Next }),
+        ];
+        let mut world = World::new(&scenario, None);
+        // B connects at once; A, which has tried for a minute, tries again seconds later.
+        world.run_until(Moment::from_origin(ms(90_000))).unwrap();
+        assert_eq!(world.difference(&scenario), None, "seed {seed}");
+        let sessions = [A, B].map(|host| world.hosts[host.0].tally.sessions);
+        assert_eq!(sessions, [1, 1], "seed {seed}");
+    }
+}

@@ -20,6 +20,13 @@ use mesh_wire::{Moment, PeerId};
 /// How often a link is probed.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(250);
 
+/// A new link is probed this often at first: the two ends get their keys at slightly different times, and a probe that
+/// comes before the keys is lost.
+pub const FIRST_PROBE_INTERVAL: Duration = Duration::from_millis(20);
+
+/// A link that is not alive counts as new this long.
+pub const NEW_FOR: Duration = Duration::from_millis(500);
+
 /// A link is dead after so long without an authenticated packet: five probes.
 pub const SILENCE_MAX: Duration = Duration::from_millis(1_250);
 
@@ -27,7 +34,7 @@ pub const SILENCE_MAX: Duration = Duration::from_millis(1_250);
 pub const STALL_MAX: Duration = Duration::from_millis(500);
 
 /// A reply to a probe older than this many is ignored.
-const PROBES_OUTSTANDING_MAX: u32 = 16;
+const PROBES_OUTSTANDING_MAX: u32 = 64;
 
 /// A link's state has changed; said once for each change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +69,7 @@ pub struct Prober {
 
 #[derive(Debug)]
 struct Link {
+    since: Moment,
     next_probe: Moment,
     is_due: bool,
     sequence: u32,
@@ -140,7 +148,7 @@ impl Prober {
             if link.next_probe <= now {
                 link.is_due = true;
                 // Not "one interval after it was due": probes missed in a stall are not made up for.
-                link.next_probe = now + PROBE_INTERVAL;
+                link.next_probe = now + link.probe_interval(now);
             }
         }
     }
@@ -197,6 +205,7 @@ impl Prober {
 impl Link {
     const fn new(now: Moment) -> Self {
         Self {
+            since: now,
             next_probe: now,
             is_due: false,
             sequence: 0,
@@ -206,6 +215,13 @@ impl Link {
             rtt: None,
             state: State::Dead,
             reported: State::Dead,
+        }
+    }
+
+    fn probe_interval(&self, now: Moment) -> Duration {
+        match self.state {
+            State::Dead if now.since(self.since) < NEW_FOR => FIRST_PROBE_INTERVAL,
+            State::Dead | State::Alive => PROBE_INTERVAL,
         }
     }
 
@@ -279,9 +295,19 @@ mod tests {
     #[test]
     fn probes_four_times_a_second_and_reports_life_once() {
         let mut bench = Bench::new();
-        assert_eq!(bench.run(ms(999), Some(ms(10))), 4);
+        bench.run(ms(1_000), Some(ms(10)));
+        assert_eq!(bench.run(ms(1_000), Some(ms(10))), 4);
         assert_eq!(bench.reports, [LinkReport::Alive { peer: PEER, rtt: ms(10) }]);
         assert_eq!(bench.prober.rtt(PEER), Some(ms(10)));
+    }
+
+    #[test]
+    fn a_new_link_is_probed_often_until_it_answers_or_is_no_longer_new() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.run(ms(499), None), 25);
+        assert!((4..=5).contains(&bench.run(ms(1_000), None)));
+        let mut answered = Bench::new();
+        assert_eq!(answered.run(ms(499), Some(ms(1))), 3);
     }
 
     #[test]
@@ -297,8 +323,8 @@ mod tests {
     fn a_silent_link_is_dead_after_five_intervals_and_not_before() {
         let mut bench = Bench::new();
         bench.run(ms(1_000), Some(ms(10)));
-        // The last probe left at 1000 ms; its reply is lost, the one before came at 760 ms.
-        bench.run(ms(1_009), None);
+        // Probes left at 0 and 20 ms, and from then on every 250 ms: the last reply came at 780 ms.
+        bench.run(ms(1_029), None);
         assert!(bench.prober.is_alive(PEER));
         bench.run(ms(1), None);
         assert_eq!(bench.reports[1..], [LinkReport::Dead { peer: PEER, silent_for: SILENCE_MAX }]);
@@ -344,11 +370,11 @@ mod tests {
         assert_eq!(bench.prober.rtt(PEER), Some(ms(1)));
         bench.prober.replied(PEER, first, bench.now + ms(900));
         assert_eq!(bench.prober.rtt(PEER), Some(ms(1)), "the same reply again");
-        bench.run(ms(1_000 * 10), None);
+        bench.run(ms(1_000 * 20), None);
         bench.prober.replied(PEER, Probe { sequence: first.sequence + 1, ..first }, bench.now);
         assert!(!bench.prober.is_alive(PEER), "a reply to a probe of long ago");
         bench.run(ms(1_000), Some(ms(1)));
-        assert!(bench.prober.is_alive(PEER), "forty lost probes do not hide the next reply");
+        assert!(bench.prober.is_alive(PEER), "eighty lost probes do not hide the next reply");
     }
 
     #[test]
