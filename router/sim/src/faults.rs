@@ -127,7 +127,9 @@ fn episode(rng: &mut Rng, hosts: usize, kind: Kind, at: Duration) -> Vec<(Durati
     match kind {
         Kind::Crash => {
             let how = [Crash::Stopped, Crash::Killed, Crash::PowerCut][index_below(rng, 3)];
-            vec![(at, Fault::Crash { host: a, how }), (end, Fault::Start { host: a, boot: Boot::Next })]
+            let restored = Boot::Restored(BootCount(1 + rng.below(2)));
+            let boot = if rng.below(8) == 0 { restored } else { Boot::Next };
+            vec![(at, Fault::Crash { host: a, how }), (end, Fault::Start { host: a, boot })]
         }
         Kind::Partition => {
             let side = (0..hosts).map(|_| rng.below(2) == 0).collect();
