@@ -100,9 +100,10 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NotRoot => Some("run it with sudo".to_owned()),
-            Self::AlreadyRunning { .. } => {
-                Some("`mesh status` shows it, `mesh stop` ends it; a second one needs its own --run-dir".to_owned())
-            }
+            Self::AlreadyRunning { .. } => Some(
+                "`mesh status` shows it, `mesh stop` ends it; a second one needs its own --run-dir"
+                    .to_owned(),
+            ),
             Self::IdentityDamaged { path } => Some(format!(
                 "restore it from a copy; or remove {}, and this host becomes a new peer",
                 path.display()
@@ -141,12 +142,16 @@ pub(crate) fn kind_of(error: &HostError) -> ErrorKind {
         | HostError::MtuOutOfRange { .. }
         | HostError::UnusableAddress { .. }
         | HostError::DuplicateAddress { .. } => ErrorKind::Invalid,
-        HostError::OwnNamespace | HostError::Ipv6Off { .. } | HostError::BridgeGone { .. } => ErrorKind::Refused,
+        HostError::OwnNamespace | HostError::Ipv6Off { .. } | HostError::BridgeGone { .. } => {
+            ErrorKind::Refused
+        }
         HostError::Namespace { source, .. }
         | HostError::EnterNamespace { source, .. }
         | HostError::Sysctl { source, .. } => io_kind(source),
         HostError::Kernel { source, .. } => io_kind(&source.error),
-        HostError::Random { .. } | HostError::Thread { .. } | HostError::PortMissing { .. } => ErrorKind::Internal,
+        HostError::Random { .. } | HostError::Thread { .. } | HostError::PortMissing { .. } => {
+            ErrorKind::Internal
+        }
         HostError::UndoIncomplete { cause, .. } => kind_of(cause),
     }
 }
@@ -167,9 +172,9 @@ fn start_kind(error: &StartError) -> ErrorKind {
         StartError::Tap(TapError::NotPermitted(_)) => ErrorKind::Permission,
         StartError::Tap(TapError::NameInUse(_)) => ErrorKind::InUse,
         StartError::Tap(TapError::Name(_) | TapError::Mtu { .. }) => ErrorKind::Invalid,
-        StartError::Tap(TapError::Other(source)) | StartError::Bind { source, .. } | StartError::Thread(source) => {
-            io_kind(source)
-        }
+        StartError::Tap(TapError::Other(source))
+        | StartError::Bind { source, .. }
+        | StartError::Thread(source) => io_kind(source),
         StartError::Workers(_) => ErrorKind::Internal,
     }
 }
@@ -193,9 +198,12 @@ fn start_hint(error: &StartError) -> Option<String> {
 
 fn listen_hint(error: &io::Error) -> Option<String> {
     if error.kind() == io::ErrorKind::AddrInUse {
-        return Some("another program has the port: `ss -ltunp` names it; choose another with --port".to_owned());
+        return Some(
+            "another program has the port: `ss -ltunp` names it; choose another with --port".to_owned(),
+        );
     }
-    (error.kind() == io::ErrorKind::AddrNotAvailable).then(|| "--listen takes an address of this host".to_owned())
+    (error.kind() == io::ErrorKind::AddrNotAvailable)
+        .then(|| "--listen takes an address of this host".to_owned())
 }
 
 fn with_source(error: &StartError) -> String {

@@ -36,9 +36,9 @@ impl Host {
     ) {
         let mtu = self.mtu;
         self.change(answer, move |bridge| {
-            let ifname: InterfaceName = ifname
-                .parse()
-                .map_err(|error: mesh_hostnet::NameError| Failure::new(ErrorKind::Invalid, error.to_string()))?;
+            let ifname: InterfaceName = ifname.parse().map_err(|error: mesh_hostnet::NameError| {
+                Failure::new(ErrorKind::Invalid, error.to_string())
+            })?;
             if addresses.is_empty() {
                 return Err(Failure::new(ErrorKind::Unsupported, "an address is needed")
                     .with_hint("this version does not choose addresses: give one, as in 10.32.0.1/12"));
@@ -73,7 +73,11 @@ impl Host {
         Arc::clone(&self.turn).lock_owned().await
     }
 
-    fn change(&self, answer: Answer, work: impl FnOnce(&Bridge) -> Result<Response, Failure> + Send + 'static) {
+    fn change(
+        &self,
+        answer: Answer,
+        work: impl FnOnce(&Bridge) -> Result<Response, Failure> + Send + 'static,
+    ) {
         let Self { bridge, turn, .. } = self.clone();
         tokio::spawn(async move {
             let _turn = turn.lock().await;
@@ -100,7 +104,8 @@ fn detach(bridge: &Bridge, netns: &Netns, addresses: &[IpNet]) -> Result<Vec<IpN
         }
     }
     for address in addresses {
-        let done = interfaces.iter().map(|interface| mesh_hostnet::detach(bridge, netns, interface, &[*address]));
+        let done =
+            interfaces.iter().map(|interface| mesh_hostnet::detach(bridge, netns, interface, &[*address]));
         // Which interface bears the address only the attempt shows; the last refusal speaks for all.
         let mut outcome = Err(HostError::NothingAttached);
         for attempt in done {

@@ -56,7 +56,9 @@ pub fn init_logging(level: LogLevel, format: LogFormat, target: &LogTarget) -> R
         (LogTarget::Stderr, LogFormat::Text) => builder.with_writer(std::io::stderr).try_init(),
         (LogTarget::Stderr, LogFormat::Json) => builder.json().with_writer(std::io::stderr).try_init(),
         (LogTarget::File(path), LogFormat::Text) => builder.with_writer(Mutex::new(open(path)?)).try_init(),
-        (LogTarget::File(path), LogFormat::Json) => builder.json().with_writer(Mutex::new(open(path)?)).try_init(),
+        (LogTarget::File(path), LogFormat::Json) => {
+            builder.json().with_writer(Mutex::new(open(path)?)).try_init()
+        }
     };
     done.map_err(|_already_set| Error::LoggingTwice)
 }

@@ -57,7 +57,11 @@ pub(crate) fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), Error
 }
 
 /// Removes what a router that no longer runs has left.
-pub(crate) fn reset_host(run_dir: &Path, state_dir: &Path, bridge: &BridgeName) -> Result<Vec<String>, Error> {
+pub(crate) fn reset_host(
+    run_dir: &Path,
+    state_dir: &Path,
+    bridge: &BridgeName,
+) -> Result<Vec<String>, Error> {
     if !rustix::process::geteuid().is_root() {
         return Err(Error::NotRoot);
     }
@@ -96,7 +100,8 @@ async fn live(config: Config, ready: impl FnOnce(Ready)) -> Result<(), Error> {
         MtuSetting::Auto => mesh_hostnet::underlay_mtu()?.saturating_sub(OVERHEAD_MAX),
     };
     let (report, mut reports) = mpsc::channel(REPORTS_QUEUED_MAX);
-    let dataplane = Dataplane::start(dataplane_config(&config, mtu), move |seen| report.try_send(seen).is_ok());
+    let dataplane =
+        Dataplane::start(dataplane_config(&config, mtu), move |seen| report.try_send(seen).is_ok());
     let dataplane = dataplane.map_err(Error::Dataplane)?;
     let bridge = mesh_hostnet::ensure_bridge(&config.bridge, mtu)?;
     mesh_hostnet::add_port(&bridge, &config.bridge.tap(), mesh_hostnet::PortKind::Uplink)?;
@@ -115,9 +120,18 @@ async fn live(config: Config, ready: impl FnOnce(Ready)) -> Result<(), Error> {
     };
     let node = Node::new(node, rng, clock.now());
     let (peer_id, nickname) = (node.peer_id().to_string(), node.nickname().to_string());
-    info!(version = env!("CARGO_PKG_VERSION"), peer_id, nickname, mtu, encryption = node.has_secret(), "started");
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        peer_id,
+        nickname,
+        mtu,
+        encryption = node.has_secret(),
+        "started"
+    );
     if !node.has_secret() {
-        warn!("the network has no password: anybody who reaches this host may join it, and frames travel in clear");
+        warn!(
+            "the network has no password: anybody who reaches this host may join it, and frames travel in clear"
+        );
     }
     let (inputs, mut input_queue) = mpsc::channel(INPUTS_QUEUED_MAX);
     let accepting = tokio::spawn(pipe::accept_all(listener, inputs.clone()));
@@ -168,13 +182,23 @@ impl Surroundings {
         let (node, now) = (shell.node(), shell.clock().now());
         match command {
             Command::Status => {
-                let status = documents::status(node, &shell.dataplane().counters(), &self.config, self.mtu, now.since_origin());
+                let status = documents::status(
+                    node,
+                    &shell.dataplane().counters(),
+                    &self.config,
+                    self.mtu,
+                    now.since_origin(),
+                );
                 answer.send(Response::document(&status));
             }
             Command::Peers => answer.send(Response::document(&documents::peers(node))),
-            Command::Connections => answer.send(Response::document(&documents::connections(node, shell.dataplane(), self.mtu))),
+            Command::Connections => {
+                answer.send(Response::document(&documents::connections(node, shell.dataplane(), self.mtu)))
+            }
             Command::Targets => answer.send(Response::document(&documents::targets(node, now))),
-            Command::Macs => answer.send(Response::document(&documents::macs(node.peer_id(), shell.dataplane()))),
+            Command::Macs => {
+                answer.send(Response::document(&documents::macs(node.peer_id(), shell.dataplane())))
+            }
             Command::Attach { netns, addresses, ifname, multicast_route } => {
                 self.host.attach(netns, addresses, ifname, multicast_route, answer);
             }

@@ -16,8 +16,8 @@ use mesh_wire::control::{DecodeError, Farewell, Hello, Message};
 use mesh_wire::{Moment, PeerId};
 
 use crate::data_link::DataLink;
-use crate::limits::{HANDSHAKE_TIME_MAX, PING_AFTER, SESSION_SILENCE_MAX};
 use crate::interface::DialFailure;
+use crate::limits::{HANDSHAKE_TIME_MAX, PING_AFTER, SESSION_SILENCE_MAX};
 
 pub(crate) struct Connection {
     /// What was dialed; `None` when the other side dialed.
@@ -113,7 +113,11 @@ impl fmt::Display for CloseCause {
             Self::Dial(failure) => write!(f, "{failure}"),
             Self::Handshake(error) => write!(f, "{error}"),
             Self::HandshakeTimeout => {
-                write!(f, "no handshake within {} s: is a mesh router listening there?", HANDSHAKE_TIME_MAX.as_secs())
+                write!(
+                    f,
+                    "no handshake within {} s: is a mesh router listening there?",
+                    HANDSHAKE_TIME_MAX.as_secs()
+                )
             }
             Self::Hello(error) => write!(f, "an unreadable greeting: {error}"),
             Self::Closed => f.write_str("the connection was closed"),
@@ -151,7 +155,9 @@ impl Connection {
         match &self.phase {
             Phase::Dialing => None,
             Phase::Handshaking { deadline, .. } => Some(*deadline),
-            Phase::Open(open) => [Some(open.pulse.poll_timeout()), open.data.poll_timeout()].into_iter().flatten().min(),
+            Phase::Open(open) => {
+                [Some(open.pulse.poll_timeout()), open.data.poll_timeout()].into_iter().flatten().min()
+            }
         }
     }
 }

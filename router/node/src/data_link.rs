@@ -83,7 +83,12 @@ impl DataLink {
     }
 
     /// Takes in the peer's offer. `index` is used if this end has to answer with one of its own.
-    pub(crate) fn handle_offer(&mut self, offer: DataOffer, index: ReceiverIndex, now: Moment) -> OfferOutcome {
+    pub(crate) fn handle_offer(
+        &mut self,
+        offer: DataOffer,
+        index: ReceiverIndex,
+        now: Moment,
+    ) -> OfferOutcome {
         let sending = self.send.as_ref().map(|send| send.epoch);
         if offer.epoch == self.schedule.epoch() && sending != Some(offer.epoch) {
             self.send_under(offer);

@@ -105,7 +105,7 @@ pub enum Input {
     },
     /// The data plane noticed something.
     Report(Report),
-    /// [`Node::poll_timeout`] has passed.
+    /// [`Node::poll_timeout`](crate::Node::poll_timeout) has passed.
     Timeout,
     /// Say goodbye to everybody; no other input follows.
     Stop,

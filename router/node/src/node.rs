@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mesh_crypto::{
-    Handshake, HandshakeConfig, HandshakeStep, Identity, Membership, Protection, Psk, Rng, Role,
-    Session,
+    Handshake, HandshakeConfig, HandshakeStep, Identity, Membership, Protection, Psk, Rng, Role, Session,
 };
 use mesh_topology::{Connector, Target, Topology};
 use mesh_wire::control::{DataOffer, Farewell, Hello, LinkRecord, Message};
@@ -16,7 +15,8 @@ use crate::connection::{CloseCause, Connection, Open, Phase, Pulse, PulseAction}
 use crate::data_link::{DataLink, Liveness, OfferOutcome};
 use crate::interface::{Config, ConnectionId, Event, Input, Output, Report};
 use crate::limits::{
-    ANTI_ENTROPY_EVERY, HALF_OPEN_MAX, HANDSHAKE_TIME_MAX, SESSION_SILENCE_MAX, SIMULTANEOUS_DIAL, UNREACHABLE_KEPT,
+    ANTI_ENTROPY_EVERY, HALF_OPEN_MAX, HANDSHAKE_TIME_MAX, SESSION_SILENCE_MAX, SIMULTANEOUS_DIAL,
+    UNREACHABLE_KEPT,
 };
 use crate::plan::Plan;
 use crate::refusals::Refusals;
@@ -201,7 +201,9 @@ impl Node {
             Ok(hello) => hello,
             Err(error) => return self.end(id, CloseCause::Hello(error), now),
         };
-        let Some((target, remote)) = self.connections.get(&id).and_then(|c| Some((c.target.clone(), c.remote?))) else {
+        let Some((target, remote)) =
+            self.connections.get(&id).and_then(|c| Some((c.target.clone(), c.remote?)))
+        else {
             return;
         };
         if let Some(target) = &target {
@@ -339,7 +341,9 @@ impl Node {
 
     fn stop(&mut self) {
         for (id, mut connection) in std::mem::take(&mut self.connections) {
-            if let Some(Ok(bytes)) = connection.open_mut().map(|open| open.seal(&Message::Bye(Farewell::Stopping))) {
+            if let Some(Ok(bytes)) =
+                connection.open_mut().map(|open| open.seal(&Message::Bye(Farewell::Stopping)))
+            {
                 self.outputs.push_back(Output::Write { id, bytes });
             }
             self.outputs.push_back(Output::Close { id });
@@ -523,7 +527,8 @@ impl Node {
     fn fresh_index(&mut self) -> ReceiverIndex {
         loop {
             let index = ReceiverIndex(self.rng.u32());
-            let used = self.connections.values().filter_map(Connection::open).any(|open| open.data.uses(index));
+            let used =
+                self.connections.values().filter_map(Connection::open).any(|open| open.data.uses(index));
             if !used {
                 return index;
             }

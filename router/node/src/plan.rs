@@ -55,10 +55,7 @@ pub struct SendPlan {
 }
 
 impl Plan {
-    pub(crate) fn new<'a>(
-        topology: &Topology,
-        links: impl Iterator<Item = (PeerId, &'a DataLink)>,
-    ) -> Self {
+    pub(crate) fn new<'a>(topology: &Topology, links: impl Iterator<Item = (PeerId, &'a DataLink)>) -> Self {
         Self {
             me: topology.me(),
             links: links.map(|(peer, link)| link.plan(peer)).collect(),

@@ -111,7 +111,8 @@ impl Node {
     #[must_use]
     pub fn connection_status(&self) -> Vec<ConnectionStatus> {
         let live = self.connections.iter().filter_map(|(id, connection)| self.live_status(*id, connection));
-        let waiting = self.connector.targets().filter_map(|(target, schedule)| self.waiting_status(target, schedule));
+        let waiting =
+            self.connector.targets().filter_map(|(target, schedule)| self.waiting_status(target, schedule));
         let refused = self.refusals.iter().map(|refusal| ConnectionStatus {
             peer: None,
             address: refusal.remote.to_string(),
@@ -207,7 +208,9 @@ impl Node {
         };
         let (state, rtt, info) = match open.data.liveness() {
             Liveness::Alive { rtt } => (ConnectionState::Established, Some(rtt), String::new()),
-            Liveness::Untried => (ConnectionState::Pending, None, "no sleeve probe was answered yet".to_owned()),
+            Liveness::Untried => {
+                (ConnectionState::Pending, None, "no sleeve probe was answered yet".to_owned())
+            }
             Liveness::Silent { silent_for } => {
                 let info = format!("nothing came over sleeve for {:.1} s", silent_for.as_secs_f64());
                 (ConnectionState::Pending, None, info)

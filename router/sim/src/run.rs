@@ -122,8 +122,8 @@ pub fn run(scenario: &Scenario, sink: Option<Sink>) -> Result<Outcome, Failure> 
 }
 
 fn phases(world: &mut World, scenario: &Scenario) -> Result<Outcome, Reason> {
-    let chaos = scenario.faults.last().map_or(scenario.start_within, |(at, _)| *at);
-    world.run_until(Moment::ORIGIN + chaos)?;
+    let last_fault = scenario.faults.last().map_or(Duration::ZERO, |(at, _)| *at);
+    world.run_until(Moment::ORIGIN + last_fault.max(scenario.start_within))?;
     let converged_after = converge(world, scenario)?;
     let before: Vec<Tally> = world.hosts.iter().map(|host| host.tally).collect();
     world.run_for(QUIET_FOR)?;

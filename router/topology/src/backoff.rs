@@ -43,7 +43,9 @@ mod tests {
         let mut rng = Rng::from_seed([1; 32]);
         let mut backoff = Backoff::default();
         let start = Moment::ORIGIN + Duration::from_secs(5);
-        for (elapsed_ms, wait_ms) in [(0, 200), (800, 200), (8_000, 1_000), (80_000, 10_000), (8_000_000, 30_000)] {
+        for (elapsed_ms, wait_ms) in
+            [(0, 200), (800, 200), (8_000, 1_000), (80_000, 10_000), (8_000_000, 30_000)]
+        {
             let now = start + Duration::from_millis(elapsed_ms);
             let wait = backoff.fail(&mut rng, now).since(now).as_millis();
             assert!((wait_ms * 4 / 5..=wait_ms * 6 / 5).contains(&wait), "{elapsed_ms}: {wait}");

@@ -94,9 +94,8 @@ pub struct Connector {
 impl Connector {
     /// A schedule for the user's `targets`, due at once.
     pub fn new(me: PeerId, discovery: bool, targets: impl IntoIterator<Item = Target>, now: Moment) -> Self {
-        let entry = |target| {
-            (target, Entry { status: TargetStatus::Waiting(now), backoff: Backoff::default() })
-        };
+        let entry =
+            |target| (target, Entry { status: TargetStatus::Waiting(now), backoff: Backoff::default() });
         Self { me, discovery, targets: targets.into_iter().map(entry).collect() }
     }
 
@@ -110,7 +109,8 @@ impl Connector {
         self.targets.retain(|target, entry| match target {
             Target::Named { .. } => true,
             Target::Discovered { .. } => {
-                wanted.contains(target) || matches!(entry.status, TargetStatus::Dialing | TargetStatus::Connected(_))
+                wanted.contains(target)
+                    || matches!(entry.status, TargetStatus::Dialing | TargetStatus::Connected(_))
             }
         });
         for target in wanted {
@@ -201,7 +201,8 @@ fn listening_addresses(topology: &Topology, connected: &BTreeSet<PeerId>) -> BTr
     for (lister, record) in topology.records() {
         for link in record.links.iter().filter(|_| lister != topology.me()) {
             let port = topology.record(link.peer).map(|record| record.port);
-            let (Some(port), false) = (port, link.peer == topology.me() || connected.contains(&link.peer)) else {
+            let (Some(port), false) = (port, link.peer == topology.me() || connected.contains(&link.peer))
+            else {
                 continue;
             };
             let port = if link.outbound { link.address.port() } else { port };

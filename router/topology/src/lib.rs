@@ -16,5 +16,5 @@ pub mod routes;
 
 pub use backoff::Backoff;
 pub use connector::{Connector, Dial, Target, TargetStatus};
-pub use records::{Merged, MergeError, Topology};
+pub use records::{MergeError, Merged, Topology};
 pub use routes::{Routes, Tree, TreeChild};

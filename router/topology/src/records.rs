@@ -56,8 +56,7 @@ impl Topology {
     #[must_use]
     pub fn new(identity: &Identity, boot: BootCount, nickname: Nickname, port: u16) -> Self {
         let key = identity.public_key();
-        let record =
-            PeerRecord { key: *key.as_bytes(), boot, version: 1, nickname, port, links: Vec::new() };
+        let record = PeerRecord { key: *key.as_bytes(), boot, version: 1, nickname, port, links: Vec::new() };
         let me = key.peer_id();
         let signed = sign(identity, &record);
         Self { me, records: BTreeMap::from([(me, Known { record, signed })]) }

@@ -49,7 +49,8 @@ impl Routes {
         let graph = graph(topology);
         let me = topology.me();
         let own = parents(&graph, me);
-        let next_hop = own.keys().filter(|peer| **peer != me).map(|peer| (*peer, first_hop(&own, me, *peer))).collect();
+        let next_hop =
+            own.keys().filter(|peer| **peer != me).map(|peer| (*peer, first_hop(&own, me, *peer))).collect();
         let trees = own
             .keys()
             .map(|source| {

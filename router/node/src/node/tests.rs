@@ -43,7 +43,8 @@ fn config(seed: u8, psk: Option<[u8; 32]>, targets: Vec<Target>) -> Config {
 impl Net {
     fn new(configs: Vec<Config>) -> Self {
         let now = Moment::ORIGIN;
-        let node = |(i, config)| Node::new(config, Rng::from_seed([100 + u8::try_from(i).expect("few"); 32]), now);
+        let node =
+            |(i, config)| Node::new(config, Rng::from_seed([100 + u8::try_from(i).expect("few"); 32]), now);
         let nodes: Vec<_> = configs.into_iter().enumerate().map(node).collect();
         let plans = nodes.iter().map(|_| None).collect();
         let events = nodes.iter().map(|_| Vec::new()).collect();
@@ -161,7 +162,9 @@ fn without_a_secret_frames_carry_a_cookie() {
     let mut net = Net::new(vec![config(1, None, vec![]), config(2, None, vec![named(0)])]);
     net.run(secs(1));
     let (send, receive) = (net.link(0, 1).send.clone().expect("offered"), &net.link(1, 0).receive[0]);
-    let mesh_crypto::DirectionKey::Clear { cookie: sent } = &send.key else { panic!("sealed without a secret") };
+    let mesh_crypto::DirectionKey::Clear { cookie: sent } = &send.key else {
+        panic!("sealed without a secret")
+    };
     let mesh_crypto::DirectionKey::Clear { cookie: expected } = &receive.key else { panic!("sealed") };
     assert_eq!(sent, expected);
     assert!(!net.nodes[0].connection_status()[0].encrypted);
@@ -235,7 +238,10 @@ fn a_stranger_is_closed_at_its_first_wrong_byte_or_when_its_time_is_over() {
     let mut net = Net::new(vec![config(1, None, vec![])]);
     let remote = "198.51.100.1:5".parse().expect("a literal");
     net.input(0, Input::Accepted { id: ConnectionId::Accepted(0), remote });
-    net.input(0, Input::Received { id: ConnectionId::Accepted(0), bytes: b"GET / HTTP/1.1\r\n\r\n".to_vec() });
+    net.input(
+        0,
+        Input::Received { id: ConnectionId::Accepted(0), bytes: b"GET / HTTP/1.1\r\n\r\n".to_vec() },
+    );
     assert!(net.nodes[0].connections.is_empty());
     net.input(0, Input::Accepted { id: ConnectionId::Accepted(1), remote });
     net.run(HANDSHAKE_TIME_MAX);

@@ -91,7 +91,8 @@ fn addresses_are_discovered_from_neighbours_and_forgotten_with_their_peers() {
     let connected = BTreeSet::from([h2.peer_id()]);
     let mut connector = Connector::new(here.me(), true, [], at(0));
     connector.discover(&here, &connected, at(0));
-    let expected = Target::Discovered { peer: h3.peer_id(), address: "192.0.2.3:7000".parse().expect("a literal") };
+    let expected =
+        Target::Discovered { peer: h3.peer_id(), address: "192.0.2.3:7000".parse().expect("a literal") };
     assert_eq!(connector.due(at(0) + YIELD), vec![expected.clone()]);
 
     connector.failed(&expected, &mut rng(), at(0));

@@ -13,7 +13,12 @@ fn topology(identity: &Identity) -> Topology {
 }
 
 fn link(peer: PeerId) -> LinkRecord {
-    LinkRecord { peer, address: "192.0.2.1:6783".parse().expect("a literal"), outbound: true, established: true }
+    LinkRecord {
+        peer,
+        address: "192.0.2.1:6783".parse().expect("a literal"),
+        outbound: true,
+        established: true,
+    }
 }
 
 fn own_entry(topology: &Topology) -> Vec<u8> {

@@ -66,7 +66,8 @@ fn a_link_that_one_end_does_not_list_does_not_count() {
 fn trees_span_every_graph_of_five_and_parents_agree_with_children() {
     let pairs: Vec<_> = (0..5).flat_map(|a| (a + 1..5).map(move |b| (a, b))).collect();
     for mask in 0u32..1 << pairs.len() {
-        let edges: Vec<_> = pairs.iter().enumerate().filter(|(i, _)| mask >> i & 1 == 1).map(|(_, e)| *e).collect();
+        let edges: Vec<_> =
+            pairs.iter().enumerate().filter(|(i, _)| mask >> i & 1 == 1).map(|(_, e)| *e).collect();
         let network = network(5, &edges);
         let routes: BTreeMap<_, _> = network.iter().map(|t| (t.me(), Routes::compute(t))).collect();
         for (source, own) in &routes {
