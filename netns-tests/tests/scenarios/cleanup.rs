@@ -50,7 +50,8 @@ fn reset_leaves_alone_what_is_not_the_routers() -> Result<()> {
     let lab = Lab::new("others")?;
     let host = lab.host("h1")?;
     let container = host.container("c")?;
-    // Names that look like the router's, on interfaces in use; an interface of the container's own, and files in both directories.
+    // Names that look like the router's, on interfaces in use; an interface of the container's own; and files in both
+    // directories.
     host.run(["ip", "link", "add", "mv0123456789ab", "type", "veth", "peer", "name", "other"])?;
     host.run(["ip", "link", "add", "mesh1", "type", "bridge"])?;
     host.run(["ip", "link", "set", "mv0123456789ab", "up"])?;

@@ -13,6 +13,7 @@ mod bad_input;
 mod cleanup;
 mod documents;
 mod faults;
+mod heartbeat;
 mod hostile;
 mod mesh;
 mod places;

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use mesh_lab::{Host, Lab, Namespace, NetworkState, Ping, Process, Signal, eventually, secs};
+use mesh_lab::{Host, Lab, NetworkState, Ping, Signal, eventually, secs};
 use serde_json::Value;
 
+use crate::heartbeat::{Heartbeat, now};
 use crate::support::{
     Member, READY, all_connected, all_ping, attach, chain, hints_at, launch, refused, status,
 };
@@ -191,48 +191,4 @@ fn run_files(host: &Host) -> Result<Vec<String>> {
     let mut names: Vec<_> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
     names.sort_unstable();
     Ok(names)
-}
-
-/// A ping that goes on beside the test, twenty times a second.
-struct Heartbeat {
-    ping: Process,
-}
-
-impl Heartbeat {
-    fn start(from: &Namespace, to: &Member) -> Result<Self> {
-        let ip = to.ip.to_string();
-        // It ends by itself after 60 seconds, whatever becomes of the test.
-        let ping = from.spawn(["ping", "-n", "-D", "-i", "0.05", "-c", "1200", &ip])?;
-        Ok(Self { ping })
-    }
-
-    /// When each answer came, in seconds since the epoch: "[1700000000.123456] 64 bytes from 10.32.0.2: ..."
-    fn answers(&self) -> Vec<f64> {
-        let time = |line: &str| {
-            line.contains("bytes from").then(|| line.strip_prefix('[')?.split(']').next()?.parse().ok())
-        };
-        self.ping.stdout().lines().filter_map(|line| time(line).flatten()).collect()
-    }
-
-    fn last_answer(&self) -> Option<f64> {
-        self.answers().last().copied()
-    }
-
-    fn first_answer_after(&self, moment: f64) -> Option<f64> {
-        self.answers().into_iter().find(|answer| *answer > moment)
-    }
-
-    fn last_answer_before(&self, moment: f64) -> Option<f64> {
-        self.answers().into_iter().rfind(|answer| *answer < moment)
-    }
-
-    /// The longest time between two answers, in seconds.
-    fn longest_silence(&self) -> f64 {
-        self.answers().windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max)
-    }
-}
-
-/// Seconds since the epoch.
-fn now() -> Result<f64> {
-    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64())
 }
