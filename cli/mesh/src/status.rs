@@ -53,12 +53,14 @@ fn overview(status: &StatusDocument, colour: bool) -> String {
     row("Peers", status.peers.to_string());
     row("Connections", counts(&status.connections));
     for (path, directions) in &status.traffic.passed {
-        let ways: Vec<_> = directions.iter().map(|(way, passed)| format!("{way} {}", passed.frames)).collect();
+        let ways: Vec<_> =
+            directions.iter().map(|(way, passed)| format!("{way} {}", passed.frames)).collect();
         if directions.values().any(|passed| passed.frames > 0) {
             row(&format!("Frames, {path}"), ways.join(", "));
         }
     }
-    let drops: Vec<_> = status.traffic.drops.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    let drops: Vec<_> =
+        status.traffic.drops.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
     if !drops.is_empty() {
         row("Dropped", drops.join(", "));
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 use mesh_api::{Command, ResetDocument, Response, StopDocument};
 use mesh_crypto::{Psk, Rng};
 use mesh_dataplane::Dataplane;
+use mesh_hostnet::{Bridge, PortKind};
 use mesh_node::{Input, Node};
 use mesh_topology::Target;
 use tokio::net::TcpListener;
@@ -89,8 +90,6 @@ async fn live(config: Config, ready: impl FnOnce(Ready)) -> Result<(), Error> {
     store::make_dir(&config.run_dir)?;
     let lock = RunLock::take(&config.run_dir)?;
     store::make_dir(&config.state_dir)?;
-    let mut rng = seeded_rng()?;
-    let (identity, boot) = store::load_identity(&config.state_dir, &mut rng)?;
     let psk = config.password.as_ref().map(|password| Psk::from_password(password.as_str())).transpose()?;
 
     let listener = pipe::listen(config.listen, config.port).and_then(TcpListener::from_std);
@@ -103,9 +102,10 @@ async fn live(config: Config, ready: impl FnOnce(Ready)) -> Result<(), Error> {
     let dataplane =
         Dataplane::start(dataplane_config(&config, mtu), move |seen| report.try_send(seen).is_ok());
     let dataplane = dataplane.map_err(Error::Dataplane)?;
-    let bridge = mesh_hostnet::ensure_bridge(&config.bridge, mtu)?;
-    mesh_hostnet::add_port(&bridge, &config.bridge.tap(), mesh_hostnet::PortKind::Uplink)?;
-    let control = Control::bind(&config.run_dir)?;
+    // What can be refused has been; from here on things are made that outlast the process.
+    let mut rng = seeded_rng()?;
+    let (identity, boot) = store::load_identity(&config.state_dir, &mut rng)?;
+    let (bridge, control) = join_host(&config, mtu)?;
 
     let clock = Clock::start();
     let node = mesh_node::Config {
@@ -142,6 +142,25 @@ async fn live(config: Config, ready: impl FnOnce(Ready)) -> Result<(), Error> {
     let ending = around.serve(&mut shell, &mut input_queue, &mut reports, &mut ends).await;
     accepting.abort();
     around.end(shell, ending).await
+}
+
+/// Makes the bridge, with the TAP interface as its port, and the control socket. When that fails, a bridge without
+/// containers goes again.
+fn join_host(config: &Config, mtu: u32) -> Result<(Bridge, Control), Error> {
+    let bridge = mesh_hostnet::ensure_bridge(&config.bridge, mtu)?;
+    let tap = mesh_hostnet::add_port(&bridge, &config.bridge.tap(), PortKind::Uplink);
+    let control = tap.map_err(Error::Host).and_then(|()| Control::bind(&config.run_dir));
+    match control {
+        Ok(control) => Ok((bridge, control)),
+        Err(error) => {
+            if mesh_hostnet::attachments(&bridge).is_ok_and(|containers| containers.is_empty())
+                && let Err(left) = mesh_hostnet::remove_all(&config.bridge)
+            {
+                warn!(?left, "the bridge could not be removed again");
+            }
+            Err(error)
+        }
+    }
 }
 
 impl Surroundings {
@@ -193,11 +212,11 @@ impl Surroundings {
             }
             Command::Peers => answer.send(Response::document(&documents::peers(node))),
             Command::Connections => {
-                answer.send(Response::document(&documents::connections(node, shell.dataplane(), self.mtu)))
+                answer.send(Response::document(&documents::connections(node, shell.dataplane(), self.mtu)));
             }
             Command::Targets => answer.send(Response::document(&documents::targets(node, now))),
             Command::Macs => {
-                answer.send(Response::document(&documents::macs(node.peer_id(), shell.dataplane())))
+                answer.send(Response::document(&documents::macs(node.peer_id(), shell.dataplane())));
             }
             Command::Attach { netns, addresses, ifname, multicast_route } => {
                 self.host.attach(netns, addresses, ifname, multicast_route, answer);

@@ -7,6 +7,8 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use mesh_crypto::{Identity, Rng, SecretBytes};
 use mesh_wire::BootCount;
@@ -25,8 +27,13 @@ const IDENTITY_FORMAT: u8 = 1;
 /// Longest identity file that is read, in bytes.
 const IDENTITY_FILE_LEN_MAX: u64 = 4096;
 
-/// How often a lock file that vanished between opening and locking is opened again.
-const LOCK_TRIES_MAX: usize = 10;
+/// A router that was killed holds its lock until the kernel has taken its threads and its TAP interface down. One
+/// that seems to be alive may have been killed this moment; one that is seen dying gets more time.
+const ALIVE_GRACE: Duration = Duration::from_millis(100);
+const DYING_GRACE: Duration = Duration::from_secs(3);
+
+/// How often the lock is tried meanwhile.
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 /// Holds the run directory for this process until dropped.
 #[derive(Debug)]
@@ -53,37 +60,67 @@ pub(crate) fn make_dir(path: &Path) -> Result<(), Error> {
 }
 
 impl RunLock {
-    /// Takes the run directory, or says who has it.
+    /// Takes the run directory, or says who has it. Waits for a holder that is dying.
     pub(crate) fn take(run_dir: &Path) -> Result<Self, Error> {
         let path = run_dir.join(mesh_api::PID_FILE_NAME);
-        let failed = |action| {
-            let path = path.clone();
-            move |source| Error::File { action, path, source }
-        };
-        for _ in 0..LOCK_TRIES_MAX {
-            let mut file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&path)
-                .map_err(failed("open"))?;
-            if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-                let mut text = String::new();
-                let pid = file.read_to_string(&mut text).ok().and_then(|_length| text.trim().parse().ok());
-                return Err(Error::AlreadyRunning { pid });
+        let since = Instant::now();
+        loop {
+            let holder = match Self::try_take(&path)? {
+                Attempt::Taken(lock) => return Ok(lock),
+                Attempt::Replaced => None,
+                Attempt::Held(holder) => holder,
+            };
+            let grace = if holder.is_some_and(is_dying) { DYING_GRACE } else { ALIVE_GRACE };
+            if since.elapsed() >= grace {
+                return Err(Error::AlreadyRunning { pid: holder });
             }
-            // The holder removes the file when it ends: a lock on a removed file guards nothing.
-            let locked = file.metadata().map_err(failed("read"))?.ino();
-            if fs::metadata(&path).is_ok_and(|present| present.ino() == locked) {
-                file.set_len(0).map_err(failed("write"))?;
-                writeln!(file, "{}", std::process::id()).map_err(failed("write"))?;
-                return Ok(Self { file, path });
-            }
+            thread::sleep(LOCK_RETRY);
         }
-        Err(Error::AlreadyRunning { pid: None })
     }
+
+    fn try_take(path: &Path) -> Result<Attempt, Error> {
+        let failed = |action| move |source| Error::File { action, path: path.to_owned(), source };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(failed("open"))?;
+        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut text = String::new();
+            let pid = file.read_to_string(&mut text).ok().and_then(|_length| text.trim().parse().ok());
+            return Ok(Attempt::Held(pid));
+        }
+        // The holder removes the file when it ends: a lock on a removed file guards nothing.
+        let locked = file.metadata().map_err(failed("read"))?.ino();
+        if !fs::metadata(path).is_ok_and(|present| present.ino() == locked) {
+            return Ok(Attempt::Replaced);
+        }
+        file.set_len(0).map_err(failed("write"))?;
+        writeln!(file, "{}", std::process::id()).map_err(failed("write"))?;
+        Ok(Attempt::Taken(Self { file, path: path.to_owned() }))
+    }
+}
+
+/// What came of trying to take the lock.
+enum Attempt {
+    Taken(RunLock),
+    /// The file that was locked is no longer the one in the directory.
+    Replaced,
+    /// Somebody has it; the process, if it could be read.
+    Held(Option<u32>),
+}
+
+/// Whether a process has ended but for its remains: gone, a zombie (proc_pid_stat(5)), or with SIGKILL pending.
+fn is_dying(pid: u32) -> bool {
+    const SIGKILL_BIT: u64 = 1 << 8;
+    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
+    let value = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let ended = value("State:").is_some_and(|state| state.starts_with(['Z', 'X']));
+    let pending = |name| value(name).and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or(0);
+    ended || (pending("SigPnd:") | pending("ShdPnd:")) & SIGKILL_BIT != 0
 }
 
 impl Drop for RunLock {

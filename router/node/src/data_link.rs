@@ -40,8 +40,8 @@ pub(crate) enum Liveness {
     Untried,
     /// Probes are answered, after this long.
     Alive { rtt: Duration },
-    /// Nothing has come for this long.
-    Silent { silent_for: Duration },
+    /// Nothing comes any more.
+    Silent,
 }
 
 /// What a peer's offer asks of this end.
@@ -118,7 +118,12 @@ impl DataLink {
         if due {
             self.rekey_at = Some(Self::next_rekey(rng, now));
         }
-        due && self.send.as_ref().is_some_and(|send| send.epoch == self.schedule.epoch())
+        due && self.can_rekey()
+    }
+
+    /// Whether the peer has answered this end's last offer.
+    pub(crate) fn can_rekey(&self) -> bool {
+        self.send.as_ref().is_some_and(|send| send.epoch == self.schedule.epoch())
     }
 
     /// Drops epochs whose time is over. Returns whether there were any.

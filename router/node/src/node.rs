@@ -332,7 +332,12 @@ impl Node {
                     self.outputs.push_back(Output::Event(Event::LinkDown { peer, silent_for }));
                     self.links_changed = true;
                 }
-                open.data.set_liveness(Liveness::Silent { silent_for });
+                open.data.set_liveness(Liveness::Silent);
+                // Either end may have lost its place in the session, or been thrown out of it by a forged packet in
+                // clear mode: fresh keys begin a new one.
+                if open.data.can_rekey() {
+                    self.rekey(id, now);
+                }
             }
             Report::Roamed { remote, .. } => open.data.set_remote(remote),
             Report::RekeyWanted { .. } => self.rekey(id, now),

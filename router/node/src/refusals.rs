@@ -8,7 +8,7 @@ use mesh_wire::Moment;
 use crate::connection::CloseCause;
 use crate::limits::{REFUSAL_SHOWN_FOR, REFUSALS_KEPT_MAX};
 
-/// The last [`REFUSALS_KEPT_MAX`] refusals, one an address.
+/// The last [`REFUSALS_KEPT_MAX`] refusals, one for each host and reason.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
     recent: VecDeque<Refusal>,
@@ -23,18 +23,20 @@ pub(crate) struct Refusal {
 }
 
 impl Refusals {
-    /// Remembers a refusal; the oldest makes room. Returns whether it is news, rather than another try of the same
-    /// host for the same reason.
+    /// Remembers a refusal; the oldest makes room. Returns whether it is worth a line in the log: not when the same
+    /// host was refused for the same reason lately, and not when so many were refused lately that somebody must be
+    /// knocking on purpose. So strangers cannot fill a disk.
     pub(crate) fn add(&mut self, remote: SocketAddr, cause: CloseCause, now: Moment) -> bool {
         self.expire(now);
-        let same_host = |refusal: &Refusal| refusal.remote.ip() == remote.ip();
-        let news = !self.recent.iter().any(|refusal| same_host(refusal) && refusal.cause == cause);
-        self.recent.retain(|refusal| !same_host(refusal));
-        if self.recent.len() >= REFUSALS_KEPT_MAX {
+        let same = |refusal: &Refusal| refusal.remote.ip() == remote.ip() && refusal.cause == cause;
+        let known = self.recent.iter().any(same);
+        self.recent.retain(|refusal| !same(refusal));
+        let crowded = self.recent.len() >= REFUSALS_KEPT_MAX;
+        if crowded {
             self.recent.pop_front();
         }
         self.recent.push_back(Refusal { remote, cause, at: now });
-        news
+        !known && !crowded
     }
 
     pub(crate) fn expire(&mut self, now: Moment) {
@@ -65,12 +67,20 @@ mod tests {
     }
 
     #[test]
-    fn many_strangers_push_each_other_out() {
+    fn many_strangers_push_each_other_out_and_few_of_them_reach_the_log() {
         let mut refusals = Refusals::default();
-        for last in 0..=255 {
-            refusals.add(remote(last), CloseCause::Closed, Moment::ORIGIN);
-        }
+        let logged =
+            (0..=255).filter(|last| refusals.add(remote(*last), CloseCause::Closed, Moment::ORIGIN)).count();
+        assert_eq!(logged, REFUSALS_KEPT_MAX);
         assert_eq!(refusals.iter().count(), REFUSALS_KEPT_MAX);
         assert!(refusals.iter().any(|refusal| refusal.remote == remote(255)));
+    }
+
+    #[test]
+    fn one_stranger_with_two_manners_is_two_lines() {
+        let mut refusals = Refusals::default();
+        let causes = [CloseCause::Closed, CloseCause::HandshakeTimeout].into_iter().cycle().take(100);
+        let logged = causes.filter(|cause| refusals.add(remote(1), cause.clone(), Moment::ORIGIN)).count();
+        assert_eq!(logged, 2);
     }
 }

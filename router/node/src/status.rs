@@ -211,10 +211,11 @@ impl Node {
             Liveness::Untried => {
                 (ConnectionState::Pending, None, "no sleeve probe was answered yet".to_owned())
             }
-            Liveness::Silent { silent_for } => {
-                let info = format!("nothing came over sleeve for {:.1} s", silent_for.as_secs_f64());
-                (ConnectionState::Pending, None, info)
-            }
+            Liveness::Silent => (
+                ConnectionState::Pending,
+                None,
+                "nothing comes over sleeve, though the session lives".to_owned(),
+            ),
         };
         Some(ConnectionStatus {
             peer: Some((open.peer, open.hello.nickname.clone())),

@@ -234,6 +234,24 @@ fn a_rekey_gives_new_keys_and_keeps_the_old_ones_for_a_while() {
 }
 
 #[test]
+fn a_link_that_falls_silent_starts_afresh_under_new_keys() {
+    let mut net = Net::new(vec![config(1, None, vec![]), config(2, None, vec![named(0)])]);
+    net.run(secs(1));
+    let (a, b) = (net.nodes[0].peer_id(), net.nodes[1].peer_id());
+    for epoch in 1..=2 {
+        net.input(0, Input::Report(Report::Alive { peer: b, rtt: Duration::from_millis(3) }));
+        net.input(1, Input::Report(Report::Alive { peer: a, rtt: Duration::from_millis(3) }));
+        // Either end may be the one that notices.
+        let (at, peer) = if epoch == 1 { (0, b) } else { (1, a) };
+        net.input(at, Input::Report(Report::Dead { peer, silent_for: secs(1) }));
+        net.run(secs(1));
+        assert_eq!(net.link(0, 1).send.as_ref().map(|send| send.epoch), Some(epoch));
+        assert_eq!(net.link(1, 0).send.as_ref().map(|send| send.epoch), Some(epoch));
+        assert_eq!(net.states(at)[0].0, ConnectionState::Pending);
+    }
+}
+
+#[test]
 fn a_stranger_is_closed_at_its_first_wrong_byte_or_when_its_time_is_over() {
     let mut net = Net::new(vec![config(1, None, vec![])]);
     let remote = "198.51.100.1:5".parse().expect("a literal");
