@@ -32,17 +32,16 @@ pub(crate) fn stop(router: &RouterArgs, output: Output) -> Result<(), Failure> {
 /// Removes all that a router made here, with its help or without it.
 pub(crate) fn reset(args: &ResetArgs, output: Output) -> Result<(), Failure> {
     let deadline = Instant::now() + args.router.timeout.timeout;
-    let document = match connect(&args.router) {
-        Ok(client) => {
-            let document: ResetDocument = client.call(Command::Reset { force: args.force })?;
-            if let Some(pid) = document.pid {
-                wait_for_router(pid, deadline, args.router.timeout.timeout)?;
-            }
-            document
-        }
-        Err(ClientError::NotRunning(_)) => reset_without_router(args)?,
+    let answer = connect(&args.router).and_then(|client| client.call(Command::Reset { force: args.force }));
+    let document: ResetDocument = match answer {
+        Ok(document) => document,
+        // A router that closes without an answer is dying: what it leaves is removed as soon as it is dead.
+        Err(ClientError::NotRunning(_) | ClientError::Closed) => reset_without_router(args)?,
         Err(error) => return Err(error.into()),
     };
+    if let Some(pid) = document.pid {
+        wait_for_router(pid, deadline, args.router.timeout.timeout)?;
+    }
     match output {
         Output::Human if document.removed.is_empty() => output::print("nothing to remove\n"),
         Output::Human => output::print(

@@ -1,4 +1,5 @@
 //! Runs many seeds and prints how each went.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
