@@ -101,7 +101,7 @@ pub enum Unrest {
 #[must_use]
 pub fn control_bytes_max(scenario: &Scenario) -> u64 {
     let outside = scenario.hosts.iter().filter(|host| host.secret != Secret::Right || host.firewalled);
-    64 + 24 * scenario.hosts.len() as u64 + 128 * outside.count() as u64
+    64 + 24 * scenario.hosts.len() as u64 + 256 * outside.count() as u64
 }
 
 /// Runs a scenario to its end. Lines of the trace go to `sink`.
