@@ -4,8 +4,8 @@
 //! schedule of connection attempts ([`Connector`]). Owns no connection and no session: `mesh-node` does, and tells
 //! this crate what became of them.
 //!
-//! **Why the merge is safe.** A record has one writer, its origin, which signs it and numbers it with (boot, version).
-//! Merging keeps the greater number. That is a maximum over a total order per origin, so it is commutative,
+//! **Why the merge is safe.** A record has one writer, its origin, which signs it and numbers it with (boot, version);
+//! a tag from the signature tells apart what was numbered alike. Merging keeps the greatest (boot, version, tag). That is a maximum over a total order per origin, so it is commutative,
 //! associative and idempotent: peers that have seen the same records agree, in whatever order they came.
 #![forbid(unsafe_code)]
 

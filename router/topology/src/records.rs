@@ -22,7 +22,16 @@ pub struct Topology {
 /// A record as read, and as it travels.
 struct Known {
     record: PeerRecord,
+    tag: u64,
     signed: Vec<u8>,
+}
+
+impl Known {
+    /// What orders the records of one origin. The tag decides between two that the origin has numbered alike, so
+    /// that all peers keep the same one.
+    const fn number(&self) -> (BootCount, u64, u64) {
+        (self.record.boot, self.record.version, self.tag)
+    }
 }
 
 /// What a merge did.
@@ -58,8 +67,7 @@ impl Topology {
         let key = identity.public_key();
         let record = PeerRecord { key: *key.as_bytes(), boot, version: 1, nickname, port, links: Vec::new() };
         let me = key.peer_id();
-        let signed = sign(identity, &record);
-        Self { me, records: BTreeMap::from([(me, Known { record, signed })]) }
+        Self { me, records: BTreeMap::from([(me, sign(identity, record))]) }
     }
 
     /// Merges an entry of the topology channel.
@@ -68,8 +76,15 @@ impl Topology {
         let record = PeerRecord::decode(&signed.body)?;
         let key = PublicKey::from_bytes(record.key);
         let origin = key.peer_id();
-        let known = self.records.get(&origin).map(|known| number(&known.record));
-        if known.is_some_and(|known| known >= number(&record)) {
+        let number = (record.boot, record.version, tag(&signed.signature));
+        let known = self.records.get(&origin).map(Known::number);
+        // Whatever bears this router's present number and is not its present record is a ghost, too.
+        let outranked = match known {
+            Some((boot, version, tag)) if origin == self.me => (boot, version) > (number.0, number.1) || tag == number.2,
+            Some(known) => known >= number,
+            None => false,
+        };
+        if outranked {
             return Ok(Merged::Known(origin));
         }
         if key.verify(SIGNATURE_CONTEXT, &signed.body, &Signature::from_bytes(signed.signature)).is_err() {
@@ -81,7 +96,7 @@ impl Topology {
         if known.is_none() && self.records.len() >= PEERS_MAX {
             return Err(MergeError::Full);
         }
-        self.records.insert(origin, Known { record, signed: entry.to_vec() });
+        self.records.insert(origin, Known { record, tag: number.2, signed: entry.to_vec() });
         Ok(Merged::Newer(origin))
     }
 
@@ -163,47 +178,46 @@ impl Topology {
     /// A row for each record.
     #[must_use]
     pub fn digest(&self) -> Vec<DigestRow> {
-        self.records.iter().map(|(origin, known)| row(*origin, &known.record)).collect()
+        self.records.iter().map(|(origin, known)| row(*origin, known)).collect()
     }
 
     /// The reachable origins whose records here are newer than in `digest` or absent from it, and whether `digest`
     /// names something newer than here. What is about to be forgotten is not handed on: it would go round for ever.
     #[must_use]
     pub fn compare(&self, digest: &[DigestRow]) -> (Vec<PeerId>, bool) {
-        let theirs: BTreeMap<_, _> = digest.iter().map(|row| (row.origin, (row.boot, row.version))).collect();
+        let theirs: BTreeMap<_, _> = digest.iter().map(|row| (row.origin, (row.boot, row.version, row.tag))).collect();
         let reachable = self.reachable();
         let newer_here = self
             .records
             .iter()
             .filter(|(origin, _)| reachable.contains(origin))
-            .filter(|(origin, known)| theirs.get(origin).is_none_or(|theirs| *theirs < number(&known.record)))
+            .filter(|(origin, known)| theirs.get(origin).is_none_or(|theirs| *theirs < known.number()))
             .map(|(origin, _)| *origin)
             .collect();
         let newer_there = theirs.iter().any(|(origin, theirs)| {
-            self.records.get(origin).is_none_or(|known| number(&known.record) < *theirs)
+            self.records.get(origin).is_none_or(|known| known.number() < *theirs)
         });
         (newer_here, newer_there)
     }
 
     fn store_own(&mut self, identity: &Identity, record: PeerRecord) {
-        let signed = sign(identity, &record);
-        self.records.insert(self.me, Known { record, signed });
+        self.records.insert(self.me, sign(identity, record));
     }
 }
 
-/// What orders the records of one origin.
-const fn number(record: &PeerRecord) -> (BootCount, u64) {
-    (record.boot, record.version)
+const fn row(origin: PeerId, known: &Known) -> DigestRow {
+    DigestRow { origin, boot: known.record.boot, version: known.record.version, tag: known.tag }
 }
 
-const fn row(origin: PeerId, record: &PeerRecord) -> DigestRow {
-    DigestRow { origin, boot: record.boot, version: record.version }
-}
-
-fn sign(identity: &Identity, record: &PeerRecord) -> Vec<u8> {
+fn sign(identity: &Identity, record: PeerRecord) -> Known {
     let body = record.encode();
     let signature = *identity.sign(SIGNATURE_CONTEXT, &body).as_bytes();
-    SignedRecord { body, signature }.encode()
+    Known { record, tag: tag(&signature), signed: SignedRecord { body, signature }.encode() }
+}
+
+fn tag(signature: &[u8; 64]) -> u64 {
+    let (first, _) = signature.split_first_chunk().expect("64 bytes are more than 8");
+    u64::from_be_bytes(*first)
 }
 
 #[cfg(test)]

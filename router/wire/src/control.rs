@@ -105,6 +105,10 @@ pub struct DigestRow {
     /// Its version in that life.
     #[n(2)]
     pub version: u64,
+    /// The first 8 bytes of its signature: tells records apart that an origin has numbered alike, as one does whose
+    /// state was put back to an earlier day.
+    #[n(3)]
+    pub tag: u64,
 }
 
 /// The receiving end of a data session: from now on the sender accepts packets under the keys of `epoch` that carry

@@ -81,6 +81,33 @@ fn a_ghost_of_an_earlier_life_is_outrun() {
 }
 
 #[test]
+fn two_records_with_one_number_end_as_one_everywhere_and_their_origin_outruns_both() {
+    let a = identity(1);
+    let (mut first, mut second) = (topology(&a), topology(&a));
+    first.publish(&a, vec![link(identity(2).peer_id())]);
+    second.publish(&a, vec![link(identity(3).peer_id())]);
+    let entries = [own_entry(&first), own_entry(&second)];
+    let mut in_order = topology(&identity(8));
+    let mut reversed = topology(&identity(9));
+    for (forth, back) in entries.iter().zip(entries.iter().rev()) {
+        in_order.merge(forth).expect("genuine");
+        reversed.merge(back).expect("genuine");
+    }
+    assert_eq!(in_order.entry(a.peer_id()), reversed.entry(a.peer_id()));
+    let lesser = entries.iter().find(|entry| in_order.entry(a.peer_id()) != Some(entry.as_slice()));
+    let mut behind = topology(&identity(7));
+    behind.merge(lesser.expect("two entries, one kept")).expect("genuine");
+    assert!(behind.compare(&in_order.digest()).1, "digests show the difference");
+
+    for (own, other) in [(&mut first, &entries[1]), (&mut second, &entries[0])] {
+        assert_eq!(own.merge(other), Ok(Merged::Ghost));
+        own.outrun(&a, other);
+        assert_eq!(in_order.merge(&own_entry(own)).map(|_| ()), Ok(()));
+        assert_eq!(own.merge(other), Ok(Merged::Known(a.peer_id())));
+    }
+}
+
+#[test]
 fn peers_that_nobody_reaches_are_forgotten() {
     let (a, b, c) = (identity(1), identity(2), identity(3));
     let (mut here, mut of_b, of_c) = (topology(&a), topology(&b), topology(&c));

@@ -31,7 +31,7 @@ fn each_message_comes_back_as_it_was() {
         }),
         Message::Digest(Digest {
             channel: Channel(77),
-            rows: vec![DigestRow { origin: peer(1), boot: BootCount(u64::MAX), version: 0 }],
+            rows: vec![DigestRow { origin: peer(1), boot: BootCount(u64::MAX), version: 0, tag: 7 }],
             reply: true,
         }),
         Message::Ping(0),
