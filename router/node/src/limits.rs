@@ -12,8 +12,8 @@ pub const PING_AFTER: Duration = Duration::from_secs(3);
 /// this bounds how long its control session is kept.
 pub const SESSION_SILENCE_MAX: Duration = Duration::from_secs(10);
 
-/// Two routers that dial each other at the same moment settle on the connection of the smaller id. A second
-/// connection that comes later than this replaces the first if that no longer carries packets.
+/// Two routers may dial each other at the same moment. A session is given this long to carry packets before a second
+/// one with the same peer replaces it.
 pub const SIMULTANEOUS_DIAL: Duration = Duration::from_secs(2);
 
 /// The initiator of a session moves both ends to fresh data keys this often, spread by ±10 %.

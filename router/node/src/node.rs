@@ -7,7 +7,7 @@ use std::time::Duration;
 use mesh_crypto::{
     Handshake, HandshakeConfig, HandshakeStep, Identity, Membership, Protection, Psk, Rng, Role, Session,
 };
-use mesh_topology::{Connector, Target, Topology};
+use mesh_topology::{Connector, Routes, Target, Topology};
 use mesh_wire::control::{DataOffer, Farewell, Hello, LinkRecord, Message};
 use mesh_wire::{BootCount, Moment, Nickname, PeerId, ReceiverIndex};
 
@@ -44,10 +44,20 @@ pub struct Node {
     pub(crate) timers: Timers,
     pub(crate) rng: Rng,
     dials: u64,
+    /// What follows from `topology`, as of the last time that it changed.
+    routes: Routes,
     links_changed: bool,
     pub(crate) topology_changed: bool,
     plan_changed: bool,
     pub(crate) outputs: VecDeque<Output>,
+}
+
+/// Which of two sessions with one peer is kept.
+enum Choice {
+    Old,
+    New,
+    /// The peer says; until then the new one waits in reserve.
+    Peers,
 }
 
 /// All times of the node that belong to no single connection.
@@ -78,8 +88,9 @@ impl Node {
             timers: Timers { anti_entropy: Some(now + ANTI_ENTROPY_EVERY), ..Timers::default() },
             rng,
             dials: 0,
+            routes: Routes::default(),
             links_changed: false,
-            topology_changed: false,
+            topology_changed: true,
             plan_changed: true,
             outputs: VecDeque::new(),
         }
@@ -226,34 +237,63 @@ impl Node {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.phase = Phase::Open(Box::new(open));
         }
-        if let Some(rival) = self.sessions.get(&peer).copied() {
-            if self.prefers(rival, id, boot, now) {
-                return self.dismiss(id, now);
-            }
-            self.sessions.insert(peer, id);
-            self.dismiss(rival, now);
-        } else {
-            self.sessions.insert(peer, id);
-        }
-        self.outputs.push_back(Output::Event(Event::Connected { peer, nickname, remote, outbound }));
         self.send(id, &Message::DataOffer(offer), now);
         self.send(id, &self.digest(false), now);
+        match self.sessions.get(&peer).copied() {
+            None => {
+                self.outputs.push_back(Output::Event(Event::Connected { peer, nickname, remote, outbound }));
+                self.count_on(peer, id);
+            }
+            Some(rival) => match self.choose(rival, boot, now) {
+                Choice::Old => self.dismiss(id, now),
+                Choice::New => {
+                    self.count_on(peer, id);
+                    self.dismiss(rival, now);
+                }
+                Choice::Peers => self.dismiss_spares(peer, id, now),
+            },
+        }
+    }
+
+    /// Makes `id` the connection of `peer` that counts.
+    fn count_on(&mut self, peer: PeerId, id: ConnectionId) {
+        self.sessions.insert(peer, id);
         self.links_changed = true;
         self.plan_changed = true;
     }
 
-    /// Whether the session on `old` is kept rather than the one on `new` with the same peer.
-    fn prefers(&self, old: ConnectionId, new: ConnectionId, new_boot: BootCount, now: Moment) -> bool {
-        let Some(open) = self.connections.get(&old).and_then(Connection::open) else { return false };
+    pub(crate) fn counts_on(&self, peer: PeerId, id: ConnectionId) -> bool {
+        self.sessions.get(&peer) == Some(&id)
+    }
+
+    /// Which of two sessions with one peer is kept: `old`, or one of the life `new_boot` that has just opened.
+    ///
+    /// A session with an earlier life is dead, both ends see that. Otherwise the end with the smaller id decides
+    /// alone, and tells the other by its farewell; if each judged for itself, they could keep different ones.
+    fn choose(&self, old: ConnectionId, new_boot: BootCount, now: Moment) -> Choice {
+        let Some(open) = self.connections.get(&old).and_then(Connection::open) else { return Choice::New };
         if new_boot != open.hello.boot {
-            return open.hello.boot > new_boot;
+            return if open.hello.boot > new_boot { Choice::Old } else { Choice::New };
         }
-        if now.since(open.since) >= SIMULTANEOUS_DIAL {
-            return open.data.is_alive();
+        let is_young = now.since(open.since) < SIMULTANEOUS_DIAL;
+        if !is_young && !open.data.is_alive() {
+            return Choice::New;
         }
-        let dialed = |id| matches!(id, ConnectionId::Dialed(_));
-        let mine_wins = self.peer_id() < open.peer;
-        dialed(old) != dialed(new) && dialed(old) == mine_wins
+        if self.peer_id() < open.peer { Choice::Old } else { Choice::Peers }
+    }
+
+    /// Keeps at most one session in reserve beside the one that counts, the latest.
+    fn dismiss_spares(&mut self, peer: PeerId, but: ConnectionId, now: Moment) {
+        for spare in self.open_with(peer) {
+            if spare != but && !self.counts_on(peer, spare) {
+                self.dismiss(spare, now);
+            }
+        }
+    }
+
+    fn open_with(&self, peer: PeerId) -> Vec<ConnectionId> {
+        let with_peer = |c: &Connection| c.open().is_some_and(|open| open.peer == peer);
+        self.connections.iter().filter(|(_, c)| with_peer(c)).map(|(id, _)| *id).collect()
     }
 
     /// Ends the session of a duplicate connection; the peer stays connected by the other.
@@ -426,6 +466,7 @@ impl Node {
         if self.topology_changed {
             self.topology_changed = false;
             self.plan_changed = true;
+            self.routes = Routes::compute(&self.topology);
             self.timers.forget = Some(now + UNREACHABLE_KEPT);
             let connected = self.sessions.keys().copied().collect::<BTreeSet<_>>();
             self.connector.discover(&self.topology, &connected, now);
@@ -446,7 +487,11 @@ impl Node {
             let links = self.sessions.iter().filter_map(|(peer, id)| {
                 Some((*peer, &self.connections.get(id).and_then(Connection::open)?.data))
             });
-            self.outputs.push_back(Output::Forward(Box::new(Plan::new(&self.topology, links))));
+            self.outputs.push_back(Output::Forward(Box::new(Plan::new(
+                self.peer_id(),
+                self.routes.clone(),
+                links,
+            ))));
         }
     }
 
@@ -455,15 +500,12 @@ impl Node {
         let Some(connection) = self.connections.remove(&id) else { return };
         self.outputs.push_back(Output::Close { id });
         if let Phase::Open(open) = &connection.phase {
-            let current = self.sessions.get(&open.peer) == Some(&id);
+            let current = self.counts_on(open.peer, id);
             if current {
-                self.sessions.remove(&open.peer);
-                self.connector.lost(open.peer, now.since(open.since), &mut self.rng, now);
-                self.links_changed = true;
-                self.plan_changed = true;
-                self.topology_changed = true;
-                let event = Event::Disconnected { peer: open.peer, cause: cause.clone() };
-                self.outputs.push_back(Output::Event(event));
+                match self.open_with(open.peer).first() {
+                    Some(spare) => self.count_on(open.peer, *spare),
+                    None => self.lost(open.peer, cause.clone(), now.since(open.since), now),
+                }
             }
             if let Some(target) = connection.target.filter(|_| current) {
                 self.failures.insert(target, cause);
@@ -484,6 +526,16 @@ impl Node {
         if !cause.is_self_connection() && self.refusals.add(remote, cause.clone(), now) {
             self.outputs.push_back(Output::Event(Event::Refused { remote, cause }));
         }
+    }
+
+    /// The last session with a peer is gone.
+    fn lost(&mut self, peer: PeerId, cause: CloseCause, lasted: Duration, now: Moment) {
+        self.sessions.remove(&peer);
+        self.connector.lost(peer, lasted, &mut self.rng, now);
+        self.links_changed = true;
+        self.plan_changed = true;
+        self.topology_changed = true;
+        self.outputs.push_back(Output::Event(Event::Disconnected { peer, cause }));
     }
 
     fn attempt_failed(&mut self, target: Target, cause: CloseCause, now: Moment) {

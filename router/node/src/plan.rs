@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use mesh_crypto::DirectionKey;
-use mesh_topology::{Routes, Topology};
+use mesh_topology::Routes;
 use mesh_wire::{PeerId, ReceiverIndex};
 
 use crate::data_link::DataLink;
@@ -55,11 +55,11 @@ pub struct SendPlan {
 }
 
 impl Plan {
-    pub(crate) fn new<'a>(topology: &Topology, links: impl Iterator<Item = (PeerId, &'a DataLink)>) -> Self {
-        Self {
-            me: topology.me(),
-            links: links.map(|(peer, link)| link.plan(peer)).collect(),
-            routes: Routes::compute(topology),
-        }
+    pub(crate) fn new<'a>(
+        me: PeerId,
+        routes: Routes,
+        links: impl Iterator<Item = (PeerId, &'a DataLink)>,
+    ) -> Self {
+        Self { me, links: links.map(|(peer, link)| link.plan(peer)).collect(), routes }
     }
 }

@@ -204,7 +204,9 @@ impl Node {
         let open = match &connection.phase {
             Phase::Dialing => return Some(connecting(format!("dialing{before}"))),
             Phase::Handshaking { .. } => return Some(connecting(format!("shaking hands{before}"))),
-            Phase::Open(open) => open,
+            Phase::Open(open) if self.counts_on(open.peer, id) => open,
+            // Kept in reserve for a moment, until the peer has chosen between two.
+            Phase::Open(_) => return None,
         };
         let (state, rtt, info) = match open.data.liveness() {
             Liveness::Alive { rtt } => (ConnectionState::Established, Some(rtt), String::new()),
