@@ -28,11 +28,14 @@ const GROWTH_KIB_MAX: u64 = 20 * 1024;
 /// What a router may log about strangers, in bytes.
 const LOG_BYTES_MAX: usize = 20_000;
 
-/// The first 16 bytes of a control session, without a secret: PROTOCOL.control.md, "Preamble".
+/// The first 16 bytes of a control session, without a secret: PROTOCOL.md, "Preamble".
 const PREAMBLE: [u8; 16] = *b"MESH\x01\x01\x00\x00\0\0\0\0\0\0\0\0";
 
 /// Where a sleeve packet in clear has the link's cookie: PROTOCOL.md, "Sleeve packets".
 const COOKIE: std::ops::Range<usize> = 16..24;
+
+/// The byte of a sleeve packet whose lowest bit is bit 32 of the counter.
+const COUNTER_BIT_32: usize = 11;
 
 /// Bytes of an Ethernet, an IPv4 and a UDP header.
 const HEADERS_BYTES: usize = 14 + 20 + 8;
@@ -45,6 +48,27 @@ fn ten_seconds_of_garbage_harm_nobody_without_a_password() -> Result<()> {
 #[test]
 fn ten_seconds_of_garbage_harm_nobody_with_a_password() -> Result<()> {
     harm_nobody("sealed", Some("keep out"))
+}
+
+/// Who listens to a link in clear can speak on it, and throw an end out of step. That must not last.
+#[test]
+fn a_forged_packet_on_a_link_in_clear_silences_it_for_seconds_at_most() -> Result<()> {
+    let (lab, [one, two]) = chain("forged", None)?;
+    let eve = lab.host("eve")?;
+    all_ping(&[&one, &two])?;
+    let genuine = genuine_datagrams(&lab, &one, &two)?;
+    let target = SocketAddr::from((one.host.ip(), 6783));
+    for mut datagram in genuine {
+        // Counters seem to have leapt 2^32 ahead, so that all that follow are of long ago.
+        datagram[COUNTER_BIT_32] ^= 1;
+        eve.enter(|| UdpSocket::bind("0.0.0.0:0")?.send_to(&datagram, target))??;
+    }
+    let since = Instant::now();
+    ensure!(one.container.ping_with(&Ping::to(two.ip).count(3))?.loss_percent() > 0.0, "nothing was forged");
+    eventually(secs(10), || one.container.ping(two.ip))?;
+    eprintln!("measured: back {:.1} s after the forgery", since.elapsed().as_secs_f64());
+    all_connected(&[&one.host, &two.host])?;
+    all_ping(&[&one, &two])
 }
 
 fn harm_nobody(title: &str, password: Option<&str>) -> Result<()> {

@@ -80,7 +80,9 @@ impl Topology {
         let known = self.records.get(&origin).map(Known::number);
         // Whatever bears this router's present number and is not its present record is a ghost, too.
         let outranked = match known {
-            Some((boot, version, tag)) if origin == self.me => (boot, version) > (number.0, number.1) || tag == number.2,
+            Some((boot, version, tag)) if origin == self.me => {
+                (boot, version) > (number.0, number.1) || tag == number.2
+            }
             Some(known) => known >= number,
             None => false,
         };
@@ -185,7 +187,8 @@ impl Topology {
     /// names something newer than here. What is about to be forgotten is not handed on: it would go round for ever.
     #[must_use]
     pub fn compare(&self, digest: &[DigestRow]) -> (Vec<PeerId>, bool) {
-        let theirs: BTreeMap<_, _> = digest.iter().map(|row| (row.origin, (row.boot, row.version, row.tag))).collect();
+        let theirs: BTreeMap<_, _> =
+            digest.iter().map(|row| (row.origin, (row.boot, row.version, row.tag))).collect();
         let reachable = self.reachable();
         let newer_here = self
             .records
@@ -194,9 +197,9 @@ impl Topology {
             .filter(|(origin, known)| theirs.get(origin).is_none_or(|theirs| *theirs < known.number()))
             .map(|(origin, _)| *origin)
             .collect();
-        let newer_there = theirs.iter().any(|(origin, theirs)| {
-            self.records.get(origin).is_none_or(|known| known.number() < *theirs)
-        });
+        let newer_there = theirs
+            .iter()
+            .any(|(origin, theirs)| self.records.get(origin).is_none_or(|known| known.number() < *theirs));
         (newer_here, newer_there)
     }
 
