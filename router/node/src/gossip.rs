@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 
 use mesh_topology::Merged;
-use mesh_wire::control::{Channel, Digest, Gossip, Message};
+use mesh_wire::control::{Channel, Digest, GOSSIP_ENTRIES_MAX, Gossip, Message};
 use mesh_wire::{Moment, PeerId};
+use minicbor::bytes::ByteVec;
 
 use crate::interface::{ConnectionId, Event, Output};
-use crate::limits::{ENTRIES_PER_MESSAGE, GOSSIP_COALESCED_FOR, GOSSIP_FANOUT};
+use crate::limits::{GOSSIP_COALESCED_FOR, GOSSIP_FANOUT, GOSSIP_LEN};
 use crate::node::Node;
 
 impl Node {
@@ -63,10 +64,20 @@ impl Node {
         }
     }
 
-    fn send_records(&mut self, id: ConnectionId, origins: &[PeerId], now: Moment) {
-        for origins in origins.chunks(ENTRIES_PER_MESSAGE) {
-            let entries = origins.iter().filter_map(|origin| self.topology.entry(*origin));
-            let entries: Vec<_> = entries.map(|entry| entry.to_vec().into()).collect();
+    /// Sends records in as many messages as their size asks for.
+    pub(crate) fn send_records(&mut self, id: ConnectionId, origins: &[PeerId], now: Moment) {
+        let mut messages: Vec<Vec<ByteVec>> = Vec::new();
+        let mut room = 0;
+        for entry in origins.iter().filter_map(|origin| self.topology.entry(*origin)) {
+            if messages.last().is_none_or(|entries| entry.len() > room || entries.len() >= GOSSIP_ENTRIES_MAX)
+            {
+                messages.push(Vec::new());
+                room = GOSSIP_LEN;
+            }
+            room = room.saturating_sub(entry.len());
+            messages.last_mut().expect("one was pushed").push(entry.to_vec().into());
+        }
+        for entries in messages {
             self.send(id, &Message::Gossip(Gossip { channel: Channel::TOPOLOGY, entries }), now);
         }
     }

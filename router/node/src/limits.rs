@@ -42,8 +42,9 @@ pub const REFUSALS_KEPT_MAX: usize = 16;
 /// A refused connection is shown this long.
 pub const REFUSAL_SHOWN_FOR: Duration = Duration::from_secs(60);
 
-/// Gossip entries in one message: keeps a message of large records below the frame limit of 1 MiB.
-pub const ENTRIES_PER_MESSAGE: usize = 64;
+/// Entries that go into one gossip message, in bytes together; a greater one goes alone. A record of
+/// [`LINKS_MAX`](mesh_wire::control::LINKS_MAX) links has about 450 kB, so that all stay below the frame limit of 1 MiB.
+pub const GOSSIP_LEN: usize = 256 * 1024;
 
 /// A peer that no chain of connections reaches is forgotten after this long. Until then its record waits for the one
 /// that names it, which may come a moment later by another way.

@@ -305,6 +305,32 @@ fn an_unknown_channel_and_an_unknown_message_are_passed_over() {
 }
 
 #[test]
+fn records_too_large_for_one_message_go_in_several() {
+    let mut net = Net::new(vec![config(1, None, vec![]), config(2, None, vec![named(0)])]);
+    net.run(secs(1));
+    let mut origins = Vec::new();
+    for seed in 10..18 {
+        let identity = Identity::generate(&mut Rng::from_seed([seed; 32]));
+        let mut theirs = Topology::new(&identity, BootCount(1), "big".parse().expect("a nickname"), 6783);
+        let link = |n| LinkRecord {
+            peer: PeerId::from_bytes([seed; 16]),
+            address: SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, n)),
+            outbound: false,
+            established: false,
+        };
+        theirs.publish(&identity, (1..7_000).map(link).collect());
+        net.nodes[0].topology.merge(theirs.entry(theirs.me()).expect("own record")).expect("genuine");
+        origins.push(theirs.me());
+    }
+    let (id, now) = (*net.nodes[0].connections.keys().next().expect("a connection"), net.now);
+    net.nodes[0].send_records(id, &origins, now);
+    net.input_drain(0);
+    for origin in origins {
+        assert!(net.nodes[1].topology.record(origin).is_some());
+    }
+}
+
+#[test]
 fn a_silent_session_is_given_up() {
     let mut net = Net::new(vec![config(1, None, vec![]), config(2, None, vec![named(0)])]);
     net.run(secs(1));
