@@ -1,13 +1,16 @@
 //! Log lines: levels, formats and where they go.
 
-use std::fs::OpenOptions;
+use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::Error;
+
+/// A log file longer than this, in bytes, is put aside when a router starts; one earlier file is kept.
+const LOG_LEN_MAX: u64 = 10 * 1024 * 1024;
 
 /// The least severe level that is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +41,8 @@ pub enum LogFormat {
 pub enum LogTarget {
     /// Standard error.
     Stderr,
-    /// Appended to this file, made with mode 0600.
+    /// Appended to this file, made with mode 0600. A long one of earlier lives is put aside first, with `.1` behind
+    /// its name.
     File(PathBuf),
 }
 
@@ -63,10 +67,33 @@ pub fn init_logging(level: LogLevel, format: LogFormat, target: &LogTarget) -> R
     done.map_err(|_already_set| Error::LoggingTwice)
 }
 
-fn open(path: &PathBuf) -> Result<std::fs::File, Error> {
-    OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(|source| Error::File {
-        action: "open",
-        path: path.clone(),
-        source,
-    })
+fn open(path: &Path) -> Result<File, Error> {
+    let failed = |action| move |source| Error::File { action, path: path.to_owned(), source };
+    if fs::metadata(path).is_ok_and(|log| log.len() > LOG_LEN_MAX) {
+        fs::rename(path, earlier(path)).map_err(failed("rename"))?;
+    }
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(failed("open"))
+}
+
+/// Where the log of earlier lives is put aside.
+pub(crate) fn earlier(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".1");
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_has_grown_long_is_put_aside_at_the_next_start() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("mesh.log");
+        open(&path).expect("a new file").set_len(LOG_LEN_MAX).expect("room on the disk");
+        assert_eq!(open(&path).map(|log| log.metadata().expect("open").len()).ok(), Some(LOG_LEN_MAX));
+        open(&path).expect("the same file").set_len(LOG_LEN_MAX + 1).expect("room on the disk");
+        assert_eq!(open(&path).map(|log| log.metadata().expect("open").len()).ok(), Some(0));
+        assert!(earlier(&path).exists());
+    }
 }

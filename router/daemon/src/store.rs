@@ -16,7 +16,7 @@ use minicbor::{Decode, Encode};
 use rustix::fs::FlockOperation;
 use zeroize::Zeroizing;
 
-use crate::Error;
+use crate::{Error, logging};
 
 const IDENTITY_FILE: &str = "identity";
 const LOG_FILE: &str = "mesh.log";
@@ -148,6 +148,7 @@ pub(crate) fn remove(run_dir: &Path, state_dir: &Path) -> Result<Vec<String>, Er
     let files = [
         state_dir.join(IDENTITY_FILE),
         state_dir.join(LOG_FILE),
+        logging::earlier(&state_dir.join(LOG_FILE)),
         run_dir.join(mesh_api::PID_FILE_NAME),
         run_dir.join(mesh_api::SOCKET_NAME),
     ];
