@@ -20,8 +20,8 @@ pub const CONVERGED_WITHIN: Duration = Duration::from_secs(40);
 /// Once they agree, nothing changes for this long.
 pub const QUIET_FOR: Duration = Duration::from_secs(30);
 
-/// They have agreed when they have done so for this long: two routers that dialed each other within two seconds may
-/// still change to the other connection.
+/// They have agreed when they have done so for this long: what is under way at a moment of agreement, such as a dial
+/// that will turn out to be a second one, shows within it.
 pub const SETTLED_FOR: Duration = Duration::from_secs(3);
 
 /// A connection whose retransmissions back off may be given up so long after the last fault, although its path is good
