@@ -49,7 +49,6 @@ pub(crate) struct Open {
 pub(crate) struct Pulse {
     last_heard: Moment,
     last_ping: Option<Moment>,
-    rtt: Option<Duration>,
 }
 
 /// What a session's silence asks for.
@@ -171,18 +170,11 @@ impl Open {
 
 impl Pulse {
     pub(crate) const fn new(now: Moment) -> Self {
-        Self { last_heard: now, last_ping: None, rtt: None }
+        Self { last_heard: now, last_ping: None }
     }
 
     pub(crate) const fn heard(&mut self, now: Moment) {
         self.last_heard = now;
-    }
-
-    /// Takes in the answer to the last ping.
-    pub(crate) fn pong(&mut self, now: Moment) {
-        if let Some(sent) = self.last_ping.take() {
-            self.rtt = Some(now.since(sent));
-        }
     }
 
     pub(crate) fn check(&mut self, now: Moment) -> PulseAction {
@@ -217,8 +209,6 @@ mod tests {
         assert_eq!(pulse.check(at(4)), PulseAction::Nothing);
         assert_eq!(pulse.poll_timeout(), at(6));
         pulse.heard(at(5));
-        pulse.pong(at(5));
-        assert_eq!(pulse.rtt, Some(Duration::from_secs(2)));
         assert_eq!(pulse.check(at(8)), PulseAction::Ping);
         assert_eq!(pulse.check(at(15)), PulseAction::GiveUp);
     }

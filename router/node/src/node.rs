@@ -330,11 +330,8 @@ impl Node {
             Message::Gossip(gossip) => self.gossip(id, peer, &gossip, now),
             Message::Digest(digest) => self.answer_digest(id, &digest, now),
             Message::Ping(number) => self.send(id, &Message::Pong(number), now),
-            Message::Pong(_) => {
-                if let Some(open) = self.connections.get_mut(&id).and_then(Connection::open_mut) {
-                    open.pulse.pong(now);
-                }
-            }
+            // That it came is the sign of life that was asked for.
+            Message::Pong(_) => {}
             Message::DataOffer(offer) => self.data_offer(id, offer, now),
             Message::Bye(farewell) => self.end(id, CloseCause::Farewell(farewell), now),
             Message::Unknown(_) => {}

@@ -110,12 +110,6 @@ impl Network {
         self.powered[host.0] = powered;
     }
 
-    /// Whether a host is switched on.
-    #[must_use]
-    pub fn is_powered(&self, host: HostId) -> bool {
-        self.powered[host.0]
-    }
-
     /// Takes back all cuts, partitions and loss.
     pub fn heal(&mut self) {
         self.blocked.fill(false);

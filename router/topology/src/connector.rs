@@ -61,9 +61,6 @@ impl fmt::Display for Target {
     }
 }
 
-/// A dial that is due; the caller gives it an id and reports by [`Connector::failed`] or [`Connector::connected`].
-pub type Dial = Target;
-
 /// Where a target stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TargetStatus {
@@ -121,8 +118,9 @@ impl Connector {
         }
     }
 
-    /// The targets that are due; they count as being dialed from now on.
-    pub fn due(&mut self, now: Moment) -> Vec<Dial> {
+    /// The targets that are due; they count as being dialed from now on. What becomes of each is to be reported by
+    /// [`Self::failed`], [`Self::connected`] or [`Self::reached_itself`].
+    pub fn due(&mut self, now: Moment) -> Vec<Target> {
         let due = self.targets.iter_mut().filter_map(|(target, entry)| match entry.status {
             TargetStatus::Waiting(at) | TargetStatus::Itself(at) if at <= now => {
                 entry.status = TargetStatus::Dialing;

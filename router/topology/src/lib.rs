@@ -15,6 +15,6 @@ pub mod records;
 pub mod routes;
 
 pub use backoff::Backoff;
-pub use connector::{Connector, Dial, Target, TargetStatus};
+pub use connector::{Connector, Target, TargetStatus};
 pub use records::{MergeError, Merged, Topology};
 pub use routes::{Routes, Tree, TreeChild};
