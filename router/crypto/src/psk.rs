@@ -3,6 +3,8 @@
 //! Owns the derivation, which is the same on every router: there is nobody to agree on a salt with before the first
 //! contact. Does not own where the password comes from.
 
+use std::fmt;
+
 use argon2::{Algorithm, Argon2, Params, Version};
 use aws_lc_rs::digest::{SHA256, digest};
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -24,8 +26,14 @@ const LANES: u32 = 4;
 const SALT_CONTEXT: &[u8] = b"mesh password v1";
 
 /// The key that proves membership of a network. Overwritten when dropped.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct Psk([u8; Self::LEN]);
+
+impl fmt::Debug for Psk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Psk(..)")
+    }
+}
 
 impl Psk {
     /// Length in bytes.

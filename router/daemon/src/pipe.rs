@@ -108,8 +108,9 @@ pub(crate) fn dial(id: ConnectionId, target: Target, inputs: Inputs) {
         let Ok(place) = inputs.reserve().await else { return };
         match connected {
             Ok((stream, remote)) => {
+                let local = local_address(&stream);
                 let pipe = Pipe::start(id, stream, inputs.clone());
-                place.send((Input::Dialed { id, remote }, Some(pipe)));
+                place.send((Input::Dialed { id, local, remote }, Some(pipe)));
             }
             Err(failure) => place.send((Input::DialFailed { id, failure }, None)),
         }
@@ -136,6 +137,12 @@ async fn connect(target: &Target) -> Result<(TcpStream, SocketAddr), DialFailure
         }
     }
     Err(failure)
+}
+
+/// This end of `stream`, or the unspecified address if the connection has broken already.
+fn local_address(stream: &TcpStream) -> SocketAddr {
+    let unknown = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+    stream.local_addr().map_or(unknown, |local| SocketAddr::new(local.ip().to_canonical(), local.port()))
 }
 
 fn dial_failure(error: &io::Error) -> DialFailure {
@@ -196,8 +203,9 @@ pub(crate) async fn accept_all(listener: TcpListener, inputs: Inputs) {
                 number += 1;
                 let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
                 let Ok(place) = inputs.reserve().await else { return };
+                let local = local_address(&stream);
                 let pipe = Pipe::start(id, stream, inputs.clone());
-                place.send((Input::Accepted { id, remote }, Some(pipe)));
+                place.send((Input::Accepted { id, local, remote }, Some(pipe)));
             }
             Err(error) => {
                 // Out of descriptors or memory for now: others may be closed meanwhile.

@@ -7,6 +7,8 @@ pub(crate) fn to_dataplane(plan: Plan) -> dataplane::Plan {
     let links = plan.links.into_iter().map(|link| dataplane::LinkPlan {
         peer: link.peer,
         remote: link.remote,
+        candidates: link.candidates,
+        roams: link.roams,
         receive: link
             .receive
             .into_iter()

@@ -116,7 +116,11 @@ impl Shell {
                 }
             }
             Output::Close { id } => drop(self.pipes.remove(&id)),
-            Output::Forward(plan) => self.dataplane.publish(plan::to_dataplane(*plan)),
+            Output::PlanChanged => {
+                let plan = self.node.plan();
+                self.dataplane.publish(plan::to_dataplane(plan));
+            }
+            Output::Joined(network) => info!(%network, "joined"),
             Output::Event(event) => log(&event),
         }
         None
@@ -131,6 +135,8 @@ pub(crate) fn to_node(report: mesh_dataplane::Report) -> Option<Report> {
         Seen::Dead { peer, silent_for } => Some(Report::Dead { peer, silent_for }),
         Seen::Roamed { peer, to, .. } => Some(Report::Roamed { peer, remote: to }),
         Seen::RekeyWanted { peer, .. } => Some(Report::RekeyWanted { peer }),
+        Seen::Relayed { peer } => Some(Report::Relayed { peer }),
+        Seen::Idle { peer } => Some(Report::Idle { peer }),
         Seen::Failed(failure) => {
             error!(%failure, cause = failure.source().map(tracing::field::display), "the data plane has lost an end");
             None
@@ -153,6 +159,9 @@ fn log(event: &Event) {
         }
         Event::Refused { remote, cause } => warn!(%remote, %cause, "a connection was refused"),
         Event::DialFailed { target, cause } => info!(%target, %cause, "a connection attempt failed"),
+        Event::Cloned { peer, remote } => {
+            warn!(%peer, remote = remote.map(tracing::field::display), "an identity is in use twice");
+        }
         Event::GossipRefused { peer, error } => warn!(%peer, %error, "gossip was refused"),
     }
 }

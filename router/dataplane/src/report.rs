@@ -42,6 +42,16 @@ pub enum Report {
         /// The epoch to be replaced.
         epoch: u32,
     },
+    /// Frames captured here go to a peer through others. Offered at most once a second for each peer.
+    Relayed {
+        /// To whom.
+        peer: PeerId,
+    },
+    /// A link that carried frames has carried none for a long time.
+    Idle {
+        /// With whom.
+        peer: PeerId,
+    },
     /// A thread can use one of its ends no more; the rest goes on.
     Failed(Failure),
 }

@@ -165,6 +165,8 @@ impl DataLink {
         LinkPlan {
             peer,
             remote: self.remote,
+            candidates: Vec::new(),
+            roams: true,
             receive: self.receive.iter().map(|receiving| receiving.plan.clone()).collect(),
             send: self.send.clone(),
         }

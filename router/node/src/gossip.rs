@@ -83,7 +83,12 @@ impl Node {
     }
 
     pub(crate) fn digest(&self, reply: bool) -> Message {
-        Message::Digest(Digest { channel: Channel::TOPOLOGY, rows: self.topology.digest(), reply })
+        Message::Digest(Digest {
+            channel: Channel::TOPOLOGY,
+            rows: self.topology.digest(),
+            reply,
+            buckets: u64::MAX,
+        })
     }
 
     pub(crate) fn gossip_soon(&mut self, now: Moment) {

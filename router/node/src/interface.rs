@@ -1,15 +1,16 @@
 //! What goes into a node and what comes out: plain data. Owns no behaviour.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use mesh_crypto::{Identity, Psk};
 use mesh_topology::{MergeError, Target};
-use mesh_wire::{BootCount, Nickname, PeerId};
+use mesh_wire::{BootCount, NetworkId, Nickname, PeerId};
 
 use crate::connection::CloseCause;
-use crate::plan::Plan;
 
 /// What a node is made of.
 pub struct Config {
@@ -21,8 +22,19 @@ pub struct Config {
     pub nickname: Nickname,
     /// TCP port on which its shell listens, and UDP port of its sleeve.
     pub port: u16,
-    /// The network's secret, if it has one.
-    pub psk: Option<Psk>,
+    /// Drawn at random for this life.
+    pub nonce: u64,
+    /// The network's secrets, at most [`SECRETS_MAX`](crate::limits::SECRETS_MAX); none when anybody may join. All are
+    /// accepted; dials use the first, and the others in turn where it is not known.
+    pub secrets: Vec<Psk>,
+    /// The network that this router has joined in an earlier life or founded.
+    pub network: Option<NetworkId>,
+    /// The only peers that may connect; anybody with the secret when `None`.
+    pub allowed: Option<BTreeSet<PeerId>>,
+    /// Where nobody listens: data to peers there need no sealing if they say the same.
+    pub trusted_subnets: Vec<IpNet>,
+    /// From so many connections on, a well-connected subset of the peers is enough.
+    pub connection_limit: usize,
     /// Whether this CPU computes AES fast.
     pub aes_preferred: bool,
     /// Whether to dial peers that other peers know.
@@ -74,6 +86,8 @@ pub enum Input {
     Dialed {
         /// Which.
         id: ConnectionId,
+        /// The address of this end.
+        local: SocketAddr,
         /// The address that answered.
         remote: SocketAddr,
     },
@@ -88,6 +102,8 @@ pub enum Input {
     Accepted {
         /// A number that the shell has not used yet.
         id: ConnectionId,
+        /// The address of this end.
+        local: SocketAddr,
         /// From where.
         remote: SocketAddr,
     },
@@ -105,6 +121,26 @@ pub enum Input {
     },
     /// The data plane noticed something.
     Report(Report),
+    /// The user names peers to connect to, in addition to those named before, or in their place. A target that is known
+    /// already is tried at once.
+    Connect {
+        /// Whom to dial.
+        targets: Vec<Target>,
+        /// Whether targets that were named before and are not among these are forgotten.
+        replace: bool,
+    },
+    /// The user wants these targets dialed no more. Connections stay.
+    Forget {
+        /// Which; unknown ones are ignored.
+        targets: Vec<Target>,
+    },
+    /// The network's secrets are these from now on. Sessions that a secret opened which is not among them are opened
+    /// anew.
+    Secrets(Vec<Psk>),
+    /// The host's own unicast addresses, now; told at the start and at each change.
+    Addresses(Vec<IpAddr>),
+    /// This router's address range was founded: it belongs to this network from now on.
+    Founded(NetworkId),
     /// [`Node::poll_timeout`](crate::Node::poll_timeout) has passed.
     Timeout,
     /// Say goodbye to everybody; no other input follows.
@@ -140,6 +176,16 @@ pub enum Report {
         /// With whom.
         peer: PeerId,
     },
+    /// Frames of this router's containers go to a peer through others. Said now and then while they do.
+    Relayed {
+        /// To whom.
+        peer: PeerId,
+    },
+    /// No frame has passed for a long time on a link that carried some. Said once.
+    Idle {
+        /// With whom.
+        peer: PeerId,
+    },
 }
 
 /// What the shell shall do.
@@ -163,8 +209,10 @@ pub enum Output {
         /// Which.
         id: ConnectionId,
     },
-    /// Forward frames like this from now on.
-    Forward(Box<Plan>),
+    /// [`Node::plan`](crate::Node::plan) has something new to say to the data plane.
+    PlanChanged,
+    /// Remember durably that this router belongs to this network.
+    Joined(NetworkId),
     /// Something that an operator may want to read in the log.
     Event(Event),
 }
@@ -215,6 +263,13 @@ pub enum Event {
         target: Target,
         /// Why.
         cause: CloseCause,
+    },
+    /// Somebody else is at work with this router's identity, or with a peer's.
+    Cloned {
+        /// Whose.
+        peer: PeerId,
+        /// Where the copy, or the original, connects from, if it is a neighbour.
+        remote: Option<SocketAddr>,
     },
     /// A peer gossiped what cannot be merged. It was left out.
     GossipRefused {

@@ -25,6 +25,9 @@ pub const OLD_EPOCH_KEPT: Duration = Duration::from_secs(60);
 /// A digest of the topology goes to one neighbour this often, spread by ±20 %, to repair what was lost.
 pub const ANTI_ENTROPY_EVERY: Duration = Duration::from_secs(10);
 
+/// Secrets that a router accepts at once: the one in use, the next, and two more.
+pub const SECRETS_MAX: usize = 4;
+
 // Implementation constants: a router alone may change them.
 
 /// News is collected this long before it is sent, so that a burst of changes makes one message.

@@ -28,7 +28,7 @@ use crate::refusals::Refusals;
 /// called at any time. Nothing a peer sends makes a method panic.
 pub struct Node {
     pub(crate) identity: Identity,
-    psk: Option<Psk>,
+    secrets: Vec<Psk>,
     aes_preferred: bool,
     pub(crate) topology: Topology,
     pub(crate) connector: Connector,
@@ -72,11 +72,12 @@ impl Node {
     /// A node that has connected to nobody yet; its first [`Input::Timeout`] may come at once.
     #[must_use]
     pub fn new(config: Config, rng: Rng, now: Moment) -> Self {
-        let topology = Topology::new(&config.identity, config.boot, config.nickname, config.port);
+        let topology =
+            Topology::new(&config.identity, config.boot, config.nickname, config.port, config.nonce);
         let connector = Connector::new(topology.me(), config.discovery, config.targets, now);
         Self {
             identity: config.identity,
-            psk: config.psk,
+            secrets: config.secrets,
             aes_preferred: config.aes_preferred,
             topology,
             connector,
@@ -100,13 +101,18 @@ impl Node {
     pub fn handle(&mut self, input: Input, now: Moment) {
         debug_assert!(self.outputs.is_empty(), "outputs of the last input were not drained");
         match input {
-            Input::Dialed { id, remote } => self.dialed(id, remote, now),
+            Input::Dialed { id, remote, .. } => self.dialed(id, remote, now),
             Input::DialFailed { id, failure } => self.end(id, CloseCause::Dial(failure), now),
-            Input::Accepted { id, remote } => self.accepted(id, remote, now),
+            Input::Accepted { id, remote, .. } => self.accepted(id, remote, now),
             Input::Received { id, bytes } => self.received(id, bytes, now),
             Input::Closed { id } => self.end(id, CloseCause::Closed, now),
             Input::Report(report) => self.report(report, now),
-            Input::Timeout => {}
+            Input::Timeout
+            | Input::Connect { .. }
+            | Input::Forget { .. }
+            | Input::Secrets(_)
+            | Input::Addresses(_)
+            | Input::Founded(_) => {}
             Input::Stop => return self.stop(),
         }
         self.run_timers(now);
@@ -126,6 +132,15 @@ impl Node {
         [connections, self.connector.poll_timeout(), gossip, forget, anti_entropy].into_iter().flatten().min()
     }
 
+    /// All that the data plane shall do, as of now.
+    #[must_use]
+    pub fn plan(&mut self) -> Plan {
+        let links = self.sessions.iter().filter_map(|(peer, id)| {
+            Some((*peer, &self.connections.get(id).and_then(Connection::open)?.data))
+        });
+        Plan::new(self.peer_id(), self.routes.clone(), links)
+    }
+
     /// This router's id.
     #[must_use]
     pub const fn peer_id(&self) -> PeerId {
@@ -141,7 +156,7 @@ impl Node {
     /// Whether the network has a secret.
     #[must_use]
     pub const fn has_secret(&self) -> bool {
-        self.psk.is_some()
+        !self.secrets.is_empty()
     }
 
     fn dialed(&mut self, id: ConnectionId, remote: SocketAddr, now: Moment) {
@@ -163,11 +178,18 @@ impl Node {
 
     fn shake_hands(&mut self, id: ConnectionId, role: Role, remote: SocketAddr, now: Moment) {
         let own = self.topology.own();
-        let hello = Hello { nickname: own.nickname.clone(), boot: own.boot, port: own.port };
+        let hello = Hello {
+            nickname: own.nickname.clone(),
+            boot: own.boot,
+            port: own.port,
+            nonce: own.nonce,
+            network: None,
+            trusts: false,
+        };
         let config = HandshakeConfig {
             role,
             identity: &self.identity,
-            psk: self.psk.as_ref(),
+            psk: self.secrets.first(),
             aes_preferred: self.aes_preferred,
             payload: hello.encode(),
         };
@@ -334,7 +356,12 @@ impl Node {
             Message::Pong(_) => {}
             Message::DataOffer(offer) => self.data_offer(id, offer, now),
             Message::Bye(farewell) => self.end(id, CloseCause::Farewell(farewell), now),
-            Message::Unknown(_) => {}
+            Message::Summary(_)
+            | Message::Rekey(_)
+            | Message::Observed(_)
+            | Message::Candidates(_)
+            | Message::Relay(_)
+            | Message::Unknown(_) => {}
         }
     }
 
@@ -353,7 +380,9 @@ impl Node {
         let (Report::Alive { peer, .. }
         | Report::Dead { peer, .. }
         | Report::Roamed { peer, .. }
-        | Report::RekeyWanted { peer }) = report;
+        | Report::RekeyWanted { peer }
+        | Report::Relayed { peer }
+        | Report::Idle { peer }) = report;
         let Some(id) = self.sessions.get(&peer).copied() else { return };
         let Some(open) = self.connections.get_mut(&id).and_then(Connection::open_mut) else { return };
         match report {
@@ -378,6 +407,7 @@ impl Node {
             }
             Report::Roamed { remote, .. } => open.data.set_remote(remote),
             Report::RekeyWanted { .. } => self.rekey(id, now),
+            Report::Relayed { .. } | Report::Idle { .. } => {}
         }
     }
 
@@ -481,14 +511,7 @@ impl Node {
         }
         if self.plan_changed {
             self.plan_changed = false;
-            let links = self.sessions.iter().filter_map(|(peer, id)| {
-                Some((*peer, &self.connections.get(id).and_then(Connection::open)?.data))
-            });
-            self.outputs.push_back(Output::Forward(Box::new(Plan::new(
-                self.peer_id(),
-                self.routes.clone(),
-                links,
-            ))));
+            self.outputs.push_back(Output::PlanChanged);
         }
     }
 
@@ -572,6 +595,8 @@ impl Node {
                 address: connection.remote?,
                 outbound: connection.target.is_some(),
                 established: connection.open()?.data.is_alive(),
+                distance: 0,
+                overlay: 1,
             })
         });
         links.collect()

@@ -26,6 +26,11 @@ pub struct LinkPlan {
     pub peer: PeerId,
     /// Where its sleeve listens as far as the control plane knows; authenticated packets correct it.
     pub remote: SocketAddr,
+    /// Other addresses at which it may be reached; tried while nothing comes.
+    pub candidates: Vec<SocketAddr>,
+    /// Whether the neighbour's address follows its authenticated packets. Not where only its address excuses that
+    /// frames travel in clear.
+    pub roams: bool,
     /// The keys under which its packets are accepted, newest last.
     pub receive: Vec<ReceivePlan>,
     /// The keys under which packets go to it, once it has offered to receive.

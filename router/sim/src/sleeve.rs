@@ -124,7 +124,7 @@ impl Sleeve {
         }
         let mut sealing = BTreeMap::new();
         let mut opening = BTreeMap::new();
-        for LinkPlan { peer, remote, receive, send } in &self.plan.links {
+        for LinkPlan { peer, remote, candidates: _, roams: _, receive, send } in &self.plan.links {
             if let Some(send) = send {
                 let name = (*peer, send.index);
                 let known = self.sealing.remove(&name);

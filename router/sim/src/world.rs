@@ -288,6 +288,11 @@ impl World {
             | Input::Accepted { .. }
             | Input::Closed { .. }
             | Input::Report(_)
+            | Input::Connect { .. }
+            | Input::Forget { .. }
+            | Input::Secrets(_)
+            | Input::Addresses(_)
+            | Input::Founded(_)
             | Input::Timeout
             | Input::Stop => self.trace.record(now, format_args!("{host} {input:?}"), &[]),
         }
@@ -299,7 +304,7 @@ impl World {
         }
         let mut planned = false;
         for output in outputs {
-            planned |= matches!(output, Output::Forward(_));
+            planned |= matches!(output, Output::PlanChanged);
             self.output(host, output);
         }
         self.check_step(host)?;
@@ -316,7 +321,9 @@ impl World {
             Output::Dial { id, target } => self.dial(host, id, &target),
             Output::Write { id, bytes } => self.write(host, id, bytes),
             Output::Close { id } => self.close(host, id),
-            Output::Forward(plan) => {
+            Output::PlanChanged => {
+                let Some(life) = &mut self.hosts[host.0].life else { return };
+                let plan = life.node.plan();
                 let links = plan.links.len();
                 self.trace.record(
                     now,
@@ -326,10 +333,11 @@ impl World {
                 self.hosts[host.0].tally.plans += 1;
                 let Some(life) = &mut self.hosts[host.0].life else { return };
                 match &mut life.sleeve {
-                    Some(sleeve) => sleeve.install(*plan, now),
-                    None => life.sleeve = Some(Sleeve::new(*plan, now)),
+                    Some(sleeve) => sleeve.install(plan, now),
+                    None => life.sleeve = Some(Sleeve::new(plan, now)),
                 }
             }
+            Output::Joined(_) => {}
             Output::Event(event) => {
                 self.trace.record(now, format_args!("{host} {event:?}"), &[]);
                 if matches!(event, Event::Connected { .. }) {
@@ -392,7 +400,9 @@ impl World {
         self.streams.insert(number, Stream { ends, pipes: [Pipe::default(), Pipe::default()] });
         self.send_segment(number, 1, Segment::Established);
         let ephemeral = EPHEMERAL.0 + u16::try_from(number % EPHEMERAL.1).expect("a port is below 2^16");
-        self.input(to, Input::Accepted { id: there, remote: SocketAddr::new(network::ip(from), ephemeral) })
+        let local = SocketAddr::new(network::ip(to), PORT);
+        let remote = SocketAddr::new(network::ip(from), ephemeral);
+        self.input(to, Input::Accepted { id: there, local, remote })
     }
 
     fn dial_failed(
@@ -492,8 +502,10 @@ impl World {
         if let Some(known) = self.streams.get_mut(&stream) {
             known.ends[0].state = EndState::Open;
         }
+        let ephemeral = EPHEMERAL.0 + u16::try_from(stream % EPHEMERAL.1).expect("a port is below 2^16");
+        let local = SocketAddr::new(network::ip(end.host), ephemeral);
         let remote = SocketAddr::new(network::ip(remote), PORT);
-        self.input(end.host, Input::Dialed { id: end.id, remote })
+        self.input(end.host, Input::Dialed { id: end.id, local, remote })
     }
 
     fn closed(&mut self, stream: u64, side: usize, end: End) -> Result<(), Violation> {
@@ -650,7 +662,12 @@ impl Host {
             boot: self.boot,
             nickname: host.to_string().parse().expect("a letter and digits"),
             port: PORT,
-            psk,
+            nonce: self.lives,
+            secrets: psk.into_iter().collect(),
+            network: None,
+            allowed: None,
+            trusted_subnets: Vec::new(),
+            connection_limit: 64,
             aes_preferred: self.plan.aes,
             discovery: self.plan.discovery,
             targets: self.plan.targets.iter().map(target).collect(),

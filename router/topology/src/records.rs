@@ -63,9 +63,10 @@ pub enum MergeError {
 impl Topology {
     /// The topology of a router that knows only itself.
     #[must_use]
-    pub fn new(identity: &Identity, boot: BootCount, nickname: Nickname, port: u16) -> Self {
+    pub fn new(identity: &Identity, boot: BootCount, nickname: Nickname, port: u16, nonce: u64) -> Self {
         let key = identity.public_key();
-        let record = PeerRecord { key: *key.as_bytes(), boot, version: 1, nickname, port, links: Vec::new() };
+        let links = Vec::new();
+        let record = PeerRecord { key: *key.as_bytes(), boot, version: 1, nickname, port, links, nonce };
         let me = key.peer_id();
         Self { me, records: BTreeMap::from([(me, sign(identity, record))]) }
     }

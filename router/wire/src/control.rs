@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
-use crate::{BootCount, Nickname, PeerId, ReceiverIndex};
+use crate::{BootCount, NetworkId, Nickname, PeerId, ReceiverIndex};
 
 /// Most entries in one [`Message::Gossip`]; a sender splits what is longer, a receiver refuses it.
 pub const GOSSIP_ENTRIES_MAX: usize = 4_096;
@@ -18,12 +18,32 @@ pub const GOSSIP_ENTRIES_MAX: usize = 4_096;
 /// Most rows in one [`Message::Digest`]: as many peers as a network may have.
 pub const DIGEST_ROWS_MAX: usize = 16_384;
 
+/// How many buckets the origins of a channel fall into, by the first bits of their ids.
+pub const BUCKETS: usize = 64;
+
+/// Longest payload of one [`Message::Relay`], in bytes.
+pub const RELAY_PAYLOAD_LEN_MAX: usize = 64 * 1024;
+
+/// Most hops of a [`Message::Relay`].
+pub const RELAY_HOPS_MAX: u8 = 15;
+
+/// Most addresses in one [`Message::Candidates`].
+pub const CANDIDATES_MAX: usize = 16;
+
+/// Longest payload of one [`Message::Rekey`], in bytes.
+pub const REKEY_LEN_MAX: usize = 256;
+
 const KIND_GOSSIP: u8 = 1;
 const KIND_DIGEST: u8 = 2;
 const KIND_PING: u8 = 3;
 const KIND_PONG: u8 = 4;
 const KIND_DATA_OFFER: u8 = 5;
 const KIND_BYE: u8 = 6;
+const KIND_SUMMARY: u8 = 7;
+const KIND_OBSERVED: u8 = 8;
+const KIND_RELAY: u8 = 9;
+const KIND_REKEY: u8 = 10;
+const KIND_CANDIDATES: u8 = 11;
 
 /// Said once by each side inside the handshake, bound to it and encrypted.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -37,6 +57,17 @@ pub struct Hello {
     /// TCP port on which the speaker listens for control sessions, and UDP port of its sleeve.
     #[n(2)]
     pub port: u16,
+    /// Drawn at random at the start of that life. Two lives with one boot count are two copies of one identity.
+    #[n(3)]
+    pub nonce: u64,
+    /// The network that the speaker belongs to, once its address range is founded.
+    #[n(4)]
+    pub network: Option<NetworkId>,
+    /// Whether the speaker holds the address of this connection's other end for one that nobody can listen to: data
+    /// need no sealing when both ends say so.
+    #[n(5)]
+    #[cbor(default)]
+    pub trusts: bool,
 }
 
 /// A message of a control session.
@@ -44,7 +75,9 @@ pub struct Hello {
 pub enum Message {
     /// Entries of one channel, news to the receiver as far as the sender knows.
     Gossip(Gossip),
-    /// What the sender has of one channel; the receiver answers with what is newer, and asks for nothing.
+    /// What the sender has of one channel, bucket by bucket, hashed; sent to find out whether anything differs.
+    Summary(Summary),
+    /// What the sender has in some buckets of a channel; the receiver answers with what is newer.
     Digest(Digest),
     /// Asks for a [`Message::Pong`] with the same number.
     Ping(u64),
@@ -52,6 +85,16 @@ pub enum Message {
     Pong(u64),
     /// The sender is ready to receive data packets of an epoch.
     DataOffer(DataOffer),
+    /// One step of the dialogue that leads to the keys of a later epoch.
+    Rekey(Rekey),
+    /// Where the receiver's sleeve packets come from, as the sender sees them: behind a NAT, not the address that the
+    /// receiver knows of itself.
+    Observed(SocketAddr),
+    /// Where the sender's sleeve may be reached: its own addresses, and those that others observed. At most
+    /// [`CANDIDATES_MAX`].
+    Candidates(Vec<SocketAddr>),
+    /// Bytes of a session between two peers that have no connection of their own.
+    Relay(Relay),
     /// The sender closes the connection, and why.
     Bye(Farewell),
     /// A kind that this version does not know. Received only; it is skipped.
@@ -79,7 +122,26 @@ impl Channel {
     pub const TOPOLOGY: Self = Self(1);
 }
 
-/// The newest version of each origin that the sender holds.
+/// A channel's records in short, so that two routers that agree need not list them.
+///
+/// An origin's bucket is the first 6 bits of its id. A bucket's hash is the sum, modulo 2^64, of the hashes of its rows
+/// ([`DigestRow::hash`]), so that it can be kept while records come and go. The root is FNV-1a (64 bits) over the
+/// buckets' hashes, big-endian.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Summary {
+    /// The channel.
+    #[n(0)]
+    pub channel: Channel,
+    /// The hash of all.
+    #[n(1)]
+    pub root: u64,
+    /// The hashes of the [`BUCKETS`] buckets, in order; none in a first question. Whoever gets a root that differs from
+    /// its own answers with these, and whoever gets these with a [`Digest`] of the buckets that differ.
+    #[n(2)]
+    pub buckets: Vec<u64>,
+}
+
+/// The newest version of each origin that the sender holds, in some buckets.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Digest {
     /// The channel.
@@ -91,6 +153,9 @@ pub struct Digest {
     /// Whether the receiver shall answer with a digest of its own when the sender has something newer.
     #[n(2)]
     pub reply: bool,
+    /// The buckets that `rows` lists in full: bit `n` stands for bucket `n`.
+    #[n(3)]
+    pub buckets: u64,
 }
 
 /// A line of a [`Digest`].
@@ -109,6 +174,78 @@ pub struct DigestRow {
     /// state was put back to an earlier day.
     #[n(3)]
     pub tag: u64,
+}
+
+impl DigestRow {
+    /// The bucket of an origin.
+    #[must_use]
+    pub const fn bucket(origin: PeerId) -> usize {
+        (origin.as_bytes()[0] >> 2) as usize
+    }
+
+    /// FNV-1a (64 bits) over origin, boot count, version and tag, numbers big-endian, then multiplied and folded (the
+    /// last step of splitmix64) so that sums of hashes do not cancel.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        let numbers = [self.boot.0, self.version, self.tag].map(u64::to_be_bytes);
+        let bytes = self.origin.as_bytes().iter().chain(numbers.as_flattened());
+        let hash = fnv1a(bytes);
+        let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        hash ^ (hash >> 31)
+    }
+}
+
+impl Summary {
+    /// The root over buckets' hashes.
+    #[must_use]
+    pub fn root_of(buckets: &[u64; BUCKETS]) -> u64 {
+        fnv1a(buckets.map(u64::to_be_bytes).as_flattened().iter())
+    }
+}
+
+fn fnv1a<'a>(bytes: impl Iterator<Item = &'a u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// One step towards the keys of an epoch, as `mesh-crypto` makes and reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Rekey {
+    /// The epoch that the keys are for.
+    #[n(0)]
+    pub epoch: u32,
+    /// A Noise message, at most [`REKEY_LEN_MAX`] bytes.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub payload: Vec<u8>,
+}
+
+/// A piece of a byte stream between two peers, on its way over the control sessions of others. What the stream carries
+/// is a session of its own, sealed end to end; those who relay it can only drop it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Relay {
+    /// Who sent it.
+    #[n(0)]
+    pub source: PeerId,
+    /// Who shall get it.
+    #[n(1)]
+    pub destination: PeerId,
+    /// Hops left; who gets 0 drops it. At most [`RELAY_HOPS_MAX`].
+    #[n(2)]
+    pub hops: u8,
+    /// Names the stream among those that its initiator opened to this peer.
+    #[n(3)]
+    pub stream: u64,
+    /// Whether `source` opened the stream.
+    #[n(4)]
+    pub from_initiator: bool,
+    /// Counts the pieces of the stream in this direction from 0. A gap ends the stream.
+    #[n(5)]
+    pub sequence: u32,
+    /// The bytes, at most [`RELAY_PAYLOAD_LEN_MAX`]; none when the stream ends.
+    #[cbor(n(6), with = "minicbor::bytes")]
+    pub payload: Vec<u8>,
 }
 
 /// The receiving end of a data session: from now on the sender accepts packets under the keys of `epoch` that carry
@@ -132,6 +269,18 @@ pub enum Farewell {
     Duplicate,
     /// It received something that the protocol does not allow.
     Violation,
+    /// Its identity is at work elsewhere: one of the two is a copy.
+    Cloned,
+    /// It has as many connections as it wants. The peer is reached over others.
+    Enough,
+    /// The two belong to different networks.
+    OtherNetwork,
+    /// The other end is none of the peers that it was told to accept.
+    NotAllowed,
+    /// The secret that opened the session is no longer valid.
+    SecretRetired,
+    /// Nobody needs the session any more.
+    Idle,
     /// A reason that this version does not know.
     Other(u8),
 }
@@ -142,6 +291,12 @@ impl Farewell {
             Self::Stopping => 1,
             Self::Duplicate => 2,
             Self::Violation => 3,
+            Self::Cloned => 4,
+            Self::Enough => 5,
+            Self::OtherNetwork => 6,
+            Self::NotAllowed => 7,
+            Self::SecretRetired => 8,
+            Self::Idle => 9,
             Self::Other(code) => code,
         }
     }
@@ -151,6 +306,12 @@ impl Farewell {
             1 => Self::Stopping,
             2 => Self::Duplicate,
             3 => Self::Violation,
+            4 => Self::Cloned,
+            5 => Self::Enough,
+            6 => Self::OtherNetwork,
+            7 => Self::NotAllowed,
+            8 => Self::SecretRetired,
+            9 => Self::Idle,
             code => Self::Other(code),
         }
     }
@@ -162,6 +323,12 @@ impl fmt::Display for Farewell {
             Self::Stopping => f.write_str("the peer stopped"),
             Self::Duplicate => f.write_str("another connection to the peer is kept"),
             Self::Violation => f.write_str("the peer reports a violation of the protocol"),
+            Self::Cloned => f.write_str("the identity is in use by two routers: one of them is a copy"),
+            Self::Enough => f.write_str("the peer has enough connections; it is reached over others"),
+            Self::OtherNetwork => f.write_str("the peer belongs to another network"),
+            Self::NotAllowed => f.write_str("the peer does not accept this router's identity"),
+            Self::SecretRetired => f.write_str("the secret that opened the session is no longer valid"),
+            Self::Idle => f.write_str("nobody needed the session any more"),
             Self::Other(code) => write!(f, "the peer closed with code {code}"),
         }
     }
@@ -190,6 +357,25 @@ pub struct PeerRecord {
     /// Its connections.
     #[n(5)]
     pub links: Vec<LinkRecord>,
+    /// Drawn at random at the start of the origin's life, as in [`Hello`].
+    #[n(6)]
+    #[cbor(default)]
+    pub nonce: u64,
+}
+
+/// What the body of every signed record starts with, whatever its channel: enough to check and to order it. So a router
+/// carries the records of channels that it does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Decode)]
+pub struct RecordHeader {
+    /// Ed25519 public key of the origin.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub key: [u8; 32],
+    /// The origin's life.
+    #[n(1)]
+    pub boot: BootCount,
+    /// Counts the changes in that life.
+    #[n(2)]
+    pub version: u64,
 }
 
 /// Most links in one [`PeerRecord`].
@@ -210,6 +396,15 @@ pub struct LinkRecord {
     /// Whether frames pass, as far as the lister has tried.
     #[n(3)]
     pub established: bool,
+    /// How far away the neighbour is: 0 unknown, else the round-trip time lies below 2^(n-1) × 250 µs. In steps, and
+    /// changed only after a step and a half, so that records do not change with every measurement.
+    #[n(4)]
+    #[cbor(default)]
+    pub distance: u8,
+    /// The overlay that carries frames: 0 none, 1 sleeve, 2 VXLAN, 3 Open vSwitch.
+    #[n(5)]
+    #[cbor(default)]
+    pub overlay: u8,
 }
 
 /// A [`PeerRecord`] as bytes with its origin's Ed25519 signature over them. The bytes travel unchanged, so that
@@ -259,7 +454,12 @@ impl Message {
             Self::Digest(digest) => body_of(KIND_DIGEST, digest),
             Self::Ping(number) => body_of(KIND_PING, number),
             Self::Pong(number) => body_of(KIND_PONG, number),
+            Self::Summary(summary) => body_of(KIND_SUMMARY, summary),
             Self::DataOffer(offer) => body_of(KIND_DATA_OFFER, offer),
+            Self::Rekey(rekey) => body_of(KIND_REKEY, rekey),
+            Self::Observed(address) => body_of(KIND_OBSERVED, address),
+            Self::Candidates(addresses) => body_of(KIND_CANDIDATES, addresses),
+            Self::Relay(relay) => body_of(KIND_RELAY, relay),
             Self::Bye(farewell) => body_of(KIND_BYE, farewell.code()),
             Self::Unknown(kind) => vec![*kind],
         }
@@ -283,6 +483,30 @@ impl Message {
             KIND_PING => whole(kind, body).map(Self::Ping),
             KIND_PONG => whole(kind, body).map(Self::Pong),
             KIND_DATA_OFFER => whole(kind, body).map(Self::DataOffer),
+            KIND_SUMMARY => {
+                let summary: Summary = whole(kind, body)?;
+                match summary.buckets.len() {
+                    0 | BUCKETS => Ok(Self::Summary(summary)),
+                    _ => Err(DecodeError::Body { kind }),
+                }
+            }
+            KIND_REKEY => {
+                let rekey: Rekey = whole(kind, body)?;
+                too_many(rekey.payload.len(), REKEY_LEN_MAX)?;
+                Ok(Self::Rekey(rekey))
+            }
+            KIND_OBSERVED => whole(kind, body).map(Self::Observed),
+            KIND_CANDIDATES => {
+                let addresses: Vec<SocketAddr> = whole(kind, body)?;
+                too_many(addresses.len(), CANDIDATES_MAX)?;
+                Ok(Self::Candidates(addresses))
+            }
+            KIND_RELAY => {
+                let relay: Relay = whole(kind, body)?;
+                too_many(relay.payload.len(), RELAY_PAYLOAD_LEN_MAX)?;
+                too_many(usize::from(relay.hops), usize::from(RELAY_HOPS_MAX))?;
+                Ok(Self::Relay(relay))
+            }
             KIND_BYE => whole(kind, body).map(|code| Self::Bye(Farewell::from_code(code))),
             unknown => Ok(Self::Unknown(unknown)),
         }
@@ -313,6 +537,13 @@ impl PeerRecord {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let record: Self = whole(0, bytes)?;
         if record.links.len() > LINKS_MAX { Err(DecodeError::TooMany { kind: 0 }) } else { Ok(record) }
+    }
+}
+
+impl RecordHeader {
+    /// Reads the start of what an origin signed, and passes over the rest.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        whole(0, bytes)
     }
 }
 

@@ -44,6 +44,42 @@ impl fmt::Debug for PeerId {
     }
 }
 
+/// Names a network from the moment that its address range is founded. Two networks refuse each other.
+///
+/// Displayed like a [`PeerId`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
+#[cbor(transparent)]
+pub struct NetworkId(#[cbor(with = "minicbor::bytes")] [u8; Self::LEN]);
+
+impl NetworkId {
+    /// Length in bytes.
+    pub const LEN: usize = 16;
+
+    /// The id with these bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
+        Self(bytes)
+    }
+
+    /// The id's bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
+        &self.0
+    }
+}
+
+impl fmt::Display for NetworkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0[..6].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for NetworkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// How often a peer has started, counted durably: a later life has a greater number. It orders a peer's records
 /// across restarts without a wall clock.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]

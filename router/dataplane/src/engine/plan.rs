@@ -47,6 +47,10 @@ pub struct LinkPlan {
     /// Where its datagrams are sent at first. Once it has sent authenticated packets from elsewhere, those count,
     /// until a plan names another address than the plan before.
     pub remote: SocketAddr,
+    /// Other addresses at which it may be reached: probed too, while the link is not alive.
+    pub candidates: Vec<SocketAddr>,
+    /// Whether its address follows its authenticated packets.
+    pub roams: bool,
     /// Epochs in which its packets are opened.
     pub receive: Vec<ReceivePlan>,
     /// The epoch in which packets to it are sealed; `None` while there is none: nothing is sent then.

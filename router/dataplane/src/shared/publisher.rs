@@ -104,7 +104,7 @@ impl Publisher {
         let mut old_receive = std::mem::take(&mut self.receive.current);
         let (mut outlets, mut inlets, mut restarted) = (Vec::new(), Vec::new(), Vec::new());
         let mut taken = BTreeSet::new();
-        for LinkPlan { peer, remote, receive, send } in plan.links {
+        for LinkPlan { peer, remote, candidates: _, roams: _, receive, send } in plan.links {
             let stays = receive.iter().any(|plan| old_receive.contains_key(&plan.index));
             let kept = old_links.remove(&peer);
             restarted.extend(kept.is_some().then_some(peer).filter(|_| !stays));
@@ -244,6 +244,8 @@ mod tests {
             |epoch: &u32| ReceivePlan { epoch: *epoch, index: ReceiverIndex(*epoch), key: key(*epoch as u8) };
         let last = epochs.last().copied();
         LinkPlan {
+            candidates: Vec::new(),
+            roams: true,
             peer: PEER,
             remote: remote(port),
             receive: epochs.iter().map(receive).collect(),

@@ -158,6 +158,13 @@ impl Keys {
     pub(crate) fn link(self, me: u8, other: u8, remote: SocketAddr) -> LinkPlan {
         let receive = ReceivePlan { epoch: 0, index: index(other, me), key: self.direction(other, me) };
         let send = SendPlan { epoch: 0, index: index(me, other), key: self.direction(me, other) };
-        LinkPlan { peer: peer(other), remote, receive: vec![receive], send: Some(send) }
+        LinkPlan {
+            peer: peer(other),
+            remote,
+            candidates: Vec::new(),
+            roams: true,
+            receive: vec![receive],
+            send: Some(send),
+        }
     }
 }

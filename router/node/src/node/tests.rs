@@ -33,7 +33,12 @@ fn config(seed: u8, psk: Option<[u8; 32]>, targets: Vec<Target>) -> Config {
         boot: BootCount(1),
         nickname: format!("h{seed}").parse().expect("a nickname"),
         port: 6783,
-        psk: psk.map(Psk::from_bytes),
+        nonce: u64::from(seed),
+        secrets: psk.map(Psk::from_bytes).into_iter().collect(),
+        network: None,
+        allowed: None,
+        trusted_subnets: Vec::new(),
+        connection_limit: 64,
         aes_preferred: true,
         discovery: true,
         targets,
@@ -77,8 +82,8 @@ impl Net {
                 self.wires.insert((node, id), (to, there));
                 self.wires.insert((to, there), (node, id));
                 let remote = SocketAddr::new(address(node).ip(), 40_000);
-                inputs.push_back((to, Input::Accepted { id: there, remote }));
-                inputs.push_back((node, Input::Dialed { id, remote: address(to) }));
+                inputs.push_back((to, Input::Accepted { id: there, local: address(to), remote }));
+                inputs.push_back((node, Input::Dialed { id, local: remote, remote: address(to) }));
             }
             Output::Write { id, bytes } => {
                 if let Some((to, id)) = self.wires.get(&(node, id)).copied() {
@@ -90,7 +95,8 @@ impl Net {
                     inputs.push_back((to, Input::Closed { id: there }));
                 }
             }
-            Output::Forward(plan) => self.plans[node] = Some(*plan),
+            Output::PlanChanged => self.plans[node] = Some(self.nodes[node].plan()),
+            Output::Joined(_) => {}
             Output::Event(event) => self.events[node].push(event),
         }
     }
@@ -255,13 +261,13 @@ fn a_link_that_falls_silent_starts_afresh_under_new_keys() {
 fn a_stranger_is_closed_at_its_first_wrong_byte_or_when_its_time_is_over() {
     let mut net = Net::new(vec![config(1, None, vec![])]);
     let remote = "198.51.100.1:5".parse().expect("a literal");
-    net.input(0, Input::Accepted { id: ConnectionId::Accepted(0), remote });
+    net.input(0, Input::Accepted { id: ConnectionId::Accepted(0), local: address(0), remote });
     net.input(
         0,
         Input::Received { id: ConnectionId::Accepted(0), bytes: b"GET / HTTP/1.1\r\n\r\n".to_vec() },
     );
     assert!(net.nodes[0].connections.is_empty());
-    net.input(0, Input::Accepted { id: ConnectionId::Accepted(1), remote });
+    net.input(0, Input::Accepted { id: ConnectionId::Accepted(1), local: address(0), remote });
     net.run(HANDSHAKE_TIME_MAX);
     assert!(net.nodes[0].connections.is_empty());
 }
@@ -271,7 +277,7 @@ fn strangers_that_wait_are_bounded() {
     let mut net = Net::new(vec![config(1, None, vec![])]);
     for n in 0..1000 {
         let remote = "198.51.100.1:5".parse().expect("a literal");
-        net.input(0, Input::Accepted { id: ConnectionId::Accepted(n), remote });
+        net.input(0, Input::Accepted { id: ConnectionId::Accepted(n), local: address(0), remote });
     }
     assert_eq!(net.nodes[0].connections.len(), HALF_OPEN_MAX);
 }
@@ -311,8 +317,10 @@ fn records_too_large_for_one_message_go_in_several() {
     let mut origins = Vec::new();
     for seed in 10..18 {
         let identity = Identity::generate(&mut Rng::from_seed([seed; 32]));
-        let mut theirs = Topology::new(&identity, BootCount(1), "big".parse().expect("a nickname"), 6783);
+        let mut theirs = Topology::new(&identity, BootCount(1), "big".parse().expect("a nickname"), 6783, 1);
         let link = |n| LinkRecord {
+            distance: 0,
+            overlay: 1,
             peer: PeerId::from_bytes([seed; 16]),
             address: SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, n)),
             outbound: false,

@@ -71,11 +71,13 @@ fn a_target_that_is_this_router_is_left_alone_for_long() {
 fn addresses_are_discovered_from_neighbours_and_forgotten_with_their_peers() {
     let identity = |seed| Identity::generate(&mut Rng::from_seed([seed; 32]));
     let topology = |identity: &Identity, port| {
-        Topology::new(identity, BootCount(1), "h".parse().expect("a letter"), port)
+        Topology::new(identity, BootCount(1), "h".parse().expect("a letter"), port, 1)
     };
     let (h1, h2, h3) = (identity(1), identity(2), identity(3));
     let (mut here, mut middle, far) = (topology(&h1, 6783), topology(&h2, 6783), topology(&h3, 7000));
     let link = |peer, address: &str, outbound| LinkRecord {
+        distance: 0,
+        overlay: 1,
         peer,
         address: address.parse().expect("a literal"),
         outbound,

@@ -9,11 +9,13 @@ fn identity(seed: u8) -> Identity {
 }
 
 fn topology(identity: &Identity) -> Topology {
-    Topology::new(identity, BootCount(1), "h".parse().expect("a letter"), 6783)
+    Topology::new(identity, BootCount(1), "h".parse().expect("a letter"), 6783, 1)
 }
 
 fn link(peer: PeerId) -> LinkRecord {
     LinkRecord {
+        distance: 0,
+        overlay: 1,
         peer,
         address: "192.0.2.1:6783".parse().expect("a literal"),
         outbound: true,
@@ -65,7 +67,7 @@ fn a_record_that_its_origin_did_not_sign_is_refused() {
 #[test]
 fn a_ghost_of_an_earlier_life_is_outrun() {
     let a = identity(1);
-    let mut ghost = Topology::new(&a, BootCount(7), "h".parse().expect("a letter"), 6783);
+    let mut ghost = Topology::new(&a, BootCount(7), "h".parse().expect("a letter"), 6783, 1);
     ghost.publish(&a, vec![link(identity(2).peer_id())]);
     let ghost = own_entry(&ghost);
 

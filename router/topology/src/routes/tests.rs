@@ -12,6 +12,8 @@ fn network(n: u8, edges: &[(usize, usize)]) -> Vec<Topology> {
     let neighbours = |i: usize| {
         let ends = edges.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]);
         ends.filter(move |(a, _)| *a == i).map(|(_, b)| LinkRecord {
+            distance: 0,
+            overlay: 1,
             peer: ids[b],
             address: "192.0.2.1:1".parse().expect("a literal"),
             outbound: true,
@@ -22,7 +24,7 @@ fn network(n: u8, edges: &[(usize, usize)]) -> Vec<Topology> {
         .iter()
         .enumerate()
         .map(|(i, identity)| {
-            let mut topology = Topology::new(identity, BootCount(1), "h".parse().expect("a letter"), 1);
+            let mut topology = Topology::new(identity, BootCount(1), "h".parse().expect("a letter"), 1, 1);
             topology.publish(identity, neighbours(i).collect());
             topology
         })
@@ -53,7 +55,7 @@ fn a_chain_relays_through_its_middle() {
 fn a_link_that_one_end_does_not_list_does_not_count() {
     let mut network = network(2, &[(0, 1)]);
     let silent = Identity::generate(&mut Rng::from_seed([9; 32]));
-    let lonely = Topology::new(&silent, BootCount(1), "h".parse().expect("a letter"), 1);
+    let lonely = Topology::new(&silent, BootCount(1), "h".parse().expect("a letter"), 1, 1);
     network[0].merge(lonely.entry(lonely.me()).expect("own record")).expect("genuine");
     let routes = Routes::compute(&network[0]);
     assert_eq!(routes.next_hop.len(), 1);

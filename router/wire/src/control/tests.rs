@@ -18,7 +18,10 @@ fn record() -> PeerRecord {
             address: "[2001:db8::2]:6783".parse().expect("a literal"),
             outbound: true,
             established: false,
+            distance: 5,
+            overlay: 1,
         }],
+        nonce: 11,
     }
 }
 
@@ -33,6 +36,21 @@ fn each_message_comes_back_as_it_was() {
             channel: Channel(77),
             rows: vec![DigestRow { origin: peer(1), boot: BootCount(u64::MAX), version: 0, tag: 7 }],
             reply: true,
+            buckets: 1 << 63,
+        }),
+        Message::Summary(Summary { channel: Channel::TOPOLOGY, root: 3, buckets: vec![] }),
+        Message::Summary(Summary { channel: Channel::TOPOLOGY, root: 3, buckets: vec![9; BUCKETS] }),
+        Message::Rekey(Rekey { epoch: 4, payload: vec![1; 48] }),
+        Message::Observed("192.0.2.1:6783".parse().expect("a literal")),
+        Message::Candidates(vec!["[2001:db8::2]:6783".parse().expect("a literal")]),
+        Message::Relay(Relay {
+            source: peer(1),
+            destination: peer(2),
+            hops: 15,
+            stream: 3,
+            from_initiator: true,
+            sequence: 0,
+            payload: vec![1, 2],
         }),
         Message::Ping(0),
         Message::Pong(u64::MAX),
@@ -47,23 +65,31 @@ fn each_message_comes_back_as_it_was() {
 #[test]
 fn a_record_has_the_bytes_that_the_protocol_writes_down() {
     let bytes = record().encode();
-    let mut expected = vec![0x86, 0x58, 32];
+    let mut expected = vec![0x87, 0x58, 32];
     expected.extend([7; 32]);
-    expected.extend([0x03, 0x09, 0x62, b'h', b'1', 0x19, 0x1a, 0x7f, 0x81, 0x84, 0x50]);
+    expected.extend([0x03, 0x09, 0x62, b'h', b'1', 0x19, 0x1a, 0x7f, 0x81, 0x86, 0x50]);
     expected.extend([2; 16]);
     // A socket address: [1 = IPv6, [address, port]].
     expected.extend([0x82, 0x01, 0x82, 0x50, 0x20, 0x01, 0x0d, 0xb8]);
     expected.extend([0; 11]);
-    expected.extend([0x02, 0x19, 0x1a, 0x7f, 0xf5, 0xf4]);
+    expected.extend([0x02, 0x19, 0x1a, 0x7f, 0xf5, 0xf4, 5, 1, 11]);
     assert_eq!(bytes, expected);
     assert_eq!(PeerRecord::decode(&bytes), Ok(record()));
 }
 
 #[test]
 fn a_field_appended_by_a_newer_router_is_passed_over() {
-    let mut bytes = Hello { nickname: "a".parse().expect("a letter"), boot: BootCount(1), port: 1 }.encode();
-    assert_eq!(bytes[0], 0x83);
-    bytes[0] = 0x84;
+    let mut bytes = Hello {
+        nickname: "a".parse().expect("a letter"),
+        boot: BootCount(1),
+        port: 1,
+        nonce: 5,
+        network: None,
+        trusts: false,
+    }
+    .encode();
+    assert_eq!(bytes[0], 0x86);
+    bytes[0] = 0x87;
     bytes.push(0xf6);
     assert_eq!(Hello::decode(&bytes).map(|hello| hello.port), Ok(1));
 }

@@ -30,7 +30,14 @@ const DIGEST: u32 = 7;
 fn link_plan(peer: PeerId, sends: bool) -> LinkPlan {
     let send = SendPlan { epoch: 0, index: ReceiverIndex(1), key: DirectionKey::Clear { cookie: [0; 8] } };
     let remote = ([127, 0, 0, 1], 1).into();
-    LinkPlan { peer, remote, receive: Vec::new(), send: sends.then_some(send) }
+    LinkPlan {
+        peer,
+        remote,
+        candidates: Vec::new(),
+        roams: true,
+        receive: Vec::new(),
+        send: sends.then_some(send),
+    }
 }
 
 fn child(peer: PeerId, relays: bool) -> TreeChild {
