@@ -10,9 +10,11 @@ mod data_link;
 mod gossip;
 mod interface;
 pub mod limits;
+mod links;
 mod node;
 mod plan;
 mod refusals;
+mod sessions;
 mod status;
 
 pub use connection::CloseCause;

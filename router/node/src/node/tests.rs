@@ -3,8 +3,14 @@
 use mesh_crypto::{OpeningKey, SealingKey};
 use mesh_wire::control::Channel;
 
+use std::net::SocketAddr;
+
+use mesh_wire::BootCount;
+use mesh_wire::control::LinkRecord;
+
 use super::*;
-use crate::interface::DialFailure;
+use crate::interface::{DialFailure, Event, Report};
+use crate::limits::{HALF_OPEN_MAX, HANDSHAKE_TIME_MAX};
 use crate::status::ConnectionState;
 
 /// Nodes 0.. with addresses 192.0.2.1.., each listening on port 6783.
