@@ -1,12 +1,14 @@
-//! Whom to dial, and when: the user's targets and the addresses at which other peers are said to listen.
+//! Whom to dial, and when: the user's targets and the addresses at which wanted peers are said to listen.
 //!
 //! Owns the schedule. Opens nothing: [`Connector::due`] says what to dial, and the caller reports what became of it.
 //!
 //! ```text
 //!            due            session with a peer
 //!  Waiting ───────► Dialing ───────────────────► Connected(peer)
-//!     ▲                │ failed                        │ peer lost
-//!     └────────────────┴───────────────────────────────┘
+//!     ▲                │ failed                        │ peer lost      │ enough
+//!     ├────────────────┴───────────────────────────────┘                ▼
+//!     └────────────────────────────────────────────────────────── Enough(peer)
+//!                       nobody else reaches the peer
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,10 +19,10 @@ use std::time::Duration;
 use mesh_crypto::Rng;
 use mesh_wire::{Moment, PeerId};
 
-use crate::{Backoff, Topology};
+use crate::{Backoff, Formation, Topology};
 
-/// How long the peer with the greater id leaves the first dial of a discovered address to the other side, which
-/// usually learns of it at the same moment: most pairs then dial once.
+/// How long the peer with the greater id leaves the first dial to the other side where both want it: both usually
+/// learn of each other at the same moment, and most pairs then dial once.
 pub const YIELD: Duration = Duration::from_millis(300);
 
 /// How often a target that turned out to be this router itself is tried again, in case the name moves.
@@ -29,8 +31,21 @@ pub const SELF_RETRY: Duration = Duration::from_secs(60);
 /// A session that lasted this long was no failed attempt, whatever ended it.
 pub const SETTLED: Duration = Duration::from_secs(5);
 
-/// Most discovered addresses that are tried for one peer.
+/// Most targets that the user may name.
+pub const NAMED_MAX: usize = 1_024;
+
+/// Most discovered addresses that are tried for one peer. Those that somebody dialed come first.
 pub const ADDRESSES_PER_PEER_MAX: usize = 8;
+
+/// News of a peer hurries each of its targets at most this often.
+pub const NEWS_EVERY: Duration = Duration::from_secs(5);
+
+/// What is hurried is dialed within this time, at random, so that a whole network does not dial in step.
+pub const HURRIED_WITHIN: Duration = Duration::from_millis(200);
+
+/// A peer that has enough connections, but that this router wants, is left alone for this long: the two may have seen
+/// different peers, and agree by then. It is tried again at the first change of the topology after that.
+pub const WANTED_REST: Duration = Duration::from_secs(300);
 
 /// What to dial.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,66 +87,171 @@ pub enum TargetStatus {
     Connected(PeerId),
     /// It is this router itself; asked again at this time.
     Itself(Moment),
+    /// This peer was there, and one of the two had connections enough. It is left alone as long as others reach it.
+    Enough(PeerId),
 }
+
+/// The user named more than [`NAMED_MAX`] targets. None of them was taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("more than {NAMED_MAX} targets")]
+pub struct TooManyTargets;
 
 #[derive(Debug)]
 struct Entry {
     status: TargetStatus,
     backoff: Backoff,
+    /// Who was found there last, or is expected there.
+    peer: Option<PeerId>,
+    /// When news of the peer last made it due.
+    hurried: Option<Moment>,
 }
 
-/// The schedule of connection attempts.
+/// The schedule of connection attempts. Its memory grows with what is dialed, not with the network.
 #[derive(Debug)]
 pub struct Connector {
     me: PeerId,
     discovery: bool,
+    connection_limit: usize,
     targets: BTreeMap<Target, Entry>,
+    /// Who shall be connected with whom, as of `members`.
+    formation: Formation,
+    /// Whom this router chooses.
+    wanted: BTreeSet<PeerId>,
+    /// [`Topology::members`] when `formation` was made.
+    members: Option<u64>,
+    /// Peers with whom one of the two had connections enough, and since when. Only peers that others reach.
+    resting: BTreeMap<PeerId, Moment>,
 }
 
 impl Connector {
-    /// A schedule for the user's `targets`, due at once.
-    pub fn new(me: PeerId, discovery: bool, targets: impl IntoIterator<Item = Target>, now: Moment) -> Self {
-        let entry =
-            |target| (target, Entry { status: TargetStatus::Waiting(now), backoff: Backoff::default() });
-        Self { me, discovery, targets: targets.into_iter().map(entry).collect() }
+    /// A schedule for the user's `targets`, due at once; what passes [`NAMED_MAX`] is left out. With `discovery`, peers
+    /// that the topology knows are dialed too: all while a router may have `connection_limit` connections with others
+    /// and there are no more peers, and else those that [`Formation`] chooses.
+    pub fn new(
+        me: PeerId,
+        discovery: bool,
+        connection_limit: usize,
+        targets: impl IntoIterator<Item = Target>,
+        now: Moment,
+    ) -> Self {
+        let targets = targets.into_iter().take(NAMED_MAX).map(|target| (target, Entry::due_at(now, None)));
+        Self {
+            me,
+            discovery,
+            connection_limit,
+            targets: targets.collect(),
+            formation: Formation::default(),
+            wanted: BTreeSet::new(),
+            members: None,
+            resting: BTreeMap::new(),
+        }
     }
 
-    /// Takes in who is known now: addresses of newly known peers become targets, those of vanished or connected
+    /// The user names targets, in addition to those named before, or in their place. One that is known already is
+    /// dialed at once, if it waits.
+    ///
+    /// # Errors
+    /// If there would be too many. Nothing was changed.
+    pub fn connect(
+        &mut self,
+        targets: impl IntoIterator<Item = Target>,
+        replace: bool,
+        now: Moment,
+    ) -> Result<(), TooManyTargets> {
+        let targets: BTreeSet<_> = targets.into_iter().collect();
+        let stay = self.named().filter(|target| !replace && !targets.contains(target)).count();
+        if stay + targets.len() > NAMED_MAX {
+            return Err(TooManyTargets);
+        }
+        if replace {
+            self.targets.retain(|target, _| !target.is_named() || targets.contains(target));
+        }
+        for target in targets {
+            let entry = self.targets.entry(target).or_insert_with(|| Entry::due_at(now, None));
+            match entry.status {
+                TargetStatus::Waiting(_) | TargetStatus::Itself(_) | TargetStatus::Enough(_) => {
+                    *entry = Entry::due_at(now, entry.peer);
+                }
+                TargetStatus::Dialing | TargetStatus::Connected(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The user wants these targets dialed no more. Connections stay.
+    pub fn forget<'a>(&mut self, targets: impl IntoIterator<Item = &'a Target>) {
+        for target in targets {
+            self.targets.remove(target);
+        }
+    }
+
+    /// The user's targets.
+    pub fn named(&self) -> impl Iterator<Item = &Target> {
+        self.targets.keys().filter(|target| target.is_named())
+    }
+
+    /// Takes in who is known now: addresses of wanted peers become targets, those of vanished, connected or unwanted
     /// peers cease to be.
     pub fn discover(&mut self, topology: &Topology, connected: &BTreeSet<PeerId>, now: Moment) {
-        if !self.discovery {
-            return;
-        }
-        let wanted = listening_addresses(topology, connected);
-        self.targets.retain(|target, entry| match target {
-            Target::Named { .. } => true,
-            Target::Discovered { .. } => {
-                wanted.contains(target)
-                    || matches!(entry.status, TargetStatus::Dialing | TargetStatus::Connected(_))
-            }
-        });
-        for target in wanted {
-            let Target::Discovered { peer, .. } = &target else { continue };
-            let first = if self.me < *peer { now } else { now + YIELD };
-            let entry = || Entry { status: TargetStatus::Waiting(first), backoff: Backoff::default() };
+        self.choose(topology);
+        self.rest(topology, connected, now);
+        let peers =
+            self.wanted.iter().filter(|peer| !connected.contains(peer) && !self.resting.contains_key(peer));
+        let sought: BTreeSet<_> = peers
+            .flat_map(|peer| {
+                let targets = listening_addresses(topology, *peer).into_iter();
+                targets.map(|address| Target::Discovered { peer: *peer, address })
+            })
+            .collect();
+        self.targets
+            .retain(|target, entry| target.is_named() || entry.is_in_use() || sought.contains(target));
+        for target in sought {
+            let Target::Discovered { peer, .. } = target else { continue };
+            let entry = || {
+                let yields = self.me > peer && self.formation.chooses(peer, self.me);
+                Entry::due_at(if yields { now + YIELD } else { now }, Some(peer))
+            };
             self.targets.entry(target).or_insert_with(entry);
+        }
+    }
+
+    /// The neighbours that this router shall let go, since it has more than it may: say goodbye to some, and tell
+    /// [`Self::enough`].
+    #[must_use]
+    pub fn surplus(&mut self, topology: &Topology, connected: &BTreeSet<PeerId>) -> Vec<PeerId> {
+        self.choose(topology);
+        self.formation.surplus(topology, connected)
+    }
+
+    /// Something was heard of a peer that has no session with this router: it may be back, or elsewhere. What leads to
+    /// it is dialed soon.
+    pub fn news(&mut self, peer: PeerId, rng: &mut Rng, now: Moment) {
+        for entry in self.targets.values_mut().filter(|entry| entry.peer == Some(peer)) {
+            let is_fresh = entry.hurried.is_none_or(|at| now.since(at) >= NEWS_EVERY);
+            if is_fresh && entry.hurry(rng, now) {
+                entry.hurried = Some(now);
+            }
+        }
+    }
+
+    /// This router's own addresses have changed: whatever failed before may succeed now.
+    pub fn hurry(&mut self, rng: &mut Rng, now: Moment) {
+        for entry in self.targets.values_mut() {
+            if entry.hurry(rng, now) {
+                entry.backoff.succeed();
+            }
         }
     }
 
     /// The targets that are due; they count as being dialed from now on. What becomes of each is to be reported by
     /// [`Self::failed`], [`Self::connected`] or [`Self::reached_itself`].
     pub fn due(&mut self, now: Moment) -> Vec<Target> {
-        let due = self.targets.iter_mut().filter_map(|(target, entry)| match entry.status {
-            TargetStatus::Waiting(at) | TargetStatus::Itself(at) if at <= now => {
-                entry.status = TargetStatus::Dialing;
-                Some(target.clone())
-            }
-            TargetStatus::Waiting(_)
-            | TargetStatus::Itself(_)
-            | TargetStatus::Dialing
-            | TargetStatus::Connected(_) => None,
-        });
-        due.collect()
+        let due = self.targets.iter_mut().filter(|(_, entry)| entry.due().is_some_and(|at| at <= now));
+        due.map(|(target, entry)| {
+            entry.status = TargetStatus::Dialing;
+            target.clone()
+        })
+        .collect()
     }
 
     /// A dial, or the session that came of it, failed.
@@ -141,17 +261,10 @@ impl Connector {
         }
     }
 
-    /// A dial reached this router itself. A discovered address that does so is dropped.
+    /// A dial reached this router itself.
     pub fn reached_itself(&mut self, target: &Target, now: Moment) {
-        match target {
-            Target::Named { .. } => {
-                if let Some(entry) = self.targets.get_mut(target) {
-                    entry.status = TargetStatus::Itself(now + SELF_RETRY);
-                }
-            }
-            Target::Discovered { .. } => {
-                self.targets.remove(target);
-            }
+        if let Some(entry) = self.targets.get_mut(target) {
+            entry.status = TargetStatus::Itself(now + SELF_RETRY);
         }
     }
 
@@ -159,6 +272,7 @@ impl Connector {
     pub fn connected(&mut self, target: &Target, peer: PeerId) {
         if let Some(entry) = self.targets.get_mut(target) {
             entry.status = TargetStatus::Connected(peer);
+            entry.peer = Some(peer);
         }
     }
 
@@ -175,45 +289,123 @@ impl Connector {
         }
     }
 
+    /// The last session with `peer` ended since one of the two has connections enough: in place of [`Self::lost`], on
+    /// both ends. What led to it rests as long as others reach the peer.
+    pub fn enough(&mut self, peer: PeerId, now: Moment) {
+        self.resting.insert(peer, now);
+        self.targets.retain(|target, entry| {
+            let led_there = entry.status == TargetStatus::Connected(peer);
+            if led_there {
+                entry.backoff.succeed();
+                entry.status = TargetStatus::Enough(peer);
+            }
+            target.is_named() || !led_there
+        });
+    }
+
     /// When something is due next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Moment> {
-        let due = self.targets.values().filter_map(|entry| match entry.status {
-            TargetStatus::Waiting(at) | TargetStatus::Itself(at) => Some(at),
-            TargetStatus::Dialing | TargetStatus::Connected(_) => None,
-        });
-        due.min()
+        self.targets.values().filter_map(Entry::due).min()
     }
 
     /// All targets with where they stand.
     pub fn targets(&self) -> impl Iterator<Item = (&Target, TargetStatus)> {
         self.targets.iter().map(|(target, entry)| (target, entry.status))
     }
-}
 
-/// The addresses at which peers without a connection to this router listen, as their neighbours list them. An
-/// address that somebody dialed is taken as it is; of one that dialed in, only the host is known, and the port is
-/// the one that the peer says it listens on.
-fn listening_addresses(topology: &Topology, connected: &BTreeSet<PeerId>) -> BTreeSet<Target> {
-    let mut by_peer: BTreeMap<PeerId, BTreeSet<SocketAddr>> = BTreeMap::new();
-    for (lister, record) in topology.records() {
-        for link in record.links.iter().filter(|_| lister != topology.me()) {
-            let port = topology.record(link.peer).map(|record| record.port);
-            let (Some(port), false) = (port, link.peer == topology.me() || connected.contains(&link.peer))
-            else {
-                continue;
-            };
-            let port = if link.outbound { link.address.port() } else { port };
-            let addresses = by_peer.entry(link.peer).or_default();
-            if addresses.len() < ADDRESSES_PER_PEER_MAX && !link.address.ip().is_loopback() {
-                addresses.insert(SocketAddr::new(link.address.ip(), port));
+    /// Makes the formation anew if others are known than before. Who is wanted now and was not is left alone no longer.
+    fn choose(&mut self, topology: &Topology) {
+        if self.members == Some(topology.members()) {
+            return;
+        }
+        self.members = Some(topology.members());
+        self.formation = Formation::new(topology.records().map(|(peer, _)| peer), self.connection_limit);
+        if self.discovery {
+            let wanted = self.formation.choices(self.me);
+            self.resting.retain(|peer, _| self.wanted.contains(peer) || !wanted.contains(peer));
+            self.wanted = wanted;
+        }
+    }
+
+    /// Ends the rest of peers that nobody else reaches, or that are connected again, or that this router has wanted for
+    /// long; their targets follow.
+    fn rest(&mut self, topology: &Topology, connected: &BTreeSet<PeerId>, now: Moment) {
+        let reachable = topology.reachable();
+        self.resting.retain(|peer, since| {
+            let is_overdue = self.wanted.contains(peer) && now.since(*since) >= WANTED_REST;
+            reachable.contains(peer) && !connected.contains(peer) && !is_overdue
+        });
+        for entry in self.targets.values_mut() {
+            if let TargetStatus::Enough(peer) = entry.status {
+                if connected.contains(&peer) {
+                    entry.status = TargetStatus::Connected(peer);
+                } else if !self.resting.contains_key(&peer) {
+                    entry.status = TargetStatus::Waiting(now);
+                }
             }
         }
     }
-    let targets = by_peer.into_iter().flat_map(|(peer, addresses)| {
-        addresses.into_iter().map(move |address| Target::Discovered { peer, address })
+}
+
+impl Target {
+    const fn is_named(&self) -> bool {
+        matches!(self, Self::Named { .. })
+    }
+}
+
+impl Entry {
+    fn due_at(at: Moment, peer: Option<PeerId>) -> Self {
+        Self { status: TargetStatus::Waiting(at), backoff: Backoff::default(), peer, hurried: None }
+    }
+
+    const fn due(&self) -> Option<Moment> {
+        match self.status {
+            TargetStatus::Waiting(at) | TargetStatus::Itself(at) => Some(at),
+            TargetStatus::Dialing | TargetStatus::Connected(_) | TargetStatus::Enough(_) => None,
+        }
+    }
+
+    const fn is_in_use(&self) -> bool {
+        matches!(self.status, TargetStatus::Dialing | TargetStatus::Connected(_))
+    }
+
+    /// Makes it due soon, if it waits for a later time. Returns whether it did.
+    fn hurry(&mut self, rng: &mut Rng, now: Moment) -> bool {
+        let waits = self.due().is_some_and(|at| at > now + HURRIED_WITHIN);
+        if waits {
+            let spread_ms = u64::try_from(HURRIED_WITHIN.as_millis()).unwrap_or(u64::MAX);
+            self.status = TargetStatus::Waiting(now + Duration::from_millis(rng.below(spread_ms)));
+        }
+        waits
+    }
+}
+
+/// The addresses at which `peer` listens, as those say with whom it says that it is connected. An address that somebody
+/// dialed is taken as it is; of one that dialed in, only the host is known, and the port is the one that the peer says
+/// it listens on. Costs in proportion to the peer's connections.
+fn listening_addresses(topology: &Topology, peer: PeerId) -> Vec<SocketAddr> {
+    let Some(record) = topology.record(peer) else { return Vec::new() };
+    let neighbours = record.links.iter().filter_map(|link| topology.record(link.peer));
+    let seen = neighbours.filter_map(|neighbour| {
+        // Links stand in order of their peers.
+        let at = neighbour.links.binary_search_by_key(&peer, |link| link.peer).ok()?;
+        neighbour.links.get(at)
     });
-    targets.collect()
+    let ranked: BTreeSet<_> = seen
+        .filter(|link| !link.address.ip().is_loopback())
+        .map(|link| {
+            let port = if link.outbound { link.address.port() } else { record.port };
+            (!link.outbound, SocketAddr::new(link.address.ip(), port))
+        })
+        .collect();
+    let mut addresses = Vec::new();
+    for (_, address) in ranked {
+        if !addresses.contains(&address) && addresses.len() < ADDRESSES_PER_PEER_MAX {
+            addresses.push(address);
+        }
+    }
+    addresses
 }
 
 #[cfg(test)]

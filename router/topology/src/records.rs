@@ -1,36 +1,76 @@
-//! The merged records of all peers. Owns their versions and their bytes as signed; computes nothing from their links
-//! but who can be reached.
+//! The records of one channel: what each origin last said, as it signed it. Owns their order, their bytes, and the
+//! hashes by which two routers find out what differs; knows nothing of what they say.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use mesh_crypto::{Identity, PublicKey, Signature};
-use mesh_wire::control::{DecodeError, DigestRow, LinkRecord, PeerRecord, SignedRecord};
-use mesh_wire::{BootCount, Nickname, PeerId};
+use mesh_wire::control::{
+    BUCKETS, Channel, DecodeError, Digest, DigestRow, PeerRecord, RecordHeader, SignedRecord, Summary,
+};
+use mesh_wire::{BootCount, PeerId};
 
 /// Separates signatures over records from all others made with the same key.
-const SIGNATURE_CONTEXT: &str = "mesh peer record v1";
+const SIGNATURE_CONTEXT: &str = "mesh record v1";
 
-/// Most peers in one network. A record of one more is refused until another peer is forgotten.
-pub const PEERS_MAX: usize = 10_000;
-
-/// All peers that this router knows, itself included.
-pub struct Topology {
-    me: PeerId,
-    records: BTreeMap<PeerId, Known>,
+/// A record, opened. It has one writer, its origin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record<T> {
+    /// Whose it is, and what orders it among the records of that origin.
+    pub row: DigestRow,
+    /// What the channel reads out of it.
+    pub content: T,
+    /// The entry as its origin signed it and as it travels.
+    pub entry: Vec<u8>,
 }
 
-/// A record as read, and as it travels.
-struct Known {
-    record: PeerRecord,
-    tag: u64,
-    signed: Vec<u8>,
+/// What a channel reads out of the body of its records.
+pub trait Content: Sized {
+    /// Reads a body. Its origin has signed it.
+    ///
+    /// # Errors
+    /// If the body is no record of the channel.
+    fn read(body: &[u8]) -> Result<Self, DecodeError>;
 }
 
-impl Known {
-    /// What orders the records of one origin. The tag decides between two that the origin has numbered alike, so
-    /// that all peers keep the same one.
-    const fn number(&self) -> (BootCount, u64, u64) {
-        (self.record.boot, self.record.version, self.tag)
+impl Content for PeerRecord {
+    fn read(body: &[u8]) -> Result<Self, DecodeError> {
+        Self::decode(body)
+    }
+}
+
+/// Of a channel that this version does not know, nothing is read.
+impl Content for () {
+    fn read(_body: &[u8]) -> Result<Self, DecodeError> {
+        Ok(())
+    }
+}
+
+/// How entries are opened. [`Verify`] does it in a router; a simulator of thousands of routers, each of which receives
+/// the same entries, may remember what it has opened before.
+pub trait OpenRecord<T>: Send {
+    /// The record that `entry` holds, if its origin signed it for `channel`.
+    ///
+    /// # Errors
+    /// [`MergeError::Malformed`] or [`MergeError::Forged`].
+    fn open(&mut self, channel: Channel, entry: &[u8]) -> Result<Arc<Record<T>>, MergeError>;
+}
+
+/// Opens each entry by reading it and checking its signature.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Verify;
+
+impl<T: Content> OpenRecord<T> for Verify {
+    fn open(&mut self, channel: Channel, entry: &[u8]) -> Result<Arc<Record<T>>, MergeError> {
+        let signed = SignedRecord::decode(entry)?;
+        let header = RecordHeader::decode(&signed.body)?;
+        let content = T::read(&signed.body)?;
+        let key = PublicKey::from_bytes(header.key);
+        let row = row(key.peer_id(), &header, &signed.signature);
+        let signature = Signature::from_bytes(signed.signature);
+        key.verify(SIGNATURE_CONTEXT, &in_channel(channel, &signed.body), &signature)
+            .map_err(|_bad_signature| MergeError::Forged(row.origin))?;
+        Ok(Arc::new(Record { row, content, entry: entry.to_vec() }))
     }
 }
 
@@ -42,11 +82,23 @@ pub enum Merged {
     /// It is known already, or older than what is known.
     Known(PeerId),
     /// It is of this router, from an earlier life or a copy of its identity, and would win over the present one.
-    /// Nothing was stored; [`Topology::publish`] with [`Topology::outrun`] repairs it.
-    Ghost,
+    /// Nothing was stored; [`Topology::outrun`](crate::Topology::outrun) repairs it.
+    Ghost(Ghost),
 }
 
-/// Why an entry of the topology channel was refused. Whoever made or sent it is at fault; nothing was changed.
+/// Who wrote a record that bears this router's identity and is not its own. An earlier life is silent from now on; a
+/// copy at work comes back under greater numbers with the same nonce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ghost {
+    /// The life.
+    pub boot: BootCount,
+    /// The version in that life.
+    pub version: u64,
+    /// What was drawn at random at the start of that life.
+    pub nonce: u64,
+}
+
+/// Why an entry was refused. Whoever made or sent it is at fault; nothing was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MergeError {
     /// The bytes are no record.
@@ -55,173 +107,247 @@ pub enum MergeError {
     /// The signature is not its origin's.
     #[error("a record of {0} that {0} did not sign")]
     Forged(PeerId),
-    /// There are [`PEERS_MAX`] peers already.
-    #[error("more than {PEERS_MAX} peers")]
-    Full,
+    /// It is longer than the channel's records may be.
+    #[error("a record of {len} bytes, more than {max}")]
+    TooLong {
+        /// How long.
+        len: usize,
+        /// How long it may be.
+        max: usize,
+    },
+    /// The channel holds as much as it may.
+    #[error("no room for more records in channel {channel}", channel = .0.0)]
+    Full(Channel),
+    /// There are as many channels as there may be.
+    #[error("no room for another channel")]
+    TooManyChannels,
 }
 
-impl Topology {
-    /// The topology of a router that knows only itself.
+/// How much a channel may hold.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Most origins. A record of one more is refused.
+    pub(crate) records_max: usize,
+    /// Longest entry, in bytes.
+    pub(crate) entry_len_max: usize,
+    /// Most bytes of all entries together. What would not fit is refused.
+    pub(crate) len_max: usize,
+}
+
+/// The newest record of each origin in one channel.
+///
+/// Of two records of one origin the one with the greater (boot count, version) holds. A tag of the signature decides
+/// between two that the origin numbered alike, and the bytes themselves between two whose tags are alike. So a merge is
+/// a maximum over a total order: whoever has seen the same records holds the same ones.
+#[derive(Debug)]
+pub struct Records<T> {
+    channel: Channel,
+    limits: Limits,
+    records: BTreeMap<PeerId, Arc<Record<T>>>,
+    /// The hash of each bucket, as [`Summary`] says; kept with each change.
+    buckets: [u64; BUCKETS],
+    /// Bytes of all entries together.
+    len: usize,
+}
+
+/// What two routers have to tell each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compared {
+    /// The origins whose records are newer here, or unknown there.
+    pub newer_here: Vec<PeerId>,
+    /// The buckets in which something is newer there, or unknown here: bit `n` stands for bucket `n`.
+    pub newer_there: u64,
+}
+
+impl<T> Records<T> {
+    pub(crate) const fn new(channel: Channel, limits: Limits) -> Self {
+        Self { channel, limits, records: BTreeMap::new(), buckets: [0; BUCKETS], len: 0 }
+    }
+
+    /// The channel.
     #[must_use]
-    pub fn new(identity: &Identity, boot: BootCount, nickname: Nickname, port: u16, nonce: u64) -> Self {
-        let key = identity.public_key();
-        let links = Vec::new();
-        let record = PeerRecord { key: *key.as_bytes(), boot, version: 1, nickname, port, links, nonce };
-        let me = key.peer_id();
-        Self { me, records: BTreeMap::from([(me, sign(identity, record))]) }
+    pub const fn channel(&self) -> Channel {
+        self.channel
     }
 
-    /// Merges an entry of the topology channel.
-    pub fn merge(&mut self, entry: &[u8]) -> Result<Merged, MergeError> {
-        let signed = SignedRecord::decode(entry)?;
-        let record = PeerRecord::decode(&signed.body)?;
-        let key = PublicKey::from_bytes(record.key);
-        let origin = key.peer_id();
-        let number = (record.boot, record.version, tag(&signed.signature));
-        let known = self.records.get(&origin).map(Known::number);
-        // Whatever bears this router's present number and is not its present record is a ghost, too.
-        let outranked = match known {
-            Some((boot, version, tag)) if origin == self.me => {
-                (boot, version) > (number.0, number.1) || tag == number.2
-            }
-            Some(known) => known >= number,
-            None => false,
-        };
-        if outranked {
-            return Ok(Merged::Known(origin));
-        }
-        if key.verify(SIGNATURE_CONTEXT, &signed.body, &Signature::from_bytes(signed.signature)).is_err() {
-            return Err(MergeError::Forged(origin));
-        }
-        if origin == self.me {
-            return Ok(Merged::Ghost);
-        }
-        if known.is_none() && self.records.len() >= PEERS_MAX {
-            return Err(MergeError::Full);
-        }
-        self.records.insert(origin, Known { record, tag: number.2, signed: entry.to_vec() });
-        Ok(Merged::Newer(origin))
-    }
-
-    /// Publishes this router's links under the next version. Returns whether anything was different.
-    pub fn publish(&mut self, identity: &Identity, mut links: Vec<LinkRecord>) -> bool {
-        links.sort();
-        let mut record = self.own().clone();
-        if record.links == links {
-            return false;
-        }
-        record.links = links;
-        record.version += 1;
-        self.store_own(identity, record);
-        true
-    }
-
-    /// Numbers this router's record above a ghost's `entry`, which [`Self::merge`] reported.
-    pub fn outrun(&mut self, identity: &Identity, entry: &[u8]) {
-        let ghost = SignedRecord::decode(entry).and_then(|signed| PeerRecord::decode(&signed.body));
-        let mut record = self.own().clone();
-        if let Ok(ghost) = ghost {
-            record.boot = record.boot.max(ghost.boot);
-            record.version = record.version.max(ghost.version) + 1;
-        }
-        self.store_own(identity, record);
-    }
-
-    /// Forgets peers that no chain of listed connections from this router reaches, and returns them.
-    pub fn forget_unreachable(&mut self) -> Vec<PeerId> {
-        let reached = self.reachable();
-        let gone: Vec<_> = self.records.keys().copied().filter(|peer| !reached.contains(peer)).collect();
-        for peer in &gone {
-            self.records.remove(peer);
-        }
-        gone
-    }
-
-    /// The peers that a chain of listed connections reaches from this router, itself included.
+    /// The record of `origin`.
     #[must_use]
-    pub fn reachable(&self) -> BTreeSet<PeerId> {
-        let mut reached = BTreeSet::from([self.me]);
-        let mut frontier = vec![self.me];
-        while let Some(peer) = frontier.pop() {
-            let links = self.records.get(&peer).map_or(&[][..], |known| &known.record.links);
-            frontier.extend(links.iter().map(|link| link.peer).filter(|peer| reached.insert(*peer)));
+    pub fn get(&self, origin: PeerId) -> Option<&Arc<Record<T>>> {
+        self.records.get(&origin)
+    }
+
+    /// All records, by origin.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Record<T>>> {
+        self.records.values()
+    }
+
+    /// How many records there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// The hash of all: the question whether anything differs.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        Summary { channel: self.channel, root: Summary::root_of(&self.buckets), buckets: Vec::new() }
+    }
+
+    /// The hash of all, and of each bucket.
+    #[must_use]
+    pub fn summary_in_full(&self) -> Summary {
+        Summary { buckets: self.buckets.to_vec(), ..self.summary() }
+    }
+
+    /// The buckets that differ from `summary`: bit `n` stands for bucket `n`. All, if it only says that some do.
+    #[must_use]
+    pub fn differing(&self, summary: &Summary) -> u64 {
+        if summary.root == Summary::root_of(&self.buckets) {
+            return 0;
         }
-        reached
+        if summary.buckets.is_empty() {
+            return u64::MAX;
+        }
+        let pairs = self.buckets.iter().zip(&summary.buckets).enumerate();
+        pairs.filter(|(_, (here, there))| here != there).fold(0, |mask, (bucket, _)| mask | 1 << bucket)
     }
 
-    /// This router's id.
+    /// A row for each record in `buckets`.
     #[must_use]
-    pub const fn me(&self) -> PeerId {
-        self.me
+    pub fn digest(&self, buckets: u64, reply: bool) -> Digest {
+        let rows = self.iter().map(|record| record.row).filter(|row| is_in(buckets, row.origin)).collect();
+        Digest { channel: self.channel, rows, reply, buckets }
     }
 
-    /// This router's record.
+    /// What differs between here and `digest`, within its buckets. Of the records here, only those of origins that may
+    /// be handed on (`offer`) count.
     #[must_use]
-    pub fn own(&self) -> &PeerRecord {
-        &self.records[&self.me].record
-    }
-
-    /// The record of `peer`.
-    #[must_use]
-    pub fn record(&self, peer: PeerId) -> Option<&PeerRecord> {
-        self.records.get(&peer).map(|known| &known.record)
-    }
-
-    /// All records, this router's among them, by id.
-    pub fn records(&self) -> impl Iterator<Item = (PeerId, &PeerRecord)> {
-        self.records.iter().map(|(peer, known)| (*peer, &known.record))
-    }
-
-    /// The entry of `peer` as its origin signed it.
-    #[must_use]
-    pub fn entry(&self, peer: PeerId) -> Option<&[u8]> {
-        self.records.get(&peer).map(|known| known.signed.as_slice())
-    }
-
-    /// A row for each record.
-    #[must_use]
-    pub fn digest(&self) -> Vec<DigestRow> {
-        self.records.iter().map(|(origin, known)| row(*origin, known)).collect()
-    }
-
-    /// The reachable origins whose records here are newer than in `digest` or absent from it, and whether `digest`
-    /// names something newer than here. What is about to be forgotten is not handed on: it would go round for ever.
-    #[must_use]
-    pub fn compare(&self, digest: &[DigestRow]) -> (Vec<PeerId>, bool) {
-        let theirs: BTreeMap<_, _> =
-            digest.iter().map(|row| (row.origin, (row.boot, row.version, row.tag))).collect();
-        let reachable = self.reachable();
+    pub fn compare(&self, digest: &Digest, offer: impl Fn(PeerId) -> bool) -> Compared {
+        let theirs: BTreeMap<_, _> = digest.rows.iter().map(|row| (row.origin, number(row))).collect();
         let newer_here = self
-            .records
             .iter()
-            .filter(|(origin, _)| reachable.contains(origin))
-            .filter(|(origin, known)| theirs.get(origin).is_none_or(|theirs| *theirs < known.number()))
-            .map(|(origin, _)| *origin)
+            .map(|record| record.row)
+            .filter(|row| is_in(digest.buckets, row.origin))
+            .filter(|row| theirs.get(&row.origin).is_none_or(|theirs| *theirs < number(row)))
+            .map(|row| row.origin)
+            .filter(|origin| offer(*origin))
             .collect();
         let newer_there = theirs
             .iter()
-            .any(|(origin, theirs)| self.records.get(origin).is_none_or(|known| known.number() < *theirs));
-        (newer_here, newer_there)
+            .filter(|(origin, theirs)| self.get(**origin).is_none_or(|known| number(&known.row) < **theirs))
+            .fold(0, |mask, (origin, _)| mask | 1 << DigestRow::bucket(*origin));
+        Compared { newer_here, newer_there }
     }
 
-    fn store_own(&mut self, identity: &Identity, record: PeerRecord) {
-        self.records.insert(self.me, sign(identity, record));
+    /// Merges an entry. It is opened only if it would hold, for that costs most.
+    pub(crate) fn merge(
+        &mut self,
+        entry: &[u8],
+        opener: &mut dyn OpenRecord<T>,
+    ) -> Result<Merged, MergeError> {
+        let row = peek(entry)?;
+        if !self.lacks(&row, entry) {
+            return Ok(Merged::Known(row.origin));
+        }
+        self.admit(row.origin, entry.len())?;
+        self.put(opener.open(self.channel, entry)?);
+        Ok(Merged::Newer(row.origin))
+    }
+
+    /// Whether an entry with this row would replace what is held of its origin.
+    pub(crate) fn lacks(&self, row: &DigestRow, entry: &[u8]) -> bool {
+        self.get(row.origin)
+            .is_none_or(|known| (number(&known.row), known.entry.as_slice()) < (number(row), entry))
+    }
+
+    /// Whether an entry of `len` bytes fits in place of what is held of `origin`.
+    pub(crate) fn admit(&self, origin: PeerId, len: usize) -> Result<(), MergeError> {
+        let max = self.limits.entry_len_max;
+        if len > max {
+            return Err(MergeError::TooLong { len, max });
+        }
+        let known = self.get(origin);
+        let is_one_too_many = known.is_none() && self.len() >= self.limits.records_max;
+        let rest = self.len - known.map_or(0, |known| known.entry.len());
+        if is_one_too_many || rest + len > self.limits.len_max {
+            return Err(MergeError::Full(self.channel));
+        }
+        Ok(())
+    }
+
+    /// Stores a record in place of what is held of its origin, which is returned.
+    pub(crate) fn put(&mut self, record: Arc<Record<T>>) -> Option<Arc<Record<T>>> {
+        let before = self.remove(record.row.origin);
+        let bucket = &mut self.buckets[DigestRow::bucket(record.row.origin)];
+        *bucket = bucket.wrapping_add(record.row.hash());
+        self.len += record.entry.len();
+        self.records.insert(record.row.origin, record);
+        before
+    }
+
+    pub(crate) fn remove(&mut self, origin: PeerId) -> Option<Arc<Record<T>>> {
+        let record = self.records.remove(&origin)?;
+        let bucket = &mut self.buckets[DigestRow::bucket(origin)];
+        *bucket = bucket.wrapping_sub(record.row.hash());
+        self.len -= record.entry.len();
+        Some(record)
+    }
+
+    /// Forgets the records of all origins but those that `keep` names, and returns whose.
+    pub(crate) fn retain(&mut self, keep: impl Fn(PeerId) -> bool) -> Vec<PeerId> {
+        let gone: Vec<_> = self.records.keys().copied().filter(|origin| !keep(*origin)).collect();
+        for origin in &gone {
+            self.remove(*origin);
+        }
+        gone
     }
 }
 
-const fn row(origin: PeerId, known: &Known) -> DigestRow {
-    DigestRow { origin, boot: known.record.boot, version: known.record.version, tag: known.tag }
+impl<T> Record<T> {
+    /// A record of `identity`. The body starts as [`RecordHeader`] says, with the key of `identity`.
+    pub(crate) fn sign(
+        identity: &Identity,
+        channel: Channel,
+        header: &RecordHeader,
+        body: Vec<u8>,
+        content: T,
+    ) -> Self {
+        let signature = *identity.sign(SIGNATURE_CONTEXT, &in_channel(channel, &body)).as_bytes();
+        let row = row(identity.peer_id(), header, &signature);
+        Self { row, content, entry: SignedRecord { body, signature }.encode() }
+    }
 }
 
-fn sign(identity: &Identity, record: PeerRecord) -> Known {
-    let body = record.encode();
-    let signature = *identity.sign(SIGNATURE_CONTEXT, &body).as_bytes();
-    Known { record, tag: tag(&signature), signed: SignedRecord { body, signature }.encode() }
+/// What an entry says that it is. Nothing is verified.
+pub(crate) fn peek(entry: &[u8]) -> Result<DigestRow, MergeError> {
+    let signed = SignedRecord::decode(entry)?;
+    let header = RecordHeader::decode(&signed.body)?;
+    Ok(row(PublicKey::from_bytes(header.key).peer_id(), &header, &signed.signature))
 }
 
-fn tag(signature: &[u8; 64]) -> u64 {
+fn row(origin: PeerId, header: &RecordHeader, signature: &[u8; 64]) -> DigestRow {
     let (first, _) = signature.split_first_chunk().expect("64 bytes are more than 8");
-    u64::from_be_bytes(*first)
+    DigestRow { origin, boot: header.boot, version: header.version, tag: u64::from_be_bytes(*first) }
+}
+
+/// What orders the records of one origin.
+const fn number(row: &DigestRow) -> (BootCount, u64, u64) {
+    (row.boot, row.version, row.tag)
+}
+
+/// The bytes that are signed: an entry of one channel is none of another.
+fn in_channel(channel: Channel, body: &[u8]) -> Vec<u8> {
+    [&channel.0.to_be_bytes(), body].concat()
+}
+
+const fn is_in(buckets: u64, origin: PeerId) -> bool {
+    buckets >> DigestRow::bucket(origin) & 1 == 1
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! Which way frames go: derived from the records, held nowhere else.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use mesh_wire::PeerId;
 
-use crate::Topology;
+use crate::graph::{Graph, Link, index};
+use crate::{Topology, forest};
 
 /// Forwarding decisions of one router for one state of the topology.
 ///
@@ -13,112 +13,86 @@ use crate::Topology;
 /// trees, since ties fall to the smaller peer id.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Routes {
-    /// The neighbour through which each other reachable peer is reached by a shortest path.
+    /// The neighbour through which each other reachable peer is reached: by fewest hops, among those by the least round
+    /// trip, among those through the smallest id.
     pub next_hop: BTreeMap<PeerId, PeerId>,
+    /// How many links lead to each of these peers.
+    pub hops: BTreeMap<PeerId, u16>,
     /// This router's place in the broadcast tree of each source, its own included.
     pub trees: BTreeMap<PeerId, Tree>,
     /// Hash of the links that count; equal at routers whose trees agree.
     pub digest: u32,
 }
 
-/// A router's place in the broadcast tree that is rooted at a source.
+/// A router's place in the broadcast tree that is rooted at a source: the parent of each peer is, of its neighbours that
+/// are one hop nearer to the source, the one with the smallest id.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Tree {
     /// From whom the source's frames come; `None` in one's own tree.
     pub parent: Option<PeerId>,
-    /// To whom they go on.
-    pub children: Vec<TreeChild>,
+    /// The neighbours to whom they go on, in order.
+    pub children: Vec<PeerId>,
 }
 
-/// A child in a broadcast tree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TreeChild {
-    /// The neighbour.
-    pub peer: PeerId,
-    /// Whether it has children of its own in this tree.
-    pub relays: bool,
+/// How a peer is reached. The least way is the best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Way {
+    hops: u16,
+    cost: u32,
+    next_hop: u32,
 }
-
-/// The links that count, by peer.
-type Graph = BTreeMap<PeerId, BTreeSet<PeerId>>;
 
 impl Routes {
-    /// Computes the routes of `topology`'s own router. Costs one breadth-first search for each peer.
+    /// Computes the routes of `topology`'s own router.
     #[must_use]
     pub fn compute(topology: &Topology) -> Self {
-        let graph = graph(topology);
-        let me = topology.me();
-        let own = parents(&graph, me);
-        let next_hop =
-            own.keys().filter(|peer| **peer != me).map(|peer| (*peer, first_hop(&own, me, *peer))).collect();
-        let trees = own
-            .keys()
-            .map(|source| {
-                let parents = parents(&graph, *source);
-                let has_children: BTreeSet<_> = parents.values().flatten().copied().collect();
-                let children = parents
-                    .iter()
-                    .filter(|(_, parent)| **parent == Some(me))
-                    .map(|(peer, _)| TreeChild { peer: *peer, relays: has_children.contains(peer) })
-                    .collect();
-                (*source, Tree { parent: parents.get(&me).copied().flatten(), children })
-            })
-            .collect();
-        Self { next_hop, trees, digest: digest(&graph) }
+        Self::on(&Graph::of(topology), topology.me())
     }
-}
 
-fn graph(topology: &Topology) -> Graph {
-    let listed: BTreeSet<(PeerId, PeerId)> = topology
-        .records()
-        .flat_map(|(peer, record)| {
-            record.links.iter().filter(|link| link.established).map(move |link| (peer, link.peer))
-        })
-        .collect();
-    let mut graph = Graph::new();
-    for (from, to) in &listed {
-        if from != to && listed.contains(&(*to, *from)) {
-            graph.entry(*from).or_default().insert(*to);
+    /// Computes the routes of `me`. Costs a breadth-first search, and one from all sources at once for the trees.
+    #[must_use]
+    pub fn on(graph: &Graph, me: PeerId) -> Self {
+        let digest = graph.digest();
+        let Ok(at) = graph.peers().binary_search(&me) else { return Self { digest, ..Self::default() } };
+        let peers = graph.peers();
+        let ways = ways(graph, at);
+        let others = || peers.iter().zip(&ways).filter(|(peer, _)| **peer != me);
+        let reached = || others().filter_map(|(peer, way)| Some((*peer, (*way)?)));
+        Self {
+            next_hop: reached().map(|(peer, way)| (peer, peers[way.next_hop as usize])).collect(),
+            hops: reached().map(|(peer, way)| (peer, way.hops)).collect(),
+            trees: forest::places(graph, at),
+            digest,
         }
     }
-    graph
 }
 
-/// The parent of each peer that is reachable from `source`, in the breadth-first tree in which each peer's parent is
-/// the first, by distance and then by id, of its neighbours.
-fn parents(graph: &Graph, source: PeerId) -> BTreeMap<PeerId, Option<PeerId>> {
-    let mut parents = BTreeMap::from([(source, None)]);
-    let mut level = BTreeSet::from([source]);
+/// The best way from `me` to each peer that can be reached, level by level: when a level is searched, the ways to all of
+/// its peers are settled.
+fn ways(graph: &Graph, me: usize) -> Vec<Option<Way>> {
+    let mut ways = vec![None; graph.peers().len()];
+    ways[me] = Some(Way { hops: 0, cost: 0, next_hop: index(me) });
+    let mut level = vec![me];
     while !level.is_empty() {
-        let mut next = BTreeSet::new();
+        let mut next = Vec::new();
         for peer in level {
-            for neighbour in graph.get(&peer).into_iter().flatten() {
-                if let Entry::Vacant(place) = parents.entry(*neighbour) {
-                    place.insert(Some(peer));
-                    next.insert(*neighbour);
+            let Some(way) = ways[peer] else { continue };
+            for Link { to, cost } in graph.links(peer) {
+                let next_hop = if peer == me { *to } else { way.next_hop };
+                let further =
+                    Way { hops: way.hops.saturating_add(1), cost: way.cost.saturating_add(*cost), next_hop };
+                let known = &mut ways[*to as usize];
+                if known.is_none() {
+                    next.push(*to as usize);
+                }
+                if known.is_none_or(|known| further < known) {
+                    *known = Some(further);
                 }
             }
         }
         level = next;
     }
-    parents
-}
-
-fn first_hop(parents: &BTreeMap<PeerId, Option<PeerId>>, me: PeerId, to: PeerId) -> PeerId {
-    let mut hop = to;
-    while let Some(Some(parent)) = parents.get(&hop).filter(|parent| **parent != Some(me)) {
-        hop = *parent;
-    }
-    hop
-}
-
-/// FNV-1a over the edges in order: it need not resist an attacker, only differ when the graphs do.
-fn digest(graph: &Graph) -> u32 {
-    let edges = graph.iter().flat_map(|(peer, neighbours)| neighbours.iter().map(move |n| (*peer, *n)));
-    edges
-        .filter(|(a, b)| a < b)
-        .flat_map(|(a, b)| a.as_bytes().iter().chain(b.as_bytes()).copied().collect::<Vec<_>>())
-        .fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+    ways
 }
 
 #[cfg(test)]

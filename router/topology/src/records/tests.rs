@@ -4,173 +4,158 @@ use mesh_crypto::Rng;
 
 use super::*;
 
+const CHANNEL: Channel = Channel(77);
+const LIMITS: Limits = Limits { records_max: 8, entry_len_max: 1_000, len_max: 2_000 };
+
 fn identity(seed: u8) -> Identity {
     Identity::generate(&mut Rng::from_seed([seed; 32]))
 }
 
-fn topology(identity: &Identity) -> Topology {
-    Topology::new(identity, BootCount(1), "h".parse().expect("a letter"), 6783, 1)
+/// The body of a record that says `content` beyond its header.
+fn body(key: [u8; 32], version: u64, content: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0x84, 0x58, 32];
+    bytes.extend(key);
+    // Boot count 1, then the version as one byte.
+    bytes.extend([1, 0x18, u8::try_from(version).expect("a small version"), 0x58]);
+    bytes.push(u8::try_from(content.len()).expect("a short content"));
+    bytes.extend(content);
+    bytes
 }
 
-fn link(peer: PeerId) -> LinkRecord {
-    LinkRecord {
-        distance: 0,
-        overlay: 1,
-        peer,
-        address: "192.0.2.1:6783".parse().expect("a literal"),
-        outbound: true,
-        established: true,
-    }
+fn signed(identity: &Identity, version: u64, content: &[u8]) -> Vec<u8> {
+    let key = *identity.public_key().as_bytes();
+    let header = RecordHeader { key, boot: BootCount(1), version };
+    Record::sign(identity, CHANNEL, &header, body(key, version, content), ()).entry
 }
 
-fn own_entry(topology: &Topology) -> Vec<u8> {
-    topology.entry(topology.me()).expect("own record").to_vec()
-}
+/// Opens entries by their looks alone, so that tests can make tags that collide.
+struct Believe;
 
-#[test]
-fn a_newer_record_replaces_an_older_one_and_never_the_other_way_round() {
-    let (a, b) = (identity(1), identity(2));
-    let mut there = topology(&b);
-    let first = own_entry(&there);
-    there.publish(&b, vec![link(a.peer_id())]);
-    let second = own_entry(&there);
-
-    let mut here = topology(&a);
-    assert_eq!(here.merge(&second), Ok(Merged::Newer(b.peer_id())));
-    assert_eq!(here.merge(&first), Ok(Merged::Known(b.peer_id())));
-    assert_eq!(here.merge(&second), Ok(Merged::Known(b.peer_id())));
-    assert_eq!(here.entry(b.peer_id()), Some(second.as_slice()));
-}
-
-#[test]
-fn publishing_the_same_links_again_says_nothing_new() {
-    let (a, b, c) = (identity(1), identity(2).peer_id(), identity(3).peer_id());
-    let mut here = topology(&a);
-    assert!(here.publish(&a, vec![link(b), link(c)]));
-    assert!(!here.publish(&a, vec![link(c), link(b)]));
-    assert_eq!(here.own().version, 2);
-}
-
-#[test]
-fn a_record_that_its_origin_did_not_sign_is_refused() {
-    let (a, b) = (identity(1), identity(2));
-    let mut here = topology(&a);
-    let there = topology(&b);
-    let mut signed = SignedRecord::decode(&own_entry(&there)).expect("own record");
-    let mut record = PeerRecord::decode(&signed.body).expect("own record");
-    record.version += 1;
-    signed.body = record.encode();
-    assert_eq!(here.merge(&signed.encode()), Err(MergeError::Forged(b.peer_id())));
-    assert_eq!(here.record(b.peer_id()), None);
-}
-
-#[test]
-fn a_ghost_of_an_earlier_life_is_outrun() {
-    let a = identity(1);
-    let mut ghost = Topology::new(&a, BootCount(7), "h".parse().expect("a letter"), 6783, 1);
-    ghost.publish(&a, vec![link(identity(2).peer_id())]);
-    let ghost = own_entry(&ghost);
-
-    let mut here = topology(&a);
-    assert_eq!(here.merge(&ghost), Ok(Merged::Ghost));
-    here.outrun(&a, &ghost);
-    assert_eq!(here.merge(&ghost), Ok(Merged::Known(a.peer_id())));
-    assert_eq!(here.own().links, vec![]);
-
-    let mut elsewhere = topology(&identity(3));
-    elsewhere.merge(&ghost).expect("a genuine record");
-    assert_eq!(elsewhere.merge(&own_entry(&here)), Ok(Merged::Newer(a.peer_id())));
-}
-
-#[test]
-fn two_records_with_one_number_end_as_one_everywhere_and_their_origin_outruns_both() {
-    let a = identity(1);
-    let (mut first, mut second) = (topology(&a), topology(&a));
-    first.publish(&a, vec![link(identity(2).peer_id())]);
-    second.publish(&a, vec![link(identity(3).peer_id())]);
-    let entries = [own_entry(&first), own_entry(&second)];
-    let mut in_order = topology(&identity(8));
-    let mut reversed = topology(&identity(9));
-    for (forth, back) in entries.iter().zip(entries.iter().rev()) {
-        in_order.merge(forth).expect("genuine");
-        reversed.merge(back).expect("genuine");
-    }
-    assert_eq!(in_order.entry(a.peer_id()), reversed.entry(a.peer_id()));
-    let lesser = entries.iter().find(|entry| in_order.entry(a.peer_id()) != Some(entry.as_slice()));
-    let mut behind = topology(&identity(7));
-    behind.merge(lesser.expect("two entries, one kept")).expect("genuine");
-    assert!(behind.compare(&in_order.digest()).1, "digests show the difference");
-
-    for (own, other) in [(&mut first, &entries[1]), (&mut second, &entries[0])] {
-        assert_eq!(own.merge(other), Ok(Merged::Ghost));
-        own.outrun(&a, other);
-        assert_eq!(in_order.merge(&own_entry(own)).map(|_| ()), Ok(()));
-        assert_eq!(own.merge(other), Ok(Merged::Known(a.peer_id())));
+impl OpenRecord<()> for Believe {
+    fn open(&mut self, _channel: Channel, entry: &[u8]) -> Result<Arc<Record<()>>, MergeError> {
+        Ok(Arc::new(Record { row: peek(entry)?, content: (), entry: entry.to_vec() }))
     }
 }
 
 #[test]
-fn peers_that_nobody_reaches_are_forgotten() {
-    let (a, b, c) = (identity(1), identity(2), identity(3));
-    let (mut here, mut of_b, of_c) = (topology(&a), topology(&b), topology(&c));
-    of_b.publish(&b, vec![link(c.peer_id())]);
-    here.publish(&a, vec![link(b.peer_id())]);
-    here.merge(&own_entry(&of_b)).expect("genuine");
-    here.merge(&own_entry(&of_c)).expect("genuine");
-    assert_eq!(here.forget_unreachable(), vec![]);
-
-    here.publish(&a, vec![]);
-    let gone: BTreeSet<_> = here.forget_unreachable().into_iter().collect();
-    assert_eq!(gone, BTreeSet::from([b.peer_id(), c.peer_id()]));
-    assert_eq!(here.records().count(), 1);
+fn the_example_bodies_begin_with_the_header() {
+    let key = [7; 32];
+    let header = RecordHeader::decode(&body(key, 200, b"beyond")).expect("well-formed");
+    assert_eq!(header, RecordHeader { key, boot: BootCount(1), version: 200 });
 }
 
 #[test]
-fn comparing_digests_finds_what_each_side_lacks() {
-    let (a, b) = (identity(1), identity(2));
-    let (mut here, mut there) = (topology(&a), topology(&b));
-    here.publish(&a, vec![link(b.peer_id())]);
-    assert_eq!(here.compare(&there.digest()), (vec![a.peer_id()], true));
-    here.merge(&own_entry(&there)).expect("genuine");
-    there.merge(&own_entry(&here)).expect("genuine");
-    assert_eq!(here.compare(&there.digest()), (vec![], false));
-    there.publish(&b, vec![link(a.peer_id())]);
-    assert_eq!(here.compare(&there.digest()), (vec![], true));
+fn a_signature_covers_the_channel_and_the_body_as_the_protocol_says() {
+    let origin = identity(1);
+    let entry = SignedRecord::decode(&signed(&origin, 30, b"content")).expect("well-formed");
+    let message = [&[0, 77], entry.body.as_slice()].concat();
+    let signature = Signature::from_bytes(entry.signature);
+    assert_eq!(origin.public_key().verify("mesh record v1", &message, &signature), Ok(()));
+}
+
+#[test]
+fn a_record_of_one_channel_is_none_of_another() {
+    let origin = identity(1);
+    let entry = signed(&origin, 30, b"");
+    let mut other = Records::<()>::new(Channel(78), LIMITS);
+    assert_eq!(other.merge(&entry, &mut Verify), Err(MergeError::Forged(origin.peer_id())));
+    let mut right = Records::<()>::new(CHANNEL, LIMITS);
+    assert_eq!(right.merge(&entry, &mut Verify), Ok(Merged::Newer(origin.peer_id())));
+}
+
+#[test]
+fn what_does_not_fit_is_refused_and_what_replaces_is_weighed_against_what_it_replaces() {
+    let mut records = Records::<()>::new(CHANNEL, Limits { len_max: 600, ..LIMITS });
+    let origin = identity(1);
+    records.merge(&signed(&origin, 30, &[0; 200]), &mut Verify).expect("room for 350 bytes");
+    assert_eq!(
+        records.merge(&signed(&identity(2), 30, &[0; 200]), &mut Verify),
+        Err(MergeError::Full(CHANNEL))
+    );
+    records.merge(&signed(&origin, 31, &[0; 220]), &mut Verify).expect("the old one makes room");
+    assert!(matches!(
+        Records::<()>::new(CHANNEL, Limits { entry_len_max: 300, ..LIMITS })
+            .merge(&signed(&origin, 30, &[0; 200]), &mut Verify),
+        Err(MergeError::TooLong { max: 300, .. })
+    ));
+    let mut few = Records::<()>::new(CHANNEL, Limits { records_max: 1, ..LIMITS });
+    few.merge(&signed(&origin, 30, b""), &mut Verify).expect("the first");
+    assert_eq!(few.merge(&signed(&identity(2), 30, b""), &mut Verify), Err(MergeError::Full(CHANNEL)));
+    few.retain(|_| false);
+    few.merge(&signed(&identity(2), 30, b""), &mut Verify).expect("room again");
+}
+
+#[test]
+fn summaries_name_the_buckets_that_differ() {
+    let (mut here, mut there) = (Records::<()>::new(CHANNEL, LIMITS), Records::<()>::new(CHANNEL, LIMITS));
+    for seed in 1..5 {
+        let entry = signed(&identity(seed), 30, b"");
+        here.merge(&entry, &mut Verify).expect("genuine");
+        there.merge(&entry, &mut Verify).expect("genuine");
+    }
+    assert_eq!(here.differing(&there.summary()), 0);
+    there.merge(&signed(&identity(2), 31, b""), &mut Verify).expect("genuine");
+    let bucket = 1 << DigestRow::bucket(identity(2).peer_id());
+    assert_eq!(here.differing(&there.summary()), u64::MAX, "a root alone says only that something differs");
+    assert_eq!(here.differing(&there.summary_in_full()), bucket);
+    let digest = there.digest(bucket, true);
+    assert!(digest.rows.len() < there.len(), "one bucket is not all");
+    let compared = here.compare(&digest, |_| true);
+    assert_eq!(compared, Compared { newer_here: vec![], newer_there: bucket });
+    let back = there.compare(&here.digest(bucket, false), |_| true);
+    assert_eq!(back, Compared { newer_here: vec![identity(2).peer_id()], newer_there: 0 });
+}
+
+/// Entries of few origins and numbers: many bear the same number, and some even the same tag.
+fn collisions() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    let entry = (0..3u8, 30..32u64, 0..2u8, 0..2u8).prop_map(|(origin, version, tag, content)| {
+        let mut signature = [0; 64];
+        signature[7] = tag;
+        SignedRecord { body: body([origin; 32], version, &[content]), signature }.encode()
+    });
+    proptest::collection::vec(entry, 0..12)
+}
+
+fn merged(entries: &[Vec<u8>]) -> Records<()> {
+    let mut records = Records::new(CHANNEL, LIMITS);
+    for entry in entries {
+        records.merge(entry, &mut Believe).expect("well-formed");
+    }
+    records
+}
+
+fn held(records: &Records<()>) -> Vec<Vec<u8>> {
+    records.iter().map(|record| record.entry.clone()).collect()
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    /// Merge is a maximum: any order, any repetition, gives the same state.
+    /// In whatever order, however often: the same records are held, also where numbers and tags collide.
     #[test]
-    fn the_order_in_which_records_come_does_not_matter(order in Just((0..12usize).collect::<Vec<_>>()).prop_shuffle(), again in proptest::collection::vec(0..12usize, 0..8)) {
-        let origins = [identity(1), identity(2), identity(3)];
-        let mut entries = Vec::new();
-        for origin in &origins {
-            let mut topology = topology(origin);
-            for n in 0..4u8 {
-                topology.publish(origin, vec![link(PeerId::from_bytes([n; 16]))]);
-                entries.push(own_entry(&topology));
-            }
-        }
-        let mut in_order = topology(&identity(9));
-        let mut shuffled = topology(&identity(9));
-        for entry in &entries {
-            in_order.merge(entry).expect("genuine");
-        }
-        for at in order.iter().chain(&again) {
-            shuffled.merge(&entries[*at]).expect("genuine");
-        }
-        prop_assert_eq!(in_order.digest(), shuffled.digest());
-        for origin in &origins {
-            prop_assert_eq!(in_order.entry(origin.peer_id()), shuffled.entry(origin.peer_id()));
-        }
+    fn merging_is_commutative_associative_and_idempotent((forth, back) in collisions().prop_flat_map(|all| (Just(all.clone()), Just(all).prop_shuffle()))) {
+        let once = merged(&forth);
+        let again: Vec<_> = back.iter().chain(&forth).cloned().collect();
+        prop_assert_eq!(held(&once), held(&merged(&back)));
+        prop_assert_eq!(held(&once), held(&merged(&again)));
+        // What one has merged is merged into what another has.
+        let (left, right) = forth.split_at(forth.len() / 2);
+        let of_both: Vec<_> = right.iter().cloned().chain(held(&merged(left))).collect();
+        prop_assert_eq!(held(&once), held(&merged(&of_both)));
+    }
+
+    /// The hashes that are kept are those that a fresh store of the same records has.
+    #[test]
+    fn the_buckets_follow_each_change(entries in collisions(), gone in 0..3u8) {
+        let mut records = merged(&entries);
+        let gone = PublicKey::from_bytes([gone; 32]).peer_id();
+        records.retain(|origin| origin != gone);
+        let fresh = merged(&held(&records));
+        prop_assert_eq!(records.summary_in_full(), fresh.summary_in_full());
+        prop_assert_eq!(records.len, fresh.len);
     }
 
     #[test]
-    fn no_entry_makes_a_merge_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let mut here = topology(&identity(1));
-        let _outcome = here.merge(&bytes);
-        prop_assert_eq!(here.records().count(), 1);
+    fn no_bytes_make_a_merge_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let mut records = Records::<()>::new(CHANNEL, LIMITS);
+        prop_assert!(records.merge(&bytes, &mut Verify).is_err());
     }
 }
