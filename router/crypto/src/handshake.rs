@@ -25,32 +25,40 @@
 //! * The password enters last (psk3): somebody who only listens, or only dials, learns nothing to test passwords
 //!   against; only who poses as a responder does. The responder finds out at message 3 whether it is the same. The
 //!   confirm is the first frame under the session's keys, by which the initiator knows too.
+//! * A responder may have several passwords, while they change. Up to message 3 none of them has left a mark on what it
+//!   sent, so it reads that message under each. For that it goes through its own part again from the same randomness,
+//!   which gives the same keys and the same message 2; nothing is sent twice. A password fits if the introduction that it
+//!   opens reads as one; that it merely decrypts is not enough, or one message made to decrypt under hundreds of guessed
+//!   passwords (which the AEAD does not prevent) would tell whether one of them is right. All are tried, also after one
+//!   has fitted, so that the time tells how many there are and not which one it was.
 //!
 //! Alerts and preambles of a dialogue that fails are not authenticated: somebody on the path can forge them. They can
 //! prevent a session, as cutting the connection would, and never bring one about.
 
 mod error;
 mod introduction;
-mod noise;
 mod preamble;
 mod record;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 use mesh_wire::PeerId;
 use zeroize::Zeroizing;
 
 pub use self::error::{Alert, HandshakeError};
 use self::introduction::Introduction;
-use self::noise::Noise;
 use self::preamble::{Agreement, Preamble};
 use self::record::Record;
+use crate::aead::Suite;
 use crate::frame::{FrameOpener, FrameSealer};
 use crate::identity::{Identity, PublicKey};
 use crate::keys::{KeySchedule, Role};
-use crate::psk::Psk;
+use crate::noise::{self, NOISE_LEN_MAX, Noise};
+use crate::psk::{Psk, PskId};
 use crate::rng::Rng;
 
 /// Length of the longest payload that a side may send with its introduction, in bytes.
@@ -60,7 +68,11 @@ pub const HANDSHAKE_PAYLOAD_LEN_MAX: usize = 2048;
 /// is longer than it may be.
 pub const HANDSHAKE_BUFFER_LEN_MAX: usize = 8 << 10;
 
-const _: () = assert!(record::HEADER_LEN + record::NOISE_LEN_MAX <= HANDSHAKE_BUFFER_LEN_MAX);
+const _: () = assert!(record::HEADER_LEN + NOISE_LEN_MAX <= HANDSHAKE_BUFFER_LEN_MAX);
+
+/// Most secrets that a responder tries; it passes over what goes beyond. Each costs it three or four multiplications on
+/// the curve when message 3 comes, some tenths of a millisecond.
+pub const SECRETS_MAX: usize = 4;
 
 /// What one side brings to the handshake.
 pub struct HandshakeConfig<'a> {
@@ -68,8 +80,11 @@ pub struct HandshakeConfig<'a> {
     pub role: Role,
     /// Its keys.
     pub identity: &'a Identity,
-    /// The network's password, if it has one. Both sides must have the same, or both none.
-    pub psk: Option<&'a Psk>,
+    /// The network's secrets, if it has any. An initiator shows the first; a responder accepts each of the first
+    /// [`SECRETS_MAX`]. Both sides must have one in common, or both none.
+    pub secrets: &'a [Psk],
+    /// The only peers that the other side may be; anybody with the secret if `None`.
+    pub allowed: Option<Arc<BTreeSet<PeerId>>>,
     /// Whether this host has AES instructions. Only if both have is AES-256-GCM used.
     pub aes_preferred: bool,
     /// What the other side is told, sealed: at most [`HANDSHAKE_PAYLOAD_LEN_MAX`] bytes. Bound to this side's identity;
@@ -119,8 +134,8 @@ pub enum HandshakeStep {
 pub enum Membership {
     /// Nothing: neither side has a password, and anybody may join.
     Open,
-    /// Both sides proved to know the network's password.
-    Psk,
+    /// Both sides proved to know this one of the network's secrets.
+    Psk(PskId),
 }
 
 /// An open control session with an authenticated peer.
@@ -146,7 +161,8 @@ struct Local {
     role: Role,
     peer_id: PeerId,
     noise_static: Zeroizing<[u8; 32]>,
-    psk: Option<Psk>,
+    secrets: Vec<Psk>,
+    allowed: Option<Arc<BTreeSet<PeerId>>>,
     preamble: Preamble,
     introduction: Introduction,
     rng: Rng,
@@ -162,10 +178,24 @@ enum Phase {
 
 /// Which record is waited for. Noise 1 and 3 come to the responder, Noise 2 and the confirm to the initiator.
 enum Expected {
-    Noise1(Box<Noise>),
-    Noise2(Box<Noise>),
-    Noise3(Box<Noise>),
+    Noise1(Box<Talk>),
+    Noise2(Box<Talk>),
+    /// With message 1, to go through the responder's part again.
+    Noise3(Box<Talk>, Vec<u8>),
     Confirm(Box<Session>),
+}
+
+/// The Noise dialogue, once the preambles have settled its terms.
+struct Talk {
+    noise: Noise,
+    terms: Terms,
+}
+
+/// What this side's part of Noise follows from, together with its secret and what the other side says.
+struct Terms {
+    suite: Suite,
+    prologue: Vec<u8>,
+    seed: Zeroizing<[u8; 32]>,
 }
 
 /// What one preamble or record, or the lack of one, leads to.
@@ -187,8 +217,9 @@ impl Handshake {
             role: config.role,
             peer_id: config.identity.peer_id(),
             noise_static,
-            psk: config.psk.cloned(),
-            preamble: Preamble::new(config.psk.is_some(), config.aes_preferred),
+            secrets: config.secrets.iter().take(SECRETS_MAX).cloned().collect(),
+            allowed: config.allowed,
+            preamble: Preamble::new(!config.secrets.is_empty(), config.aes_preferred),
             introduction,
             rng: rng.fork(),
             input: Vec::new(),
@@ -234,10 +265,10 @@ impl Handshake {
                     return Ok(Progress::Waiting(Self { local, phase: Phase::Record(expected) }));
                 };
                 match (expected, record) {
-                    (Expected::Noise1(noise), Record::Noise(body)) => local.on_noise_1(noise, &body, send)?,
-                    (Expected::Noise2(noise), Record::Noise(body)) => local.on_noise_2(noise, &body, send)?,
-                    (Expected::Noise3(noise), Record::Noise(body)) => {
-                        let session = local.on_noise_3(noise, &body, send)?;
+                    (Expected::Noise1(talk), Record::Noise(body)) => local.on_noise_1(talk, body, send)?,
+                    (Expected::Noise2(talk), Record::Noise(body)) => local.on_noise_2(*talk, &body, send)?,
+                    (Expected::Noise3(talk, noise_1), Record::Noise(body)) => {
+                        let session = local.on_noise_3(*talk, &noise_1, &body, send)?;
                         return Ok(Progress::Done { session, rest: local.input });
                     }
                     (Expected::Confirm(session), Record::Confirm(frame)) => {
@@ -245,7 +276,10 @@ impl Handshake {
                         return Ok(Progress::Done { session, rest: local.input });
                     }
                     (_, Record::Alert(alert)) => return Err(HandshakeError::from_alert(alert, local.role)),
-                    (Expected::Noise1(_) | Expected::Noise2(_) | Expected::Noise3(_), Record::Confirm(_))
+                    (
+                        Expected::Noise1(_) | Expected::Noise2(_) | Expected::Noise3(..),
+                        Record::Confirm(_),
+                    )
                     | (Expected::Confirm(_), Record::Noise(_)) => return Err(HandshakeError::Malformed),
                 }
             }
@@ -267,90 +301,128 @@ impl Local {
             Role::Responder => (theirs, &self.preamble),
         };
         let prologue = preamble::prologue(initiator, responder);
-        let noise_rng = self.rng.fork();
-        let mut noise = Box::new(Noise::new(
-            self.role,
-            &self.noise_static,
-            self.psk.as_ref(),
-            &prologue,
-            suite,
-            noise_rng,
-        ));
+        let mut terms = Terms { suite, prologue, seed: Zeroizing::new([0; 32]) };
+        self.rng.fill(&mut *terms.seed);
+        let noise = self.noise(&terms, self.secrets.first());
+        let mut talk = Box::new(Talk { noise, terms });
         match self.role {
             Role::Initiator => {
-                Record::Noise(noise.write(&[])?).write_to(send);
-                Ok(Expected::Noise2(noise))
+                Record::Noise(write(&mut talk.noise, &[])?).write_to(send);
+                Ok(Expected::Noise2(talk))
             }
-            Role::Responder => Ok(Expected::Noise1(noise)),
+            Role::Responder => Ok(Expected::Noise1(talk)),
         }
+    }
+
+    /// This side's part of the dialogue from its beginning: the same each time, but for the secret.
+    fn noise(&self, terms: &Terms, psk: Option<&Psk>) -> Noise {
+        Noise::xx(self.role, &self.noise_static, psk, &terms.prologue, Rng::from_seed(*terms.seed))
     }
 
     /// The responder answers the initiator's ephemeral key with its identity.
     fn on_noise_1(
         &self,
-        mut noise: Box<Noise>,
-        body: &[u8],
+        mut talk: Box<Talk>,
+        body: Vec<u8>,
         send: &mut Vec<u8>,
     ) -> Result<Expected, HandshakeError> {
-        if !noise.read(body)?.is_empty() {
+        Record::Noise(self.answer(&mut talk.noise, &body)?).write_to(send);
+        Ok(Expected::Noise3(talk, body))
+    }
+
+    /// Noise message 2, for the initiator's message 1.
+    fn answer(&self, noise: &mut Noise, noise_1: &[u8]) -> Result<Vec<u8>, HandshakeError> {
+        if !read(noise, noise_1)?.is_empty() {
             return Err(HandshakeError::Malformed);
         }
-        Record::Noise(noise.write(&self.introduction.encode()?)?).write_to(send);
-        Ok(Expected::Noise3(noise))
+        write(noise, &self.introduction.encode()?)
     }
 
     /// The initiator checks the responder's identity, and shows its own and the password.
     fn on_noise_2(
         &self,
-        mut noise: Box<Noise>,
+        mut talk: Talk,
         body: &[u8],
         send: &mut Vec<u8>,
     ) -> Result<Expected, HandshakeError> {
-        let payload = noise.read(body)?;
-        let theirs = self.check_introduction(&noise, &payload)?;
-        Record::Noise(noise.write(&self.introduction.encode()?)?).write_to(send);
-        Ok(Expected::Confirm(self.session(*noise, theirs)))
+        let theirs = Introduction::decode(&read(&mut talk.noise, body)?)?;
+        self.check(&theirs, &talk.noise)?;
+        Record::Noise(write(&mut talk.noise, &self.introduction.encode()?)?).write_to(send);
+        Ok(Expected::Confirm(self.session(talk.noise, talk.terms.suite, self.secrets.first(), theirs)))
     }
 
-    /// The responder checks the initiator's identity and the password, and confirms both.
+    /// The responder checks the initiator's password and identity, and confirms both.
     fn on_noise_3(
         &self,
-        mut noise: Box<Noise>,
+        talk: Talk,
+        noise_1: &[u8],
         body: &[u8],
         send: &mut Vec<u8>,
     ) -> Result<Box<Session>, HandshakeError> {
-        let payload = noise.read(body).map_err(|error| self.why_unreadable(&noise, error))?;
-        let theirs = self.check_introduction(&noise, &payload)?;
-        let mut session = self.session(*noise, theirs);
+        let suite = talk.terms.suite;
+        let (noise, psk, theirs) = if self.secrets.is_empty() {
+            let mut noise = talk.noise;
+            let theirs = Introduction::decode(&read(&mut noise, body)?)?;
+            (noise, None, theirs)
+        } else {
+            self.find_secret(talk, noise_1, body)?
+        };
+        self.check(&theirs, &noise)?;
+        let mut session = self.session(noise, suite, psk, theirs);
         let frame = session.sealer.seal(&[]).expect("a fresh key seals an empty frame");
         Record::Confirm(frame).write_to(send);
         Ok(session)
     }
 
-    /// Message 3 has two sealed parts: the initiator's static key, sealed without the password, and its introduction,
-    /// sealed with it. If the first opened and the second did not, the passwords differ (or somebody on the path wants
-    /// it to look so).
-    fn why_unreadable(&self, noise: &Noise, error: HandshakeError) -> HandshakeError {
-        let passwords_differ = self.psk.is_some() && noise.remote_static().is_some();
-        if passwords_differ { HandshakeError::PasswordDiffers } else { error }
+    /// Reads message 3 under each secret. It has two sealed parts: the initiator's static key, sealed without the
+    /// password, and its introduction, sealed with it. If the first opens and the second does under none, the passwords
+    /// differ (or somebody on the path wants it to look so).
+    fn find_secret(
+        &self,
+        talk: Talk,
+        noise_1: &[u8],
+        body: &[u8],
+    ) -> Result<(Noise, Option<&Psk>, Introduction), HandshakeError> {
+        let Talk { noise, terms } = talk;
+        let mut begun = Some(noise);
+        let mut fitting = None;
+        for psk in &self.secrets {
+            let mut noise = begun.take().unwrap_or_else(|| self.noise_after_2(&terms, psk, noise_1));
+            let introduction = read(&mut noise, body).and_then(|payload| Introduction::decode(&payload));
+            if noise.remote_static().is_none() {
+                return Err(HandshakeError::Undecryptable);
+            }
+            if let (Ok(theirs), None) = (introduction, &fitting) {
+                fitting = Some((noise, Some(psk), theirs));
+            }
+        }
+        fitting.ok_or(HandshakeError::PasswordDiffers)
     }
 
-    fn check_introduction(&self, noise: &Noise, payload: &[u8]) -> Result<Introduction, HandshakeError> {
-        let introduction = Introduction::decode(payload)?;
-        let remote_static = noise.remote_static().ok_or(HandshakeError::Malformed)?;
-        introduction.check(&remote_static)?;
-        if introduction.public_key.peer_id() == self.peer_id {
+    /// The responder's part as it stood after message 2, had `psk` been its secret.
+    fn noise_after_2(&self, terms: &Terms, psk: &Psk, noise_1: &[u8]) -> Noise {
+        let mut noise = self.noise(terms, Some(psk));
+        self.answer(&mut noise, noise_1).expect("the same bytes were read and written before");
+        noise
+    }
+
+    fn check(&self, theirs: &Introduction, noise: &Noise) -> Result<(), HandshakeError> {
+        theirs.check(&noise.remote_static().ok_or(HandshakeError::Malformed)?)?;
+        let peer = theirs.public_key.peer_id();
+        if peer == self.peer_id {
             return Err(HandshakeError::SelfConnection);
         }
-        Ok(introduction)
+        match &self.allowed {
+            Some(allowed) if !allowed.contains(&peer) => Err(HandshakeError::NotAllowed(peer)),
+            Some(_) | None => Ok(()),
+        }
     }
 
-    fn session(&self, noise: Noise, theirs: Introduction) -> Box<Session> {
+    fn session(&self, noise: Noise, suite: Suite, psk: Option<&Psk>, theirs: Introduction) -> Box<Session> {
         let ids = match self.role {
             Role::Initiator => [self.peer_id, theirs.public_key.peer_id()],
             Role::Responder => [theirs.public_key.peer_id(), self.peer_id],
         };
-        let suite = noise.suite();
         let (hash, split) = noise.finish();
         let keys = KeySchedule::new(&hash, &split, suite, self.role, ids);
         let (send, receive) = keys.frame_keys();
@@ -358,12 +430,20 @@ impl Local {
             peer: theirs.public_key,
             payload: theirs.payload,
             role: self.role,
-            secured_by: if self.psk.is_some() { Membership::Psk } else { Membership::Open },
+            secured_by: psk.map_or(Membership::Open, |psk| Membership::Psk(psk.id())),
             sealer: FrameSealer::new(suite, &send),
             opener: FrameOpener::new(suite, &receive),
             keys,
         })
     }
+}
+
+fn read(noise: &mut Noise, message: &[u8]) -> Result<Vec<u8>, HandshakeError> {
+    noise.read(message).map_err(|noise::Unreadable| HandshakeError::Undecryptable)
+}
+
+fn write(noise: &mut Noise, payload: &[u8]) -> Result<Vec<u8>, HandshakeError> {
+    noise.write(payload).map_err(|noise::PayloadTooLong| HandshakeError::PayloadTooLong(payload.len()))
 }
 
 /// The session, if `frame` is the responder's first: empty, and under the session's keys.

@@ -3,7 +3,7 @@
 //! ```text
 //! master_0     = HKDF-Extract(salt = Noise handshake hash, ikm = raw split k1 || k2)        SHA-256, RFC 5869
 //! K(label, n)  = HKDF-Expand(master_n, "mesh 1 " || label || 0x00 || id_i || id_r || u32 n) n big-endian
-//! master_n+1   = K("ratchet", n)
+//! master_n+1   = HKDF-Extract(salt = K("chain", n), ikm = raw split k1 || k2 of the rekey dialogue)
 //! ```
 //!
 //! | label         | bytes | epochs | use                                                         |
@@ -14,16 +14,22 @@
 //! | `udp r2i`     | 32    | all    | datagrams from responder to initiator, sealed               |
 //! | `cookie i2r`  | 8     | all    | proof in clear datagrams from initiator to responder        |
 //! | `cookie r2i`  | 8     | all    | proof in clear datagrams from responder to initiator        |
-//! | `ratchet`     | 32    | all    | the next epoch's master                                     |
+//! | `rekey`       | 32    | all    | the secret of both ends in the dialogue to the next epoch   |
+//! | `chain`       | 32    | all    | salt of the next epoch's master                             |
 //!
-//! The raw split serves as input here and is never a key of a cipher itself. A stolen master opens its own epoch and
-//! later ones, never an earlier one.
+//! A raw split serves as input here and is never a key of a cipher itself. A stolen master opens its own epoch; not an
+//! earlier one, for which it holds nothing, nor a later one, into which both ends bring fresh keys, unless the thief
+//! takes part in the dialogue itself (see `rekey.rs`).
+
+mod rekey;
 
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 use mesh_wire::PeerId;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+pub use self::rekey::{RekeyError, RekeyStep};
 use crate::aead::{KEY_LEN, Suite};
+use crate::noise::Noise;
 
 /// Length of the cookie in a clear datagram, in bytes.
 pub const COOKIE_LEN: usize = 8;
@@ -57,6 +63,8 @@ pub struct KeySchedule {
     role: Role,
     initiator: PeerId,
     responder: PeerId,
+    /// This side's proposal of fresh keys, until it is answered.
+    proposal: Option<Box<Noise>>,
 }
 
 impl KeySchedule {
@@ -69,7 +77,7 @@ impl KeySchedule {
         [initiator, responder]: [PeerId; 2],
     ) -> Self {
         let master = Salt::new(HKDF_SHA256, handshake_hash).extract(raw_split);
-        Self { master, epoch: 0, suite, role, initiator, responder }
+        Self { master, epoch: 0, suite, role, initiator, responder, proposal: None }
     }
 
     /// The current epoch, 0 at first.
@@ -96,12 +104,11 @@ impl KeySchedule {
         }
     }
 
-    /// Goes on to the next epoch and overwrites the master of this one.
-    pub fn ratchet(&mut self) {
-        let next: Zeroizing<[u8; KEY_LEN]> = self.derive(Label::Ratchet);
-        self.master = Prk::new_less_safe(HKDF_SHA256, &*next);
-        // The number is a label, and masters differ anyhow: that it starts again after 2^32 epochs repeats no key.
-        self.epoch = self.epoch.wrapping_add(1);
+    /// Goes on to the next epoch, into which `raw_split` brings fresh keys, and overwrites the master of this one.
+    fn advance(&mut self, raw_split: &[u8; 64]) {
+        let chain: Zeroizing<[u8; KEY_LEN]> = self.derive(Label::Chain);
+        self.master = Salt::new(HKDF_SHA256, &*chain).extract(raw_split);
+        self.epoch = self.next_epoch();
     }
 
     /// The keys for control frames, (sending, receiving). They belong to the session's start and no later epoch.
@@ -187,7 +194,8 @@ enum Label {
     Tcp(Direction),
     Udp(Direction),
     Cookie(Direction),
-    Ratchet,
+    Rekey,
+    Chain,
 }
 
 impl Label {
@@ -199,7 +207,8 @@ impl Label {
             Self::Udp(Direction::ToInitiator) => "udp r2i",
             Self::Cookie(Direction::ToResponder) => "cookie i2r",
             Self::Cookie(Direction::ToInitiator) => "cookie r2i",
-            Self::Ratchet => "ratchet",
+            Self::Rekey => "rekey",
+            Self::Chain => "chain",
         }
     }
 }
@@ -219,9 +228,12 @@ mod tests {
 
     fn schedule(role: Role) -> KeySchedule {
         let hash = std::array::from_fn(|i| u8::try_from(i).unwrap());
-        let split = std::array::from_fn(|i| 0x80 + u8::try_from(i).unwrap());
         let ids = [PeerId::from_bytes([0x11; 16]), PeerId::from_bytes([0x22; 16])];
-        KeySchedule::new(&hash, &split, Suite::ChaCha20Poly1305, role, ids)
+        KeySchedule::new(&hash, &split(0x80), Suite::ChaCha20Poly1305, role, ids)
+    }
+
+    fn split(first: u8) -> [u8; 64] {
+        std::array::from_fn(|i| first + u8::try_from(i).unwrap())
     }
 
     fn bytes(key: &DirectionKey) -> &[u8] {
@@ -258,14 +270,16 @@ mod tests {
                 "f520d9da29d54052"
             ]
         );
-        schedule.ratchet();
+        let rekey: Zeroizing<[u8; KEY_LEN]> = schedule.derive(Label::Rekey);
+        assert_eq!(hex(&*rekey), "2387d0654e12c1f9f78b604b68d2f5b4bcdb27fc886d71b3da76d8fd9cc6eecf");
+        schedule.advance(&split(0x40));
         assert_eq!(
             table(&schedule),
             [
-                "6b58cb0d8e1159b9b33b68c11a97561689ad784d6fffcc67f005a996e31db52d",
-                "16e11f509f146b4effc71e3298ea161f34a736d11edef3edd6d5c9d168a16699",
-                "31128c1b16a2e217",
-                "3a9c9fa9f1b978d4"
+                "c35e0612287e0f8721b65e3bd1f1ef71ebdccdfe388c6577efa6f10ae162151c",
+                "6cbd0541ff26f16ab086f3244cce4b582d242ce87f2c26a3112da9c1991a49f6",
+                "dc3a1effe04fb8d4",
+                "88d3deca5366583f"
             ]
         );
     }
@@ -283,8 +297,8 @@ mod tests {
                 assert_eq!(bytes(&i.receive), bytes(&r.send));
                 assert_ne!(bytes(&i.send), bytes(&i.receive));
             }
-            initiator.ratchet();
-            responder.ratchet();
+            initiator.advance(&split(epoch.try_into().unwrap()));
+            responder.advance(&split(epoch.try_into().unwrap()));
         }
     }
 
@@ -292,11 +306,11 @@ mod tests {
     fn no_key_ever_repeats_across_labels_and_epochs() {
         let mut schedule = schedule(Role::Initiator);
         let mut seen = std::collections::BTreeSet::new();
-        for _ in 0..100 {
+        for epoch in 0..100 {
             for key in table(&schedule) {
                 assert!(seen.insert(key), "a key came twice");
             }
-            schedule.ratchet();
+            schedule.advance(&split(epoch));
         }
     }
 

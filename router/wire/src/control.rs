@@ -44,6 +44,7 @@ const KIND_OBSERVED: u8 = 8;
 const KIND_RELAY: u8 = 9;
 const KIND_REKEY: u8 = 10;
 const KIND_CANDIDATES: u8 = 11;
+const KIND_NETWORK: u8 = 12;
 
 /// Said once by each side inside the handshake, bound to it and encrypted.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -95,7 +96,10 @@ pub enum Message {
     Candidates(Vec<SocketAddr>),
     /// Bytes of a session between two peers that have no connection of their own.
     Relay(Relay),
-    /// The sender closes the connection, and why.
+    /// The sender belongs to this network from now on, which it did not say in its [`Hello`].
+    Network(NetworkId),
+    /// The sender closes the connection, and why. After [`Farewell::SecretRetired`] it does so as soon as another
+    /// connection has taken over.
     Bye(Farewell),
     /// A kind that this version does not know. Received only; it is skipped.
     Unknown(u8),
@@ -381,6 +385,12 @@ pub struct RecordHeader {
 /// Most links in one [`PeerRecord`].
 pub const LINKS_MAX: usize = 10_000;
 
+/// [`LinkRecord::overlay`]: frames do not pass.
+pub const OVERLAY_NONE: u8 = 0;
+
+/// [`LinkRecord::overlay`]: frames pass in user space, over UDP.
+pub const OVERLAY_SLEEVE: u8 = 1;
+
 /// One connection as its lister sees it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct LinkRecord {
@@ -401,7 +411,7 @@ pub struct LinkRecord {
     #[n(4)]
     #[cbor(default)]
     pub distance: u8,
-    /// The overlay that carries frames: 0 none, 1 sleeve, 2 VXLAN, 3 Open vSwitch.
+    /// The overlay that carries frames: [`OVERLAY_NONE`], [`OVERLAY_SLEEVE`]; 2 VXLAN, 3 Open vSwitch.
     #[n(5)]
     #[cbor(default)]
     pub overlay: u8,
@@ -460,6 +470,7 @@ impl Message {
             Self::Observed(address) => body_of(KIND_OBSERVED, address),
             Self::Candidates(addresses) => body_of(KIND_CANDIDATES, addresses),
             Self::Relay(relay) => body_of(KIND_RELAY, relay),
+            Self::Network(network) => body_of(KIND_NETWORK, network),
             Self::Bye(farewell) => body_of(KIND_BYE, farewell.code()),
             Self::Unknown(kind) => vec![*kind],
         }
@@ -507,6 +518,7 @@ impl Message {
                 too_many(usize::from(relay.hops), usize::from(RELAY_HOPS_MAX))?;
                 Ok(Self::Relay(relay))
             }
+            KIND_NETWORK => whole(kind, body).map(Self::Network),
             KIND_BYE => whole(kind, body).map(|code| Self::Bye(Farewell::from_code(code))),
             unknown => Ok(Self::Unknown(unknown)),
         }

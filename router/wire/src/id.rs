@@ -10,7 +10,8 @@ pub const NICKNAME_LEN_MAX: usize = 64;
 
 /// A peer's identity: the first 128 bits of a hash over its signing key (`mesh-crypto` derives it).
 ///
-/// Displayed as the first 12 hexadecimal digits (48 bits), the form that people type and read.
+/// Displayed as the first 12 hexadecimal digits (48 bits), the form that people type and read; `{:x}` gives all 32, which
+/// alone can be parsed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
 #[cbor(transparent)]
 pub struct PeerId(#[cbor(with = "minicbor::bytes")] [u8; Self::LEN]);
@@ -46,7 +47,7 @@ impl fmt::Debug for PeerId {
 
 /// Names a network from the moment that its address range is founded. Two networks refuse each other.
 ///
-/// Displayed like a [`PeerId`].
+/// Displayed and parsed like a [`PeerId`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
 #[cbor(transparent)]
 pub struct NetworkId(#[cbor(with = "minicbor::bytes")] [u8; Self::LEN]);
@@ -78,6 +79,45 @@ impl fmt::Debug for NetworkId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// Why a text is no id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an id in full has 32 hexadecimal digits")]
+pub struct IdError;
+
+impl fmt::LowerHex for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::LowerHex for NetworkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for PeerId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        from_hex(text).map(Self)
+    }
+}
+
+impl FromStr for NetworkId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        from_hex(text).map(Self)
+    }
+}
+
+fn from_hex(text: &str) -> Result<[u8; 16], IdError> {
+    let digits_only = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let number = if text.len() == 32 && digits_only { u128::from_str_radix(text, 16).ok() } else { None };
+    number.map(u128::to_be_bytes).ok_or(IdError)
 }
 
 /// How often a peer has started, counted durably: a later life has a greater number. It orders a peer's records
@@ -166,6 +206,19 @@ mod tests {
     fn peer_id_shows_its_first_twelve_hex_digits() {
         let id = PeerId::from_bytes([0xab, 0xcd, 0xef, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]);
         assert_eq!(id.to_string(), "abcdef010203");
+    }
+
+    #[test]
+    fn an_id_in_full_is_read_back_and_a_part_of_one_is_not() {
+        let id = PeerId::from_bytes([0xab, 0xcd, 0xef, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]);
+        let text = format!("{id:x}");
+        assert_eq!(text, "abcdef0102030405060708090a0b0c0d");
+        assert_eq!(text.parse(), Ok(id));
+        assert_eq!(text.to_uppercase().parse(), Ok(id));
+        assert_eq!(text.parse(), Ok(NetworkId::from_bytes(*id.as_bytes())));
+        for wrong in ["", "abcdef010203", "+bcdef0102030405060708090a0b0c0d", &format!("{text}0"), "é"] {
+            assert_eq!(wrong.parse::<PeerId>(), Err(IdError), "{wrong}");
+        }
     }
 
     #[test]

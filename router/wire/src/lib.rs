@@ -15,6 +15,6 @@ pub mod mac;
 pub mod moment;
 pub mod sleeve;
 
-pub use id::{BootCount, NetworkId, Nickname, NicknameError, PeerId, ReceiverIndex};
+pub use id::{BootCount, IdError, NetworkId, Nickname, NicknameError, PeerId, ReceiverIndex};
 pub use mac::{MacAddr, MacAddrError};
 pub use moment::Moment;

@@ -23,8 +23,8 @@ pub const MESSAGE_HEADER_LEN: usize = 3;
 /// What a relayed unicast carries before its frame: time to live, source and destination peer.
 pub const UNICAST_HEADER_LEN: usize = 1 + 2 * PeerId::LEN;
 
-/// What a relayed broadcast carries before its frame: time to live, source peer, topology digest.
-pub const BROADCAST_HEADER_LEN: usize = 1 + PeerId::LEN + 4;
+/// What a relayed broadcast carries before its frame: time to live, source peer, topology digest, sequence.
+pub const BROADCAST_HEADER_LEN: usize = 1 + PeerId::LEN + 4 + 4;
 
 /// Payload length of a probe and of its reply: sequence and timestamp.
 pub const PROBE_LEN: usize = 4 + 8;
@@ -37,6 +37,7 @@ const KIND_UNICAST: u8 = 2;
 const KIND_BROADCAST: u8 = 3;
 const KIND_PROBE: u8 = 16;
 const KIND_PROBE_REPLY: u8 = 17;
+const KIND_DEAF: u8 = 18;
 
 /// How a packet's body is protected: the first byte of the header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,6 +167,8 @@ pub enum Envelope {
         source: PeerId,
         /// The source's digest of the topology from which it took the tree.
         digest: u32,
+        /// Which of the source's broadcasts it is: its copies bear the same number, and others for some seconds none.
+        sequence: u32,
     },
 }
 
@@ -192,6 +195,8 @@ pub enum Message<'a> {
     Probe(Probe),
     /// Answers a [`Message::Probe`] with what it said.
     ProbeReply(Probe),
+    /// Nothing of the receiver has reached the sender for so long that it has given the link up.
+    Deaf,
 }
 
 /// A frame does not fit the 16-bit length of a message; nothing was written.
@@ -240,6 +245,7 @@ impl Message<'_> {
                 out.extend_from_slice(&probe.sequence.to_be_bytes());
                 out.extend_from_slice(&probe.sent_ns.to_be_bytes());
             }
+            Self::Deaf => {}
         }
         Ok(())
     }
@@ -248,6 +254,7 @@ impl Message<'_> {
         match self {
             Self::Frame { envelope, frame } => envelope.encoded_len() + frame.len(),
             Self::Probe(_) | Self::ProbeReply(_) => PROBE_LEN,
+            Self::Deaf => 0,
         }
     }
 
@@ -258,6 +265,7 @@ impl Message<'_> {
             Self::Frame { envelope: Envelope::Broadcast { .. }, .. } => KIND_BROADCAST,
             Self::Probe(_) => KIND_PROBE,
             Self::ProbeReply(_) => KIND_PROBE_REPLY,
+            Self::Deaf => KIND_DEAF,
         }
     }
 }
@@ -270,6 +278,7 @@ impl<'a> Message<'a> {
             KIND_BROADCAST => decode_broadcast(payload),
             KIND_PROBE => decode_probe(payload).map(Self::Probe),
             KIND_PROBE_REPLY => decode_probe(payload).map(Self::ProbeReply),
+            KIND_DEAF => payload.is_empty().then_some(Self::Deaf),
             unknown => return Err(MessageError::UnknownKind(unknown)),
         };
         message.ok_or(MessageError::Payload(kind))
@@ -295,10 +304,11 @@ impl Envelope {
                 out.extend_from_slice(source.as_bytes());
                 out.extend_from_slice(destination.as_bytes());
             }
-            Self::Broadcast { ttl, source, digest } => {
+            Self::Broadcast { ttl, source, digest, sequence } => {
                 out.push(ttl.0);
                 out.extend_from_slice(source.as_bytes());
                 out.extend_from_slice(&digest.to_be_bytes());
+                out.extend_from_slice(&sequence.to_be_bytes());
             }
         }
     }
@@ -360,10 +370,12 @@ fn decode_broadcast(payload: &[u8]) -> Option<Message<'_>> {
     let ([ttl], rest) = payload.split_first_chunk()?;
     let (source, rest) = rest.split_first_chunk()?;
     let (digest, rest) = rest.split_first_chunk()?;
+    let (sequence, rest) = rest.split_first_chunk()?;
     let envelope = Envelope::Broadcast {
         ttl: TimeToLive::new(*ttl)?,
         source: PeerId::from_bytes(*source),
         digest: u32::from_be_bytes(*digest),
+        sequence: u32::from_be_bytes(*sequence),
     };
     frame(envelope, rest)
 }

@@ -2,14 +2,16 @@
 
 use std::fmt;
 
+use mesh_wire::PeerId;
+
 use super::HANDSHAKE_PAYLOAD_LEN_MAX;
 use crate::keys::Role;
 
 /// Why a handshake failed. The text is what an operator reads beside the address.
 ///
 /// After any of them the handshake is gone, and nothing was learnt about the other side that could be relied on, except
-/// with [`HandshakeError::SelfConnection`] and [`HandshakeError::BadIdentity`]. The rest an attacker on the path could
-/// have brought about.
+/// with [`HandshakeError::SelfConnection`], [`HandshakeError::BadIdentity`] and [`HandshakeError::NotAllowed`]. The rest
+/// an attacker on the path could have brought about.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HandshakeError {
     /// The first bytes are not those of a router.
@@ -54,6 +56,9 @@ pub enum HandshakeError {
     /// The other side does not own the identity that it shows.
     #[error("the other side could not prove its identity")]
     BadIdentity,
+    /// The other side proved to be this peer, which is none of those that this router accepts.
+    #[error("this router accepts certain peers only, and {0:x} is none of them")]
+    NotAllowed(PeerId),
     /// This router wants to send more than fits.
     #[error("this router's own handshake payload has {0} bytes, more than {HANDSHAKE_PAYLOAD_LEN_MAX}")]
     PayloadTooLong(usize),
@@ -76,6 +81,7 @@ impl HandshakeError {
             Self::Malformed | Self::TooLong => Some(Alert::Malformed),
             Self::Undecryptable => Some(Alert::Undecryptable),
             Self::BadIdentity => Some(Alert::BadIdentity),
+            Self::NotAllowed(_) => Some(Alert::NotAllowed),
             Self::PayloadTooLong(_) => Some(Alert::Unable),
         }
     }
@@ -91,6 +97,7 @@ impl HandshakeError {
                 | Alert::Undecryptable
                 | Alert::BadIdentity
                 | Alert::Unable
+                | Alert::NotAllowed
                 | Alert::Unknown(_),
                 Role::Initiator | Role::Responder,
             ) => Self::RefusedByPeer(alert),
@@ -113,6 +120,8 @@ pub enum Alert {
     BadIdentity,
     /// 6: it cannot go on, by a fault of its own.
     Unable,
+    /// 7: it accepts certain peers only, and we are none of them.
+    NotAllowed,
     /// Another byte, from a later version.
     Unknown(u8),
 }
@@ -126,6 +135,7 @@ impl Alert {
             4 => Self::Undecryptable,
             5 => Self::BadIdentity,
             6 => Self::Unable,
+            7 => Self::NotAllowed,
             unknown => Self::Unknown(unknown),
         }
     }
@@ -138,6 +148,7 @@ impl Alert {
             Self::Undecryptable => 4,
             Self::BadIdentity => 5,
             Self::Unable => 6,
+            Self::NotAllowed => 7,
             Self::Unknown(code) => code,
         }
     }
@@ -152,6 +163,7 @@ impl fmt::Display for Alert {
             Self::Undecryptable => f.write_str("this router's message reached it changed"),
             Self::BadIdentity => f.write_str("it does not accept this router's identity"),
             Self::Unable => f.write_str("it cannot complete the handshake"),
+            Self::NotAllowed => f.write_str("it accepts certain peers only, and this router is none of them"),
             Self::Unknown(code) => write!(f, "for a reason unknown here (code {code})"),
         }
     }

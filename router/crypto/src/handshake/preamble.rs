@@ -45,6 +45,14 @@ impl Preamble {
         Self(bytes)
     }
 
+    /// What a router of other versions would say.
+    #[cfg(test)]
+    pub(super) fn with_versions(&self, versions: (u8, u8)) -> Self {
+        let mut bytes = self.0;
+        (bytes[4], bytes[5]) = versions;
+        Self(bytes)
+    }
+
     pub(super) const fn as_bytes(&self) -> &[u8; LEN] {
         &self.0
     }

@@ -3,12 +3,10 @@
 //! Owns the layout `type: u8 | length: u16 big-endian | body`. Does not know which record may come when.
 
 use super::{Alert, HandshakeError};
+use crate::noise::NOISE_LEN_MAX;
 
 /// Length of a record's header, in bytes.
 pub(super) const HEADER_LEN: usize = 3;
-
-/// Length of the longest Noise message, in bytes.
-pub(super) const NOISE_LEN_MAX: usize = 4096;
 
 /// Length of an alert's body, in bytes.
 const ALERT_LEN: usize = 1;

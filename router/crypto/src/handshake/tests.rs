@@ -1,8 +1,10 @@
+mod downgrade;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::aead::Suite;
-use crate::keys::{DirectionKey, Protection};
+use crate::keys::{DirectionKey, Protection, RekeyStep};
 use crate::rng::Rng;
 
 /// Messages of a handshake that succeeds: three from each side, by turns, the initiator's preamble first.
@@ -19,14 +21,28 @@ const RESPONDER: usize = 1;
 struct Party {
     seed: u8,
     chance: u8,
-    psk: Option<u8>,
+    versions: (u8, u8),
+    secrets: Vec<u8>,
+    allowed: Option<Arc<BTreeSet<PeerId>>>,
     aes: bool,
     payload: Vec<u8>,
 }
 
 impl Party {
     fn new(seed: u8, psk: Option<u8>) -> Self {
-        Self { seed, chance: seed ^ 0x80, psk, aes: false, payload: vec![seed; 5] }
+        Self::with(seed, psk.as_slice())
+    }
+
+    fn with(seed: u8, secrets: &[u8]) -> Self {
+        Self {
+            seed,
+            chance: seed ^ 0x80,
+            versions: preamble::VERSIONS,
+            secrets: secrets.to_vec(),
+            allowed: None,
+            aes: false,
+            payload: vec![seed; 5],
+        }
     }
 
     fn identity(&self) -> Identity {
@@ -34,16 +50,26 @@ impl Party {
     }
 
     fn start(&self, role: Role) -> (Handshake, Vec<u8>) {
-        let psk = self.psk.map(|byte| Psk::from_bytes([byte; 32]));
+        let secrets: Vec<_> = self.secrets.iter().map(|byte| secret(*byte)).collect();
         let config = HandshakeConfig {
             role,
             identity: &self.identity(),
-            psk: psk.as_ref(),
+            secrets: &secrets,
+            allowed: self.allowed.clone(),
             aes_preferred: self.aes,
             payload: self.payload.clone(),
         };
-        Handshake::new(config, &mut Rng::from_seed([self.chance; 32]))
+        let (mut handshake, mut send) = Handshake::new(config, &mut Rng::from_seed([self.chance; 32]));
+        handshake.local.preamble = handshake.local.preamble.with_versions(self.versions);
+        if role == Role::Initiator {
+            send = handshake.local.preamble.as_bytes().to_vec();
+        }
+        (handshake, send)
     }
+}
+
+fn secret(byte: u8) -> Psk {
+    Psk::from_bytes([byte; 32])
 }
 
 /// Where a side stands.
@@ -178,7 +204,7 @@ fn both_patterns_and_both_suites_open_a_session() {
                 (r.peer, &r.payload, r.role),
                 (initiator.identity().public_key(), &initiator.payload, Role::Responder)
             );
-            let expected = if psk.is_some() { Membership::Psk } else { Membership::Open };
+            let expected = psk.map_or(Membership::Open, |byte| Membership::Psk(secret(byte).id()));
             assert_eq!((i.secured_by, r.secured_by), (expected, expected));
             let suite = if aes_i && aes_r { Suite::Aes256Gcm } else { Suite::ChaCha20Poly1305 };
             assert_eq!((i.keys.suite(), r.keys.suite()), (suite, suite));
@@ -195,8 +221,9 @@ fn both_patterns_and_both_suites_open_a_session() {
 fn both_sides_derive_the_same_data_keys_in_every_epoch() {
     let (initiator, responder) = pair(Some(7));
     let [mut i, mut r] = run(&initiator, &responder).ends.map(End::session);
+    let mut rng = Rng::from_seed([5; 32]);
     let mut earlier = Vec::new();
-    for _ in 0..3 {
+    for epoch in 1..=3 {
         for protection in [Protection::Sealed, Protection::Clear] {
             let (keys_i, keys_r) = (i.keys.data_keys(protection), r.keys.data_keys(protection));
             assert_eq!(keys_i.epoch, keys_r.epoch);
@@ -205,8 +232,11 @@ fn both_sides_derive_the_same_data_keys_in_every_epoch() {
             assert!(!earlier.contains(&key_bytes(&keys_i.send)), "an epoch repeats a key");
             earlier.push(key_bytes(&keys_i.send));
         }
-        i.keys.ratchet();
-        r.keys.ratchet();
+        let proposal = i.keys.propose(&mut rng).unwrap();
+        let Ok(RekeyStep::Accepted(answer)) = r.keys.handle_rekey(epoch, &proposal, &mut rng) else {
+            panic!("not accepted")
+        };
+        assert_eq!(i.keys.handle_rekey(epoch, &answer, &mut rng), Ok(RekeyStep::Completed));
     }
 }
 
@@ -269,6 +299,24 @@ fn different_passwords_are_named_on_both_sides() {
 }
 
 #[test]
+fn a_peer_that_is_not_among_the_allowed_is_told_so_from_either_side() {
+    let id = |seed| Party::new(seed, None).identity().peer_id();
+    let only = |peer| Some(Arc::new(BTreeSet::from([id(9), peer])));
+    let (mut initiator, mut responder) = pair(Some(7));
+    (initiator.allowed, responder.allowed) = (only(id(2)), only(id(1)));
+    assert!(run(&initiator, &responder).ends.iter().all(End::is_done));
+    let told = HandshakeError::RefusedByPeer(Alert::NotAllowed);
+    responder.allowed = only(id(3));
+    let by_responder = run(&initiator, &responder);
+    assert_eq!(by_responder.ends[RESPONDER].error(), Some(&HandshakeError::NotAllowed(id(1))));
+    assert_eq!(by_responder.ends[INITIATOR].error(), Some(&told));
+    initiator.allowed = only(id(3));
+    let by_initiator = run(&initiator, &responder);
+    assert_eq!(by_initiator.ends[INITIATOR].error(), Some(&HandshakeError::NotAllowed(id(2))));
+    assert_eq!(by_initiator.ends[RESPONDER].error(), Some(&told));
+}
+
+#[test]
 fn a_password_on_one_side_only_is_named_on_both() {
     let with = Party::new(1, Some(7));
     let without = Party::new(2, None);
@@ -289,8 +337,8 @@ fn assert_not_done(run: &Run, message: usize, what: &str) {
 
 #[test]
 fn any_changed_byte_of_any_message_prevents_the_session() {
-    for psk in [None, Some(7)] {
-        let (initiator, responder) = pair(psk);
+    for (shown, known) in [(&[][..], &[][..]), (&[7], &[7]), (&[7], &[8, 7])] {
+        let (initiator, responder) = (Party::with(1, shown), Party::with(2, known));
         let lens: Vec<usize> = run(&initiator, &responder).sent.iter().map(Vec::len).collect();
         assert_eq!(lens.len(), MESSAGES);
         for (message, len) in lens.into_iter().enumerate() {
@@ -558,7 +606,7 @@ fn every_error_is_one_sentence_without_a_secret() {
     let [session, _] = run(&initiator, &responder).ends.map(End::session);
     let shown = format!("{session:?}");
     let id = responder.identity().peer_id();
-    assert_eq!(shown, format!("Session {{ peer: {id}, role: Initiator, secured_by: Psk, .. }}"));
+    assert_eq!(shown, format!("Session {{ peer: {id}, role: Initiator, secured_by: Psk(..), .. }}"));
 }
 
 /// Pieces of a dialogue in any order: real messages, records of random bytes, and plain noise.
@@ -593,7 +641,8 @@ proptest! {
         let recorded = run(&initiator, &responder).sent;
         // The side under test is another peer than the recorded one, so none of the recording is meant for it.
         let role = if as_initiator { Role::Initiator } else { Role::Responder };
-        let mut end = End::Waiting(Party::new(3, psk.then_some(7)).start(role).0);
+        let known: &[u8] = if psk { &[8, 7] } else { &[] };
+        let mut end = End::Waiting(Party::with(3, known).start(role).0);
         let mut input = recorded[usize::from(as_initiator)].clone();
         for piece in pieces {
             // `feed` checks that the handshake keeps less than its limit.

@@ -52,6 +52,7 @@ fn each_message_comes_back_as_it_was() {
             sequence: 0,
             payload: vec![1, 2],
         }),
+        Message::Network(NetworkId::from_bytes([5; 16])),
         Message::Ping(0),
         Message::Pong(u64::MAX),
         Message::DataOffer(DataOffer { epoch: 1, index: ReceiverIndex(0xdead_beef) }),

@@ -27,10 +27,8 @@ fn envelope() -> impl Strategy<Value = Envelope> {
             source,
             destination
         }),
-        (ttl(), peer(), any::<u32>()).prop_map(|(ttl, source, digest)| Envelope::Broadcast {
-            ttl,
-            source,
-            digest
+        (ttl(), peer(), any::<u32>(), any::<u32>()).prop_map(|(ttl, source, digest, sequence)| {
+            Envelope::Broadcast { ttl, source, digest, sequence }
         }),
     ]
 }
@@ -41,6 +39,7 @@ enum Owned {
     Frame(Envelope, Vec<u8>),
     Probe(Probe),
     Reply(Probe),
+    Deaf,
 }
 
 impl Owned {
@@ -49,6 +48,7 @@ impl Owned {
             Self::Frame(envelope, frame) => Message::Frame { envelope: *envelope, frame },
             Self::Probe(probe) => Message::Probe(*probe),
             Self::Reply(probe) => Message::ProbeReply(*probe),
+            Self::Deaf => Message::Deaf,
         }
     }
 }
@@ -60,6 +60,7 @@ fn message() -> impl Strategy<Value = Owned> {
         (envelope(), frame).prop_map(|(envelope, frame)| Owned::Frame(envelope, frame)),
         probe.clone().prop_map(Owned::Probe),
         probe.prop_map(Owned::Reply),
+        Just(Owned::Deaf),
     ]
 }
 
@@ -121,6 +122,20 @@ fn a_relayed_unicast_has_the_layout_of_the_protocol() {
 }
 
 #[test]
+fn a_relayed_broadcast_has_the_layout_of_the_protocol() {
+    let envelope = Envelope::Broadcast {
+        ttl: TimeToLive::new(3).unwrap(),
+        source: PeerId::from_bytes([0xaa; 16]),
+        digest: 0x0102_0304,
+        sequence: 0x0506_0708,
+    };
+    let mut body = Vec::new();
+    Message::Frame { envelope, frame: &[9; 14] }.encode(&mut body).unwrap();
+    let expected = [&[3, 0, 39, 3][..], &[0xaa; 16], &[1, 2, 3, 4, 5, 6, 7, 8], &[9; 14]].concat();
+    assert_eq!(body, expected);
+}
+
+#[test]
 fn headers_of_others_are_refused_by_name() {
     let good = Header { kind: PacketKind::Sealed, receiver: ReceiverIndex(1), counter: 1 }.encode();
     let with = |at: usize, byte: u8| {
@@ -140,6 +155,7 @@ fn unknown_kinds_and_bad_payloads_are_skipped_and_a_cut_ends_the_body() {
     body.extend([KIND_FRAME, 0, 1, 0]); // a frame shorter than its header
     body.extend([KIND_PROBE, 0, 13]); // a probe with a byte too many
     body.extend([0; 13]);
+    body.extend([KIND_DEAF, 0, 1, 0]); // what says nothing more, and more
     Message::Probe(Probe { sequence: 1, sent_ns: 2 }).encode(&mut body).unwrap();
     body.extend([KIND_PROBE, 0, 12, 1]);
     let decoded: Vec<_> = Messages::new(&body).collect();
@@ -149,6 +165,7 @@ fn unknown_kinds_and_bad_payloads_are_skipped_and_a_cut_ends_the_body() {
             Err(MessageError::UnknownKind(99)),
             Err(MessageError::Payload(KIND_FRAME)),
             Err(MessageError::Payload(KIND_PROBE)),
+            Err(MessageError::Payload(KIND_DEAF)),
             Ok(Message::Probe(Probe { sequence: 1, sent_ns: 2 })),
             Err(MessageError::Truncated),
         ]

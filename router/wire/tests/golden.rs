@@ -1,0 +1,177 @@
+//! Every control message and every sleeve packet, byte by byte as PROTOCOL.md writes them down.
+
+#[path = "golden/compare.rs"]
+mod compare;
+
+use std::net::SocketAddr;
+
+use compare::Golden;
+use mesh_wire::control::{
+    BUCKETS, Channel, DataOffer, Digest, DigestRow, Farewell, Gossip, Hello, LinkRecord, Message, PeerRecord,
+    Rekey, Relay, SignedRecord, Summary,
+};
+use mesh_wire::sleeve::{Envelope, Header, Message as Sleeve, Messages, PacketKind, Probe, TimeToLive};
+use mesh_wire::{BootCount, NetworkId, PeerId, ReceiverIndex};
+
+fn peer(byte: u8) -> PeerId {
+    PeerId::from_bytes([byte; 16])
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().expect("an address")
+}
+
+fn hello(network: Option<NetworkId>) -> Hello {
+    Hello {
+        nickname: "host-1".parse().expect("a nickname"),
+        boot: BootCount(300),
+        port: 6783,
+        nonce: 0x0102_0304_0506_0708,
+        network,
+        trusts: network.is_some(),
+    }
+}
+
+fn link(peer_byte: u8, at: &str, outbound: bool) -> LinkRecord {
+    LinkRecord {
+        peer: peer(peer_byte),
+        address: address(at),
+        outbound,
+        established: !outbound,
+        distance: 3,
+        overlay: 1,
+    }
+}
+
+fn record() -> PeerRecord {
+    PeerRecord {
+        key: [0x77; 32],
+        boot: BootCount(3),
+        version: 9,
+        nickname: "host-1".parse().expect("a nickname"),
+        port: 6783,
+        links: vec![link(0x22, "192.0.2.2:6783", true), link(0x33, "[2001:db8::3]:40000", false)],
+        nonce: 5,
+    }
+}
+
+fn row() -> DigestRow {
+    DigestRow { origin: peer(0x11), boot: BootCount(3), version: 9, tag: 0x0807_0605_0403_0201 }
+}
+
+/// Each kind of message, with each of its forms.
+fn messages() -> Vec<(&'static str, Message)> {
+    let channel = Channel::TOPOLOGY;
+    let entries = vec![vec![1, 2, 3].into(), vec![].into()];
+    let summary = |buckets| Message::Summary(Summary { channel, root: 0x1122_3344_5566_7788, buckets });
+    let relay = |payload| {
+        Message::Relay(Relay {
+            source: peer(0x11),
+            destination: peer(0x22),
+            hops: 15,
+            stream: 0x1_0000,
+            from_initiator: true,
+            sequence: 24,
+            payload,
+        })
+    };
+    let mut all = vec![
+        ("gossip", Message::Gossip(Gossip { channel, entries })),
+        (
+            "digest",
+            Message::Digest(Digest {
+                channel: Channel(300),
+                rows: vec![row()],
+                reply: true,
+                buckets: 1 << 63,
+            }),
+        ),
+        ("ping", Message::Ping(23)),
+        ("pong", Message::Pong(u64::MAX)),
+        ("data offer", Message::DataOffer(DataOffer { epoch: 1, index: ReceiverIndex(0xdead_beef) })),
+        ("summary, question", summary(vec![])),
+        ("summary, answer", summary((0..BUCKETS as u64).collect())),
+        ("observed, IPv4", Message::Observed(address("192.0.2.1:6783"))),
+        ("observed, IPv6", Message::Observed(address("[2001:db8::1]:6783"))),
+        ("relay", relay(vec![9; 3])),
+        ("relay, end", relay(vec![])),
+        ("rekey", Message::Rekey(Rekey { epoch: 2, payload: vec![1; 49] })),
+        ("candidates", Message::Candidates(vec![address("192.0.2.1:1"), address("[2001:db8::1]:2")])),
+        ("candidates, none", Message::Candidates(vec![])),
+        ("network", Message::Network(NetworkId::from_bytes([0x99; 16]))),
+    ];
+    let farewells = [
+        ("bye, stopping", Farewell::Stopping),
+        ("bye, duplicate", Farewell::Duplicate),
+        ("bye, violation", Farewell::Violation),
+        ("bye, cloned", Farewell::Cloned),
+        ("bye, enough", Farewell::Enough),
+        ("bye, other network", Farewell::OtherNetwork),
+        ("bye, not allowed", Farewell::NotAllowed),
+        ("bye, secret retired", Farewell::SecretRetired),
+        ("bye, idle", Farewell::Idle),
+        ("bye, unknown", Farewell::Other(200)),
+    ];
+    all.extend(farewells.map(|(name, farewell)| (name, Message::Bye(farewell))));
+    all
+}
+
+#[test]
+fn golden_control_messages() {
+    let mut golden = Golden::default();
+    golden.section("The plaintext of a frame: one byte of kind, then CBOR.");
+    for (name, message) in messages() {
+        let bytes = message.encode();
+        assert_eq!(Message::decode(&bytes), Ok(message), "{name}");
+        golden.add(name, bytes);
+    }
+    golden.section("What a handshake carries.");
+    for (name, hello) in
+        [("hello", hello(None)), ("hello, network", hello(Some(NetworkId::from_bytes([0x99; 16]))))]
+    {
+        let bytes = hello.encode();
+        assert_eq!(Hello::decode(&bytes), Ok(hello), "{name}");
+        golden.add(name, bytes);
+    }
+    golden.section("Records, and what summaries are made of.");
+    golden.add("record", record().encode());
+    let signed = SignedRecord { body: record().encode(), signature: [0x55; 64] };
+    golden.add("signed record", signed.encode());
+    golden.add("hash of a row", row().hash().to_be_bytes());
+    golden.add("root of empty buckets", Summary::root_of(&[0; BUCKETS]).to_be_bytes());
+    golden.add("root of buckets 0 to 63", Summary::root_of(&std::array::from_fn(|n| n as u64)).to_be_bytes());
+    golden.check(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/control.txt"));
+}
+
+#[test]
+fn golden_sleeve_packets() {
+    let mut golden = Golden::default();
+    golden.section("Headers.");
+    for (name, kind) in [("sealed", PacketKind::Sealed), ("clear", PacketKind::Clear)] {
+        let header = Header { kind, receiver: ReceiverIndex(0xdead_beef), counter: 0x0102_0304_0506_0708 };
+        assert_eq!(Header::decode(&header.encode()), Ok(header));
+        golden.add(name, header.encode());
+    }
+    golden.section("Messages of a body.");
+    let frame: Vec<u8> = (0..20).collect();
+    let ttl = TimeToLive::MAX;
+    let (source, destination) = (peer(0x11), peer(0x22));
+    let probe = Probe { sequence: 0x0102_0304, sent_ns: 0x1112_1314_1516_1718 };
+    let broadcast = Envelope::Broadcast { ttl, source, digest: 0xaabb_ccdd, sequence: 0x0102_0304 };
+    for (name, message) in [
+        ("frame", Sleeve::Frame { envelope: Envelope::Direct, frame: &frame }),
+        (
+            "relayed unicast",
+            Sleeve::Frame { envelope: Envelope::Unicast { ttl, source, destination }, frame: &frame },
+        ),
+        ("relayed broadcast", Sleeve::Frame { envelope: broadcast, frame: &frame }),
+        ("probe", Sleeve::Probe(probe)),
+        ("probe reply", Sleeve::ProbeReply(probe)),
+    ] {
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes).expect("a short frame");
+        assert!(Messages::new(&bytes).eq([Ok(message)]), "{name}");
+        golden.add(name, bytes);
+    }
+    golden.check(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/sleeve.txt"));
+}
