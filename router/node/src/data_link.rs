@@ -3,27 +3,36 @@
 //! ```text
 //!  ours offered, theirs not ── their offer ──► both: send and receive ── probe answered ──► alive
 //!        ▲                                               │
-//!        └────────────── rekey: next epoch ◄─────────────┘      (the old epoch still receives for a while)
+//!        └──── next epoch ◄── proposal, answer ◄─────────┘      (the old epoch still receives for a while)
 //! ```
-//! Each end can receive before it says so, and sends only after the other end has said so: a rekey loses nothing.
+//! Each end can receive before it says so, and sends only after the other end has said so: a rekey loses nothing. While
+//! the peer has not made its offer for an epoch, the keys of the one before stay in force.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use mesh_crypto::{KeySchedule, Protection, Rng};
-use mesh_wire::control::DataOffer;
+use mesh_crypto::{KeySchedule, Protection, RekeyError, RekeyStep, Rng};
+use mesh_wire::control::{DataOffer, Rekey};
 use mesh_wire::{Moment, PeerId, ReceiverIndex};
 
-use crate::limits::{OLD_EPOCH_KEPT, REKEY_AFTER};
+use crate::limits::{OLD_EPOCH_KEPT, OLD_SESSION_KEPT, REKEY_AFTER};
 use crate::plan::{LinkPlan, ReceivePlan, SendPlan};
 
 pub(crate) struct DataLink {
-    remote: SocketAddr,
+    /// Where packets go at first; `None` while nobody has said.
+    remote: Option<SocketAddr>,
+    candidates: Vec<SocketAddr>,
+    roams: bool,
     schedule: KeySchedule,
     protection: Protection,
     receive: Vec<Receiving>,
     send: Option<SendPlan>,
+    /// Whether the peer receives under the schedule's epoch.
+    is_answered: bool,
+    /// What the data plane calls the schedule's epoch 0: greater than all epochs of the link that this one follows.
+    epoch_base: u32,
     liveness: Liveness,
+    distance: u8,
     /// When this end asks for the next epoch; only the session's initiator does by itself.
     rekey_at: Option<Moment>,
 }
@@ -44,20 +53,17 @@ pub(crate) enum Liveness {
     Silent,
 }
 
-/// What a peer's offer asks of this end.
-pub(crate) enum OfferOutcome {
-    /// It completes what this end has offered: send under it.
-    Accepted,
-    /// It opens a new epoch: answer with this offer.
-    Answer(DataOffer),
-    /// It names an epoch that is neither the present nor the next. Nothing was changed.
-    OutOfStep,
+/// What the peer must get after its step towards fresh keys.
+pub(crate) enum RekeyReply {
+    Nothing,
+    Offer(DataOffer),
+    AnswerAndOffer(Rekey, DataOffer),
 }
 
 impl DataLink {
     /// A link whose first epoch this end is ready to receive, with the offer that says so.
     pub(crate) fn new(
-        remote: SocketAddr,
+        remote: Option<SocketAddr>,
         schedule: KeySchedule,
         protection: Protection,
         index: ReceiverIndex,
@@ -65,11 +71,16 @@ impl DataLink {
     ) -> (Self, DataOffer) {
         let mut link = Self {
             remote,
+            candidates: Vec::new(),
+            roams: true,
             schedule,
             protection,
             receive: Vec::new(),
             send: None,
+            is_answered: false,
+            epoch_base: 0,
             liveness: Liveness::Untried,
+            distance: 0,
             rekey_at,
         };
         let offer = link.receive_under_current_epoch(index);
@@ -82,48 +93,56 @@ impl DataLink {
         now + REKEY_AFTER * 9 / 10 + Duration::from_millis(rng.below(2 * tenth_ms))
     }
 
-    /// Takes in the peer's offer. `index` is used if this end has to answer with one of its own.
-    pub(crate) fn handle_offer(
-        &mut self,
-        offer: DataOffer,
-        index: ReceiverIndex,
-        now: Moment,
-    ) -> OfferOutcome {
-        let sending = self.send.as_ref().map(|send| send.epoch);
-        if offer.epoch == self.schedule.epoch() && sending != Some(offer.epoch) {
-            self.send_under(offer);
-            return OfferOutcome::Accepted;
+    /// Takes in the peer's offer. False when it is for another epoch than the present; nothing was changed then.
+    pub(crate) fn handle_offer(&mut self, offer: DataOffer) -> bool {
+        let is_awaited = offer.epoch == self.schedule.epoch() && !self.is_answered;
+        if is_awaited {
+            let keys = self.schedule.data_keys(self.protection);
+            let epoch = self.epoch_base + offer.epoch;
+            self.send = Some(SendPlan { epoch, index: offer.index, key: keys.send });
+            self.is_answered = true;
         }
-        if offer.epoch == self.schedule.epoch() + 1 && sending == Some(self.schedule.epoch()) {
-            let answer = self.next_epoch(index, now);
-            self.send_under(offer);
-            return OfferOutcome::Answer(answer);
-        }
-        OfferOutcome::OutOfStep
+        is_awaited
     }
 
-    /// Opens the next epoch at this end, and returns the offer that tells the peer.
-    pub(crate) fn next_epoch(&mut self, index: ReceiverIndex, now: Moment) -> DataOffer {
+    /// Proposes fresh keys, if the peer has answered this end's last offer: what it must get.
+    pub(crate) fn propose(&mut self, rng: &mut Rng) -> Option<Rekey> {
+        let epoch = self.schedule.next_epoch();
+        let payload = if self.is_answered { self.schedule.propose(rng)? } else { return None };
+        Some(Rekey { epoch, payload })
+    }
+
+    /// Takes in the peer's step towards fresh keys. When it leads to a new epoch, this end is ready to receive under it,
+    /// at `index`.
+    pub(crate) fn handle_rekey(
+        &mut self,
+        rekey: &Rekey,
+        index: ReceiverIndex,
+        rng: &mut Rng,
+        now: Moment,
+    ) -> Result<RekeyReply, RekeyError> {
+        let answer = match self.schedule.handle_rekey(rekey.epoch, &rekey.payload, rng)? {
+            RekeyStep::Crossed => return Ok(RekeyReply::Nothing),
+            RekeyStep::Accepted(payload) => Some(Rekey { epoch: rekey.epoch, payload }),
+            RekeyStep::Completed => None,
+        };
         for receiving in &mut self.receive {
             receiving.retire_at.get_or_insert(now + OLD_EPOCH_KEPT);
         }
-        self.schedule.ratchet();
-        self.receive_under_current_epoch(index)
+        let offer = self.receive_under_current_epoch(index);
+        Ok(match answer {
+            Some(answer) => RekeyReply::AnswerAndOffer(answer, offer),
+            None => RekeyReply::Offer(offer),
+        })
     }
 
-    /// Whether this end should open the next epoch now; if so, the next one is scheduled. While the peer has not
-    /// answered the last one, the present keys stay in force.
+    /// Whether this end should ask for fresh keys now; if so, the next time is set.
     pub(crate) fn rekey_due(&mut self, rng: &mut Rng, now: Moment) -> bool {
         let due = self.rekey_at.is_some_and(|at| at <= now);
         if due {
             self.rekey_at = Some(Self::next_rekey(rng, now));
         }
-        due && self.can_rekey()
-    }
-
-    /// Whether the peer has answered this end's last offer.
-    pub(crate) fn can_rekey(&self) -> bool {
-        self.send.as_ref().is_some_and(|send| send.epoch == self.schedule.epoch())
+        due
     }
 
     /// Drops epochs whose time is over. Returns whether there were any.
@@ -133,12 +152,58 @@ impl DataLink {
         self.receive.len() != before
     }
 
-    pub(crate) const fn set_liveness(&mut self, liveness: Liveness) {
+    pub(crate) fn set_liveness(&mut self, liveness: Liveness) {
         self.liveness = liveness;
+        if let Liveness::Alive { rtt } = liveness {
+            self.distance = distance(rtt, self.distance);
+        }
+    }
+
+    /// [`LinkRecord::distance`](mesh_wire::control::LinkRecord::distance), as of the last time that packets passed.
+    pub(crate) const fn distance(&self) -> u8 {
+        self.distance
     }
 
     pub(crate) const fn set_remote(&mut self, remote: SocketAddr) {
-        self.remote = remote;
+        self.remote = Some(remote);
+    }
+
+    pub(crate) const fn remote(&self) -> Option<SocketAddr> {
+        self.remote
+    }
+
+    /// Pins the neighbour to its address: that alone excuses that frames travel in clear.
+    pub(crate) const fn pin(&mut self) {
+        self.roams = false;
+    }
+
+    /// Where else the neighbour may be reached.
+    pub(crate) fn set_candidates(&mut self, candidates: Vec<SocketAddr>) {
+        self.remote = self.remote.or_else(|| candidates.first().copied());
+        self.candidates = candidates;
+    }
+
+    /// Takes the place of `old`, the link of an earlier session with the same life of the same peer: what is on its way
+    /// under its keys is still received, and until the peer is ready for the new ones, they go on.
+    pub(crate) fn inherit(&mut self, old: Self, now: Moment) {
+        self.epoch_base = old.epoch_base + old.schedule.epoch() + 1;
+        self.liveness = old.liveness;
+        self.distance = old.distance;
+        if self.roams && old.roams {
+            self.remote = old.remote.or(self.remote);
+        }
+        for receiving in &mut self.receive {
+            receiving.plan.epoch += self.epoch_base;
+        }
+        let retired = old.receive.into_iter().map(|receiving| Receiving {
+            retire_at: receiving.retire_at.or(Some(now + OLD_SESSION_KEPT)),
+            ..receiving
+        });
+        self.receive.splice(0..0, retired);
+        match &mut self.send {
+            Some(send) => send.epoch += self.epoch_base,
+            None => self.send = old.send,
+        }
     }
 
     pub(crate) const fn liveness(&self) -> Liveness {
@@ -161,26 +226,68 @@ impl DataLink {
         self.receive.iter().filter_map(|receiving| receiving.retire_at).chain(self.rekey_at).min()
     }
 
-    pub(crate) fn plan(&self, peer: PeerId) -> LinkPlan {
-        LinkPlan {
+    /// What the data plane needs; nothing before an address is known.
+    pub(crate) fn plan(&self, peer: PeerId) -> Option<LinkPlan> {
+        Some(LinkPlan {
             peer,
-            remote: self.remote,
-            candidates: Vec::new(),
-            roams: true,
+            remote: self.remote?,
+            candidates: self.candidates.clone(),
+            roams: self.roams,
             receive: self.receive.iter().map(|receiving| receiving.plan.clone()).collect(),
             send: self.send.clone(),
-        }
+        })
     }
 
     fn receive_under_current_epoch(&mut self, index: ReceiverIndex) -> DataOffer {
         let keys = self.schedule.data_keys(self.protection);
-        let plan = ReceivePlan { epoch: keys.epoch, index, key: keys.receive };
+        let plan = ReceivePlan { epoch: self.epoch_base + keys.epoch, index, key: keys.receive };
         self.receive.push(Receiving { plan, retire_at: None });
+        self.is_answered = false;
         DataOffer { epoch: keys.epoch, index }
     }
+}
 
-    fn send_under(&mut self, offer: DataOffer) {
-        let keys = self.schedule.data_keys(self.protection);
-        self.send = Some(SendPlan { epoch: offer.epoch, index: offer.index, key: keys.send });
+/// The step of a round-trip time: `n` for times below 2^(n-1) × 250 µs. A time that has left the `present` step by less
+/// than half of it changes nothing.
+fn distance(rtt: Duration, present: u8) -> u8 {
+    const FIRST_STEP_US: u128 = 250;
+    let micros = rtt.as_micros();
+    let end_of = |step: u8| FIRST_STEP_US << (step - 1);
+    if present != 0 {
+        let start = if present == 1 { 0 } else { end_of(present - 1) * 2 / 3 };
+        if (start..end_of(present) * 3 / 2).contains(&micros) {
+            return present;
+        }
+    }
+    (1..DISTANCE_MAX).find(|step| micros < end_of(*step)).unwrap_or(DISTANCE_MAX)
+}
+
+/// The last step: 4 s and more.
+const DISTANCE_MAX: u8 = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_step_of_a_time_changes_only_when_it_has_left_it_clearly() {
+        let us = Duration::from_micros;
+        for (rtt, present, step) in [
+            (us(0), 0, 1),
+            (us(249), 0, 1),
+            (us(250), 0, 2),
+            (us(250), 1, 1),
+            (us(374), 1, 1),
+            (us(375), 1, 2),
+            (us(30_000), 0, 8),
+            (us(21_000), 8, 8),
+            (us(9_000), 8, 7),
+            (us(10_600), 8, 7),
+            (us(10_700), 8, 8),
+            (Duration::from_secs(60), 0, 16),
+            (Duration::from_secs(60), 16, 16),
+        ] {
+            assert_eq!(distance(rtt, present), step, "{rtt:?} from {present}");
+        }
     }
 }

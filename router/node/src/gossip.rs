@@ -1,100 +1,216 @@
-//! The topology channel of a node: merging what comes, spreading what is new, repairing what was lost.
+//! The gossip of a node: merging what comes, spreading what is new, repairing what was lost.
 //!
-//! News goes at once to the neighbours but the one it came from, collected for a moment so that a burst makes one
-//! message. A digest, exchanged when a session opens and now and then with a random neighbour, finds what that missed.
+//! News goes at once to the neighbours but the one it came from, at the pace of [`News`](crate::news::News). What that
+//! missed is found by summaries, when a session opens and now and then with a random neighbour:
+//!
+//! ```text
+//!  Summary(root) ──► if it differs: Summary(buckets) ──► Digest(rows of the buckets that differ)
+//!                       Gossip(what is newer here), Digest(of what is newer there) ◄──┘
+//! ```
+//! Records of channels that this version does not know take the same ways.
 
-use std::collections::BTreeMap;
-
-use mesh_topology::Merged;
-use mesh_wire::control::{Channel, Digest, GOSSIP_ENTRIES_MAX, Gossip, Message};
+use mesh_topology::{Carried, Compared, Ghost, MergeError, Merged, Records};
+use mesh_wire::control::{Channel, Digest, Farewell, GOSSIP_ENTRIES_MAX, Gossip, Message, Summary};
 use mesh_wire::{Moment, PeerId};
-use minicbor::bytes::ByteVec;
 
+use crate::connection::{CloseCause, Connection};
+use crate::counters::Count;
 use crate::interface::{ConnectionId, Event, Output};
-use crate::limits::{GOSSIP_COALESCED_FOR, GOSSIP_FANOUT, GOSSIP_LEN};
+use crate::limits::{COMPLAINT_PACE, GOSSIP_FANOUT, GOSSIP_LEN};
+use crate::news::Name;
 use crate::node::Node;
 
+/// The records of one channel, whatever this version reads in them.
+trait Channelled {
+    fn summary_in_full(&self) -> Summary;
+    fn differing(&self, summary: &Summary) -> u64;
+    fn digest(&self, buckets: u64, reply: bool) -> Digest;
+    fn compare(&self, digest: &Digest, offer: &dyn Fn(PeerId) -> bool) -> Compared;
+}
+
+impl<T> Channelled for Records<T> {
+    fn summary_in_full(&self) -> Summary {
+        self.summary_in_full()
+    }
+
+    fn differing(&self, summary: &Summary) -> u64 {
+        self.differing(summary)
+    }
+
+    fn digest(&self, buckets: u64, reply: bool) -> Digest {
+        self.digest(buckets, reply)
+    }
+
+    fn compare(&self, digest: &Digest, offer: &dyn Fn(PeerId) -> bool) -> Compared {
+        self.compare(digest, offer)
+    }
+}
+
 impl Node {
+    /// Merges what a neighbour passes on. An entry that is refused is left out and counted; the others hold.
     pub(crate) fn gossip(&mut self, id: ConnectionId, peer: PeerId, gossip: &Gossip, now: Moment) {
-        if gossip.channel != Channel::TOPOLOGY {
-            return;
-        }
+        let channel = gossip.channel;
         for entry in &gossip.entries {
-            match self.topology.merge(entry) {
+            let merged = match channel {
+                Channel::TOPOLOGY => self.topology.merge(entry),
+                unknown => self.carried.merge(unknown, entry),
+            };
+            match merged {
                 Ok(Merged::Newer(origin)) => {
-                    self.news.insert(origin, Some(id));
-                    self.topology_changed = true;
+                    self.counters.count(Count::RecordMerged);
+                    self.announce((channel, origin), Some(id), now);
+                    match channel {
+                        Channel::TOPOLOGY => self.heard_of(origin, now),
+                        _carried => self.doubt_origins(now),
+                    }
                 }
-                Ok(Merged::Known(_)) => {}
-                Ok(Merged::Ghost) => {
-                    self.topology.outrun(&self.identity, entry);
-                    self.news.insert(self.peer_id(), None);
-                }
-                Err(error) => self.outputs.push_back(Output::Event(Event::GossipRefused { peer, error })),
+                Ok(Merged::Known(_)) => self.counters.count(Count::RecordKnown),
+                Ok(Merged::Ghost(ghost)) => self.outrun(&ghost, now),
+                Err(error) => self.refuse_entry(peer, error, now),
             }
         }
-        self.gossip_soon(now);
-    }
-
-    pub(crate) fn answer_digest(&mut self, id: ConnectionId, digest: &Digest, now: Moment) {
-        if digest.channel != Channel::TOPOLOGY {
-            return;
-        }
-        let (newer_here, newer_there) = self.topology.compare(&digest.rows);
-        self.send_records(id, &newer_here, now);
-        if digest.reply && newer_there {
-            self.send(id, &self.digest(false), now);
+        if self.carried.get(channel).is_some() {
+            self.counters.carry(channel);
         }
     }
 
-    pub(crate) fn spread_news(&mut self, now: Moment) {
-        let reachable = self.topology.reachable();
-        let mut by_source: BTreeMap<Option<ConnectionId>, Vec<PeerId>> = BTreeMap::new();
-        self.news.retain(|origin, from| {
-            let spread = reachable.contains(origin);
-            if spread {
-                by_source.entry(*from).or_default().push(*origin);
+    /// Answers the question whether anything differs, if it does.
+    pub(crate) fn answer_summary(&mut self, id: ConnectionId, summary: &Summary, now: Moment) {
+        self.counters.count(Count::SummaryReceived);
+        let answer = self.with_channel(summary.channel, |records| {
+            let differing = records.differing(summary);
+            match (differing, summary.buckets.is_empty()) {
+                (0, _) => None,
+                (_, true) => Some(Message::Summary(records.summary_in_full())),
+                (differing, false) => Some(Message::Digest(records.digest(differing, true))),
             }
-            !spread && self.topology.record(*origin).is_some()
         });
-        for (from, origins) in by_source {
-            for id in self.pick_neighbours(GOSSIP_FANOUT, from) {
-                self.send_records(id, &origins, now);
+        if let Some(answer) = answer.flatten() {
+            self.counters.count(Count::SummaryDiffered);
+            self.send(id, &answer, now);
+        }
+    }
+
+    /// Sends what is newer here than in a neighbour's digest, and asks for what is newer there. What is about to be
+    /// forgotten is not handed on: it would go round for ever.
+    pub(crate) fn answer_digest(&mut self, id: ConnectionId, digest: &Digest, now: Moment) {
+        self.counters.count(Count::DigestReceived);
+        let reachable = |peer: PeerId| self.topology.reachable().contains(&peer);
+        let compared = self.with_channel(digest.channel, |records| {
+            let Compared { newer_here, newer_there } = records.compare(digest, &reachable);
+            let back = (digest.reply && newer_there != 0).then(|| records.digest(newer_there, false));
+            (newer_here, back)
+        });
+        let Some((newer_here, back)) = compared else { return };
+        self.send_records(id, digest.channel, &newer_here, now);
+        if let Some(back) = back {
+            self.send(id, &Message::Digest(back), now);
+        }
+    }
+
+    /// A session has opened: finds out what the two ends have missed of each other. The one that dialed asks; the other
+    /// does so for channels that the first may never have heard of.
+    pub(crate) fn begin_gossip(&mut self, id: ConnectionId, now: Moment) {
+        let dialed = matches!(id, ConnectionId::Dialed(_));
+        let topology = dialed.then(|| self.topology.store().summary_in_full());
+        let carried = self
+            .carried
+            .channels()
+            .map(|records| if dialed { records.summary_in_full() } else { records.summary() });
+        for summary in topology.into_iter().chain(carried).collect::<Vec<_>>() {
+            self.send(id, &Message::Summary(summary), now);
+        }
+    }
+
+    /// Asks one neighbour, chosen at random, whether anything differs.
+    pub(crate) fn repair_gossip(&mut self, now: Moment) {
+        let Some(id) = self.pick_neighbours(1, None).pop() else { return };
+        let carried = self.carried.channels().map(Records::summary);
+        let summaries: Vec<_> = std::iter::once(self.topology.store().summary()).chain(carried).collect();
+        for summary in summaries {
+            self.send(id, &Message::Summary(summary), now);
+        }
+    }
+
+    /// Lets a record wait for its turn to be passed on.
+    pub(crate) fn announce(&mut self, name: Name, from: Option<ConnectionId>, now: Moment) {
+        if !self.news.add(name, from, now) {
+            self.counters.count(Count::NewsDropped);
+        }
+    }
+
+    /// Passes on what is due.
+    pub(crate) fn spread_news(&mut self, now: Moment) {
+        let reachable = |peer| self.topology.reachable().contains(&peer);
+        for (from, names) in self.news.take_due(now, reachable) {
+            let neighbours = self.pick_neighbours(GOSSIP_FANOUT, from);
+            // Names are in order, so that those of one channel stand together.
+            for names in names.chunk_by(|(a, _), (b, _)| a == b) {
+                let origins: Vec<_> = names.iter().map(|(_, origin)| *origin).collect();
+                for id in &neighbours {
+                    self.send_records(*id, names[0].0, &origins, now);
+                }
             }
         }
     }
 
-    /// Sends records in as many messages as their size asks for.
-    pub(crate) fn send_records(&mut self, id: ConnectionId, origins: &[PeerId], now: Moment) {
-        let mut messages: Vec<Vec<ByteVec>> = Vec::new();
-        let mut room = 0;
-        for entry in origins.iter().filter_map(|origin| self.topology.entry(*origin)) {
-            if messages.last().is_none_or(|entries| entry.len() > room || entries.len() >= GOSSIP_ENTRIES_MAX)
-            {
-                messages.push(Vec::new());
-                room = GOSSIP_LEN;
+    /// Sends records to a neighbour, or lets them wait until it has read what it was sent before.
+    pub(crate) fn send_records(
+        &mut self,
+        id: ConnectionId,
+        channel: Channel,
+        origins: &[PeerId],
+        now: Moment,
+    ) {
+        let Some(open) = self.connections.get_mut(&id).and_then(Connection::open_mut) else { return };
+        let dropped = origins.iter().filter(|origin| !open.outbound.add((channel, **origin))).count();
+        self.counters.add(Count::NewsDropped, dropped as u64);
+        self.send_waiting(id, now);
+    }
+
+    /// A neighbour has answered a ping, perhaps one that followed gossip.
+    pub(crate) fn gossip_read(&mut self, id: ConnectionId, number: u64, now: Moment) {
+        let Some(open) = self.connections.get_mut(&id).and_then(Connection::open_mut) else { return };
+        if let Some(number) = open.outbound.answered(number) {
+            self.send(id, &Message::Ping(number), now);
+        }
+        self.send_waiting(id, now);
+    }
+
+    fn send_waiting(&mut self, id: ConnectionId, now: Moment) {
+        while let Some(gossip) = self.next_gossip(id) {
+            let len = gossip.entries.iter().map(|entry| entry.len() as u64).sum();
+            self.send(id, &Message::Gossip(gossip), now);
+            let Some(open) = self.connections.get_mut(&id).and_then(Connection::open_mut) else { return };
+            if let Some(number) = open.outbound.sent(len) {
+                self.send(id, &Message::Ping(number), now);
             }
-            room = room.saturating_sub(entry.len());
-            messages.last_mut().expect("one was pushed").push(entry.to_vec().into());
-        }
-        for entries in messages {
-            self.send(id, &Message::Gossip(Gossip { channel: Channel::TOPOLOGY, entries }), now);
         }
     }
 
-    pub(crate) fn digest(&self, reply: bool) -> Message {
-        Message::Digest(Digest {
-            channel: Channel::TOPOLOGY,
-            rows: self.topology.digest(),
-            reply,
-            buckets: u64::MAX,
-        })
-    }
-
-    pub(crate) fn gossip_soon(&mut self, now: Moment) {
-        if !self.news.is_empty() {
-            self.timers.gossip.get_or_insert(now + GOSSIP_COALESCED_FOR);
+    /// The next message of what waits for a neighbour, if it may be sent.
+    fn next_gossip(&mut self, id: ConnectionId) -> Option<Gossip> {
+        let outbound = &mut self.connections.get_mut(&id)?.open_mut()?.outbound;
+        let mut gossip: Option<Gossip> = None;
+        let mut room = GOSSIP_LEN;
+        while let Some(name) = outbound.next().filter(|_| outbound.has_room()) {
+            let (channel, origin) = name;
+            let entry = match channel {
+                Channel::TOPOLOGY => self.topology.entry(origin),
+                unknown => self.carried.get(unknown).and_then(|records| Some(&*records.get(origin)?.entry)),
+            };
+            if let Some(entry) = entry {
+                let gossip = gossip.get_or_insert_with(|| Gossip { channel, entries: Vec::new() });
+                let full = entry.len() > room || gossip.entries.len() >= GOSSIP_ENTRIES_MAX;
+                if gossip.channel != channel || (full && !gossip.entries.is_empty()) {
+                    break;
+                }
+                room = room.saturating_sub(entry.len());
+                gossip.entries.push(entry.to_vec().into());
+            }
+            outbound.take(name);
         }
+        gossip
     }
 
     /// At most `count` sessions, chosen at random, without `but`.
@@ -105,5 +221,66 @@ impl Node {
             all.swap_remove(out);
         }
         all
+    }
+
+    /// Lets `use_it` work with the records of a channel. `None` where there is no room for them.
+    fn with_channel<R>(&self, channel: Channel, use_it: impl FnOnce(&dyn Channelled) -> R) -> Option<R> {
+        if channel == Channel::TOPOLOGY {
+            return Some(use_it(self.topology.store()));
+        }
+        match self.carried.get(channel) {
+            Some(records) => Some(use_it(records)),
+            None => self.carried.has_room().then(|| use_it(&Carried::empty(channel))),
+        }
+    }
+
+    /// Numbers this router's record above one that bears its identity and is not its own, unless that is the work of a
+    /// router that shall go on in its place.
+    fn outrun(&mut self, ghost: &Ghost, now: Moment) {
+        self.counters.count(Count::RecordGhost);
+        let (peer, nonce) = (self.peer_id(), self.topology.own().nonce);
+        if ghost.nonce != nonce && self.clones.outranked_by(ghost.nonce, (ghost.boot, ghost.version), now) {
+            self.outputs.push_back(Output::Event(Event::Cloned { peer, remote: None }));
+            // Each outruns the boot count of the other, so that nothing but the nonces tells them apart.
+            if nonce > ghost.nonce {
+                return self.give_up(ghost, now);
+            }
+        }
+        self.topology.outrun(&self.identity, ghost);
+        self.announce((Channel::TOPOLOGY, peer), None, now);
+    }
+
+    /// This router is a copy: it leaves the network to the other, with a last record by which that one learns of it.
+    fn give_up(&mut self, ghost: &Ghost, now: Moment) {
+        self.fenced = true;
+        self.topology.outrun(&self.identity, ghost);
+        for id in self.sessions.values().copied().collect::<Vec<_>>() {
+            self.send_records(id, Channel::TOPOLOGY, &[self.peer_id()], now);
+        }
+        for id in self.connections.keys().copied().collect::<Vec<_>>() {
+            self.send(id, &Message::Bye(Farewell::Cloned), now);
+            self.end(id, CloseCause::Farewell(Farewell::Cloned), now);
+        }
+    }
+
+    /// A peer has said something new.
+    fn heard_of(&mut self, peer: PeerId, now: Moment) {
+        self.topology_changed = true;
+        if !self.sessions.contains_key(&peer) {
+            self.connector.news(peer, &mut self.rng, now);
+        }
+    }
+
+    fn refuse_entry(&mut self, peer: PeerId, error: MergeError, now: Moment) {
+        self.counters.count(match error {
+            MergeError::Forged(_) => Count::RecordForged,
+            MergeError::Malformed(_)
+            | MergeError::TooLong { .. }
+            | MergeError::Full(_)
+            | MergeError::TooManyChannels => Count::RecordRefused,
+        });
+        if self.complaints.take(COMPLAINT_PACE, now) {
+            self.outputs.push_back(Output::Event(Event::GossipRefused { peer, error }));
+        }
     }
 }

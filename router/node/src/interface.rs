@@ -50,13 +50,19 @@ pub enum ConnectionId {
     Dialed(u64),
     /// Numbered by the shell, in [`Input::Accepted`]; never used twice.
     Accepted(u64),
+    /// Numbered by the node: no connection of the shell's, but a session over those of other peers.
+    Relayed(u64),
 }
 
 /// Why a dial led to no connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DialFailure {
-    /// The name has no address.
+    /// The name has no address, or those who should know are out of reach.
     Unresolvable,
+    /// Nobody has said in time what address the name has.
+    NameServerSilent,
+    /// The name has no address of a family, IPv4 or IPv6, that this router listens on.
+    OtherFamily,
     /// Nothing listens there.
     Refused,
     /// There is no way there.
@@ -71,6 +77,10 @@ impl fmt::Display for DialFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unresolvable => f.write_str("the name has no address"),
+            Self::NameServerSilent => f.write_str("no name server answers"),
+            Self::OtherFamily => {
+                f.write_str("its address is of a family, IPv4 or IPv6, that this router does not listen on")
+            }
             Self::Refused => f.write_str("connection refused: no router listens there"),
             Self::Unreachable => f.write_str("no route to the host"),
             Self::TimedOut => f.write_str("no answer"),

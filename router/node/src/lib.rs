@@ -5,20 +5,34 @@
 //! ones, `mesh-sim` many with virtual ones.
 #![forbid(unsafe_code)]
 
+mod admission;
+mod bucket;
+mod clones;
 mod connection;
+mod counters;
 mod data_link;
 mod gossip;
 mod interface;
 pub mod limits;
 mod links;
+mod news;
 mod node;
+mod outbound;
 mod plan;
 mod refusals;
+mod relay;
+mod rivals;
+mod route_status;
 mod sessions;
 mod status;
+mod strangers;
+mod survey;
+mod targets;
 
 pub use connection::CloseCause;
+pub use counters::{Count, Counters, GossipTraffic};
 pub use interface::{Config, ConnectionId, DialFailure, Event, Input, Output, Report};
 pub use node::Node;
 pub use plan::{LinkPlan, Plan, ReceivePlan, SendPlan};
+pub use route_status::{BroadcastRoute, RouteReason, RouteStatus, UnicastRoute};
 pub use status::{ConnectionState, ConnectionStatus, PeerLink, PeerStatus, TargetState, TargetStatus};

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::bucket::Pace;
+
 /// A connection that has not completed its handshake by then is closed.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -26,18 +28,87 @@ pub const OLD_EPOCH_KEPT: Duration = Duration::from_secs(60);
 pub const ANTI_ENTROPY_EVERY: Duration = Duration::from_secs(10);
 
 /// Secrets that a router accepts at once: the one in use, the next, and two more.
-pub const SECRETS_MAX: usize = 4;
+pub const SECRETS_MAX: usize = mesh_crypto::SECRETS_MAX;
+
+/// A session whose secret is no longer valid is kept this long at most for another to take its place.
+pub const RETIRED_KEPT: Duration = Duration::from_secs(10);
+
+/// Packets under the keys of a session are accepted this long after another has taken its place: they were on their way,
+/// or the peer did not know yet.
+pub const OLD_SESSION_KEPT: Duration = Duration::from_secs(10);
+
+/// When a second session with a peer has opened, the first has this long to show that it is still there.
+pub const RIVAL_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
 // Implementation constants: a router alone may change them.
+
+/// A router that is run so much later than it asked for was asleep itself, and blames nobody for the time.
+pub const ASLEEP_AFTER: Duration = Duration::from_millis(500);
 
 /// News is collected this long before it is sent, so that a burst of changes makes one message.
 pub const GOSSIP_COALESCED_FOR: Duration = Duration::from_millis(10);
 
-/// Up to so many neighbours, news goes to all of them; past it, to a random subset of this size.
-pub const GOSSIP_FANOUT: usize = 8;
+/// After news of an origin was passed on, the next of the same origin waits this long; only the newest is sent then.
+pub const PUSHED_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// Gossip that a neighbour may have left unread, in bytes; one message more at most. The rest waits, so that a slow
+/// line of 1 Mbit/s is never more than a few seconds behind, and a question by [`PING_AFTER`] is answered in time.
+pub const UNREAD_LEN_MAX: u64 = 512 * 1024;
+
+/// After so many bytes of gossip a neighbour is asked whether it has read them.
+pub const UNREAD_ASKED_AFTER: u64 = 128 * 1024;
+
+/// Records that wait to be passed on, in all and for each neighbour. Further ones are not pushed; anti-entropy carries them.
+pub const NEWS_MAX: usize = 16_384;
+
+/// Up to so many neighbours, news goes to all of them; past it, to a random subset of this size. Where each of d
+/// neighbours passes news on to twelve of its own d, a peer misses it with a probability of (1 - 12/d)^d, which is
+/// 10^-6 at d = 64 and less below.
+pub const GOSSIP_FANOUT: usize = 12;
+
+/// Connections that others opened, of all sides together: 200 at once, then 50 a second. Further ones are closed at
+/// once.
+pub(crate) const ACCEPT_PACE: Pace = Pace { burst: 200, interval: Duration::from_millis(20) };
+
+/// Connections from one IPv4 address or one IPv6 network of 64 bits: 10 at once, then 5 a second.
+pub(crate) const SOURCE_PACE: Pace = Pace { burst: 10, interval: Duration::from_millis(200) };
+
+/// Sources that are remembered. Each is forgotten 2 s after its last connection at the latest, and no more than 300
+/// strangers and as many known hosts get in within 2 s, so that this is never reached; if it were, new ones would wait.
+pub const SOURCES_MAX: usize = 1_024;
 
 /// Connections that others opened and that have not completed the handshake. One more is closed at once.
 pub const HALF_OPEN_MAX: usize = 128;
+
+/// Those of them that come from addresses which this router does not know: the other half is kept for those it does.
+pub const HALF_OPEN_STRANGERS_MAX: usize = HALF_OPEN_MAX / 2;
+
+/// Addresses of targets and of peers that are told apart from strangers'; those beyond are taken for strangers.
+pub const KNOWN_ADDRESSES_MAX: usize = 16_384;
+
+/// Most that somebody may send before it has authenticated itself, in bytes. A handshake has some 500.
+pub const UNAUTHENTICATED_LEN_MAX: usize = 4 * 1024;
+
+/// Refused gossip that is told in the log: 16 lines at once, then one a minute. All of it is counted.
+pub(crate) const COMPLAINT_PACE: Pace = Pace { burst: 16, interval: Duration::from_secs(60) };
+
+/// A record of this router's own identity that another life numbers above its present one so many times within
+/// [`CLONE_JUDGED_WITHIN`], each time higher, is the work of a copy.
+pub const CLONE_ADVANCES: usize = 3;
+
+/// See [`CLONE_ADVANCES`].
+pub const CLONE_JUDGED_WITHIN: Duration = Duration::from_secs(30);
+
+/// Other lives of this router's identity that are watched; the one longest silent makes room.
+pub const CLONES_WATCHED_MAX: usize = 8;
+
+/// A router with more connections than it wants lets one go, and then the next after this time: so that its neighbours
+/// hear of each before the next is chosen.
+pub const SURPLUS_EVERY: Duration = Duration::from_millis(250);
+
+/// Routes are computed, and the data plane told, at most once in this time for each peer: a topology of 1,000 settles
+/// ten times a second at most, whatever it goes through.
+pub const SETTLED_PER_PEER: Duration = Duration::from_micros(100);
 
 /// Refused connections that are remembered for `status`; the oldest makes room.
 pub const REFUSALS_KEPT_MAX: usize = 16;
@@ -52,3 +123,9 @@ pub const GOSSIP_LEN: usize = 256 * 1024;
 /// A peer that no chain of connections reaches is forgotten after this long. Until then its record waits for the one
 /// that names it, which may come a moment later by another way.
 pub const UNREACHABLE_KEPT: Duration = Duration::from_secs(1);
+
+/// Sessions over the control sessions of others. Traffic with one more peer stays on its relays.
+pub const RELAYED_SESSIONS_MAX: usize = 1_024;
+
+/// A relayed session whose data link does not carry within this time is given up: the two cannot reach each other.
+pub const PUNCH_TIME_MAX: Duration = Duration::from_secs(20);

@@ -1,79 +1,126 @@
 //! The data links of a node's sessions: offers of keys, what the data plane reports, and what the own record says of
 //! them.
 
-use mesh_wire::control::{DataOffer, LinkRecord, Message};
-use mesh_wire::{Moment, ReceiverIndex};
+use std::time::Duration;
 
-use crate::connection::Connection;
-use crate::data_link::{Liveness, OfferOutcome};
+use mesh_wire::control::{DataOffer, Farewell, LinkRecord, Message, OVERLAY_NONE, OVERLAY_SLEEVE, Rekey};
+use mesh_wire::{Moment, PeerId, ReceiverIndex};
+
+use crate::connection::{CloseCause, Connection, Open};
+use crate::data_link::{Liveness, RekeyReply};
 use crate::interface::{ConnectionId, Event, Output, Report};
 use crate::node::Node;
 
 impl Node {
-    pub(crate) fn data_offer(&mut self, id: ConnectionId, offer: DataOffer, now: Moment) {
+    pub(crate) fn data_offer(&mut self, id: ConnectionId, offer: DataOffer) {
+        let Some(open) = self.connections.get_mut(&id).and_then(Connection::open_mut) else { return };
+        self.plan_changed |= open.data.handle_offer(offer);
+    }
+
+    /// Asks the peer for fresh keys, unless the last ones are not in force at both ends yet.
+    pub(crate) fn rekey(&mut self, id: ConnectionId, now: Moment) {
+        let Some(open) = self.connections.get_mut(&id).and_then(Connection::open_mut) else { return };
+        if let Some(proposal) = open.data.propose(&mut self.rng) {
+            self.send(id, &Message::Rekey(proposal), now);
+        }
+    }
+
+    pub(crate) fn handle_rekey(&mut self, id: ConnectionId, rekey: &Rekey, now: Moment) {
         let index = self.fresh_index();
         let Some(open) = self.connections.get_mut(&id).and_then(Connection::open_mut) else { return };
-        match open.data.handle_offer(offer, index, now) {
-            OfferOutcome::Accepted => {}
-            OfferOutcome::Answer(answer) => self.send(id, &Message::DataOffer(answer), now),
-            OfferOutcome::OutOfStep => return,
+        let (answer, offer) = match open.data.handle_rekey(rekey, index, &mut self.rng, now) {
+            Ok(RekeyReply::Nothing) => return,
+            Ok(RekeyReply::Offer(offer)) => (None, offer),
+            Ok(RekeyReply::AnswerAndOffer(answer, offer)) => (Some(answer), offer),
+            Err(error) => {
+                self.send(id, &Message::Bye(Farewell::Violation), now);
+                return self.end(id, CloseCause::Rekey(error), now);
+            }
+        };
+        if let Some(answer) = answer {
+            self.send(id, &Message::Rekey(answer), now);
         }
+        self.send(id, &Message::DataOffer(offer), now);
         self.plan_changed = true;
     }
 
     pub(crate) fn report(&mut self, report: Report, now: Moment) {
-        let (Report::Alive { peer, .. }
-        | Report::Dead { peer, .. }
-        | Report::Roamed { peer, .. }
-        | Report::RekeyWanted { peer }
-        | Report::Relayed { peer }
-        | Report::Idle { peer }) = report;
-        let Some(id) = self.sessions.get(&peer).copied() else { return };
-        let Some(open) = self.connections.get_mut(&id).and_then(Connection::open_mut) else { return };
         match report {
-            Report::Alive { rtt, .. } => {
-                if !open.data.is_alive() {
-                    self.outputs.push_back(Output::Event(Event::LinkUp { peer }));
-                    self.links_changed = true;
+            Report::Alive { peer, rtt } => self.link_alive(peer, rtt, now),
+            Report::Dead { peer, silent_for } => self.link_dead(peer, silent_for, now),
+            Report::Roamed { peer, remote } => {
+                if let Some((_, open)) = self.data_session(peer) {
+                    open.data.set_remote(remote);
+                    self.tell_observed(peer, now);
                 }
-                open.data.set_liveness(Liveness::Alive { rtt });
             }
-            Report::Dead { silent_for, .. } => {
-                if open.data.is_alive() {
-                    self.outputs.push_back(Output::Event(Event::LinkDown { peer, silent_for }));
-                    self.links_changed = true;
-                }
-                open.data.set_liveness(Liveness::Silent);
-                // Either end may have lost its place in the session, or been thrown out of it by a forged packet in
-                // clear mode: fresh keys begin a new one.
-                if open.data.can_rekey() {
+            Report::RekeyWanted { peer } => {
+                if let Some((id, _)) = self.data_session(peer) {
                     self.rekey(id, now);
                 }
             }
-            Report::Roamed { remote, .. } => open.data.set_remote(remote),
-            Report::RekeyWanted { .. } => self.rekey(id, now),
-            Report::Relayed { .. } | Report::Idle { .. } => {}
+            Report::Relayed { peer } => self.relayed_traffic(peer, now),
+            Report::Idle { peer } => self.end_relayed(peer, Farewell::Idle, now),
         }
     }
 
-    pub(crate) fn rekey(&mut self, id: ConnectionId, now: Moment) {
-        let index = self.fresh_index();
-        let Some(open) = self.connections.get_mut(&id).and_then(Connection::open_mut) else { return };
-        let offer = open.data.next_epoch(index, now);
-        self.send(id, &Message::DataOffer(offer), now);
-        self.plan_changed = true;
+    /// The session whose data link `peer`'s packets belong to.
+    fn data_session(&mut self, peer: PeerId) -> Option<(ConnectionId, &mut Open)> {
+        let id = self.sessions.get(&peer).copied().or_else(|| self.relays.with(peer))?;
+        Some((id, self.connections.get_mut(&id)?.open_mut()?))
+    }
+
+    fn link_alive(&mut self, peer: PeerId, rtt: Duration, now: Moment) {
+        let Some((id, open)) = self.data_session(peer) else { return };
+        let was_alive = open.data.is_alive();
+        open.data.set_liveness(Liveness::Alive { rtt });
+        self.links_changed = true;
+        if was_alive {
+            return;
+        }
+        self.outputs.push_back(Output::Event(Event::LinkUp { peer }));
+        self.tell_observed(peer, now);
+        if matches!(id, ConnectionId::Relayed(_)) {
+            self.relayed_link_changed(peer, true, now);
+        }
+    }
+
+    fn link_dead(&mut self, peer: PeerId, silent_for: Duration, now: Moment) {
+        let Some((id, open)) = self.data_session(peer) else { return };
+        let was_alive = open.data.is_alive();
+        open.data.set_liveness(Liveness::Silent);
+        if was_alive {
+            self.outputs.push_back(Output::Event(Event::LinkDown { peer, silent_for }));
+            self.links_changed = true;
+            if matches!(id, ConnectionId::Relayed(_)) {
+                self.relayed_link_changed(peer, false, now);
+            }
+        }
+        // Either end may have lost its place in the session, or been thrown out of it by a forged packet in clear mode:
+        // fresh keys begin a new one.
+        self.rekey(id, now);
+    }
+
+    /// Tells a neighbour from where its packets come, so that it can tell others.
+    fn tell_observed(&mut self, peer: PeerId, now: Moment) {
+        let Some(id) = self.sessions.get(&peer).copied() else { return };
+        let open = self.connections.get(&id).and_then(Connection::open);
+        if let Some(remote) = open.and_then(|open| open.data.remote()) {
+            self.send(id, &Message::Observed(remote), now);
+        }
     }
 
     pub(crate) fn own_links(&self) -> Vec<LinkRecord> {
         let links = self.sessions.iter().filter_map(|(peer, id)| {
             let connection = self.connections.get(id)?;
+            let data = &connection.open()?.data;
             Some(LinkRecord {
                 peer: *peer,
                 address: connection.remote?,
                 outbound: connection.target.is_some(),
-                established: connection.open()?.data.is_alive(),
-                distance: 0,
-                overlay: 1,
+                established: data.is_alive(),
+                distance: data.distance(),
+                overlay: if data.is_alive() { OVERLAY_SLEEVE } else { OVERLAY_NONE },
             })
         });
         links.collect()

@@ -3,16 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use mesh_crypto::{Identity, Psk, Rng};
-use mesh_topology::{Connector, Routes, Target, Topology};
-use mesh_wire::control::{Farewell, Message};
+use mesh_crypto::{Identity, Rng};
+use mesh_topology::{Carried, Connector, OpenRecord, Target, Topology, Verify};
+use mesh_wire::control::{Channel, Farewell, LinkRecord, Message, PeerRecord};
 use mesh_wire::{Moment, Nickname, PeerId};
 
-use crate::connection::{CloseCause, Connection, Phase};
+use crate::admission::Admission;
+use crate::bucket::Bucket;
+use crate::clones::Clones;
+use crate::connection::{CloseCause, Connection};
+use crate::counters::Counters;
+use crate::data_link::DataLink;
 use crate::interface::{Config, ConnectionId, Input, Output};
-use crate::limits::{ANTI_ENTROPY_EVERY, UNREACHABLE_KEPT};
-use crate::plan::Plan;
+use crate::limits::ANTI_ENTROPY_EVERY;
+use crate::news::News;
+use crate::plan::{LinkPlan, Plan};
 use crate::refusals::Refusals;
+use crate::relay::Relays;
+use crate::strangers::Strangers;
+use crate::survey::Survey;
 
 /// The control plane of one router.
 ///
@@ -21,9 +30,10 @@ use crate::refusals::Refusals;
 /// called at any time. Nothing a peer sends makes a method panic.
 pub struct Node {
     pub(crate) identity: Identity,
-    pub(crate) secrets: Vec<Psk>,
+    pub(crate) admission: Admission,
     pub(crate) aes_preferred: bool,
     pub(crate) topology: Topology,
+    pub(crate) carried: Carried,
     pub(crate) connector: Connector,
     pub(crate) connections: BTreeMap<ConnectionId, Connection>,
     /// The one connection of each peer that counts.
@@ -31,25 +41,35 @@ pub struct Node {
     /// Why each target's last attempt failed.
     pub(crate) failures: BTreeMap<Target, CloseCause>,
     pub(crate) refusals: Refusals,
-    /// Records to pass on, by origin, with the connection they came from. One whose origin cannot be reached yet
-    /// waits here until it can, or is forgotten.
-    pub(crate) news: BTreeMap<PeerId, Option<ConnectionId>>,
+    pub(crate) relays: Relays,
+    pub(crate) strangers: Strangers,
+    pub(crate) clones: Clones,
+    /// Whether this router has found itself to be the copy of another that is at work, and has given up.
+    pub(crate) fenced: bool,
+    pub(crate) connection_limit: usize,
+    pub(crate) news: News,
+    /// Allows lines in the log about gossip that was refused.
+    pub(crate) complaints: Bucket,
+    pub(crate) counters: Counters,
     pub(crate) timers: Timers,
     pub(crate) rng: Rng,
     pub(crate) dials: u64,
-    /// What follows from `topology`, as of the last time that it changed.
-    pub(crate) routes: Routes,
+    /// What follows from `topology`, as of the last survey or before.
+    pub(crate) survey: Survey,
     pub(crate) links_changed: bool,
     pub(crate) topology_changed: bool,
     pub(crate) plan_changed: bool,
+    /// Whether the peers of relayed sessions have to hear of other candidate addresses.
+    pub(crate) candidates_changed: bool,
     pub(crate) outputs: VecDeque<Output>,
 }
 
 /// All times of the node that belong to no single connection.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
-    pub(crate) gossip: Option<Moment>,
+    pub(crate) survey: Option<Moment>,
     pub(crate) forget: Option<Moment>,
+    pub(crate) surplus: Option<Moment>,
     pub(crate) anti_entropy: Option<Moment>,
 }
 
@@ -57,27 +77,48 @@ impl Node {
     /// A node that has connected to nobody yet; its first [`Input::Timeout`] may come at once.
     #[must_use]
     pub fn new(config: Config, rng: Rng, now: Moment) -> Self {
-        let topology =
-            Topology::new(&config.identity, config.boot, config.nickname, config.port, config.nonce);
-        let connector = Connector::new(topology.me(), config.discovery, config.targets, now);
+        Self::with_opener(config, Box::new(Verify), rng, now)
+    }
+
+    /// The same, with another way to open the records of peers.
+    #[must_use]
+    pub fn with_opener(
+        config: Config,
+        opener: Box<dyn OpenRecord<PeerRecord>>,
+        rng: Rng,
+        now: Moment,
+    ) -> Self {
+        let Config { identity, boot, nickname, port, nonce, .. } = config;
+        let topology = Topology::with_opener(&identity, boot, nickname, port, nonce, opener);
+        let connector =
+            Connector::new(topology.me(), config.discovery, config.connection_limit, config.targets, now);
         Self {
-            identity: config.identity,
-            secrets: config.secrets,
+            identity,
+            admission: Admission::new(config.secrets, config.allowed, config.trusted_subnets, config.network),
             aes_preferred: config.aes_preferred,
             topology,
+            carried: Carried::default(),
             connector,
             connections: BTreeMap::new(),
             sessions: BTreeMap::new(),
             failures: BTreeMap::new(),
             refusals: Refusals::default(),
-            news: BTreeMap::new(),
+            relays: Relays::default(),
+            strangers: Strangers::default(),
+            clones: Clones::default(),
+            fenced: false,
+            connection_limit: config.connection_limit,
+            news: News::default(),
+            complaints: Bucket::default(),
+            counters: Counters::new(),
             timers: Timers { anti_entropy: Some(now + ANTI_ENTROPY_EVERY), ..Timers::default() },
             rng,
             dials: 0,
-            routes: Routes::default(),
+            survey: Survey::default(),
             links_changed: false,
             topology_changed: true,
             plan_changed: true,
+            candidates_changed: false,
             outputs: VecDeque::new(),
         }
     }
@@ -85,19 +126,20 @@ impl Node {
     /// Takes in what happened.
     pub fn handle(&mut self, input: Input, now: Moment) {
         debug_assert!(self.outputs.is_empty(), "outputs of the last input were not drained");
+        self.excuse_own_sleep(now);
         match input {
-            Input::Dialed { id, remote, .. } => self.dialed(id, remote, now),
+            Input::Dialed { id, local, remote } => self.dialed(id, local, remote, now),
             Input::DialFailed { id, failure } => self.end(id, CloseCause::Dial(failure), now),
-            Input::Accepted { id, remote, .. } => self.accepted(id, remote, now),
+            Input::Accepted { id, local, remote } => self.accepted(id, local, remote, now),
             Input::Received { id, bytes } => self.received(id, bytes, now),
             Input::Closed { id } => self.end(id, CloseCause::Closed, now),
             Input::Report(report) => self.report(report, now),
-            Input::Timeout
-            | Input::Connect { .. }
-            | Input::Forget { .. }
-            | Input::Secrets(_)
-            | Input::Addresses(_)
-            | Input::Founded(_) => {}
+            Input::Addresses(addresses) => self.addresses_changed(&addresses, now),
+            Input::Connect { targets, replace } => self.connect(targets, replace, now),
+            Input::Forget { targets } => self.forget(&targets),
+            Input::Secrets(secrets) => self.set_secrets(secrets, now),
+            Input::Founded(network) => self.founded(network, now),
+            Input::Timeout => {}
             Input::Stop => return self.stop(),
         }
         self.run_timers(now);
@@ -113,23 +155,65 @@ impl Node {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Moment> {
         let connections = self.connections.values().filter_map(Connection::poll_timeout).min();
-        let Timers { gossip, forget, anti_entropy } = self.timers;
-        [connections, self.connector.poll_timeout(), gossip, forget, anti_entropy].into_iter().flatten().min()
+        let dials = self.connector.poll_timeout().filter(|_| !self.fenced);
+        let Timers { survey, forget, surplus, anti_entropy } = self.timers;
+        let others = [dials, self.relays.poll_timeout(), self.news.poll_timeout()];
+        let timers = [survey, forget, surplus, anti_entropy];
+        others.into_iter().chain(timers).flatten().chain(connections).min()
     }
 
     /// All that the data plane shall do, as of now.
     #[must_use]
     pub fn plan(&mut self) -> Plan {
-        let links = self.sessions.iter().filter_map(|(peer, id)| {
-            Some((*peer, &self.connections.get(id).and_then(Connection::open)?.data))
-        });
-        Plan::new(self.peer_id(), self.routes.clone(), links)
+        let routes = self.routes().clone();
+        Plan::new(self.peer_id(), routes, self.data_links())
+    }
+
+    /// The links of the plan alone, without the routes: what whoever only probes needs.
+    #[must_use]
+    pub fn links(&self) -> Vec<LinkPlan> {
+        self.data_links().filter_map(|(peer, link)| link.plan(peer)).collect()
+    }
+
+    fn data_links(&self) -> impl Iterator<Item = (PeerId, &DataLink)> {
+        let all = self.sessions.iter().map(|(peer, id)| (*peer, *id)).chain(self.relays.all());
+        all.filter_map(|(peer, id)| Some((peer, &self.connections.get(&id)?.open()?.data)))
+    }
+
+    /// How many peers are known, this router among them.
+    #[must_use]
+    pub fn peer_count(&self) -> usize {
+        self.topology.records().len()
+    }
+
+    /// A hash of all records of peers that are held: equal where the same are.
+    #[must_use]
+    pub fn topology_root(&self) -> u64 {
+        self.topology.store().summary().root
+    }
+
+    /// What was counted since the start.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Whether this router is a copy of another that is at work, and has left the network to it.
+    #[must_use]
+    pub const fn is_fenced(&self) -> bool {
+        self.fenced
     }
 
     /// This router's id.
     #[must_use]
     pub const fn peer_id(&self) -> PeerId {
         self.topology.me()
+    }
+
+    /// What this router says of itself to others.
+    #[must_use]
+    pub fn own_record(&self) -> &PeerRecord {
+        self.topology.own()
     }
 
     /// This router's label.
@@ -141,7 +225,7 @@ impl Node {
     /// Whether the network has a secret.
     #[must_use]
     pub const fn has_secret(&self) -> bool {
-        !self.secrets.is_empty()
+        self.admission.has_secret()
     }
 
     fn stop(&mut self) {
@@ -170,51 +254,54 @@ impl Node {
             let fifth_ms = u64::try_from(ANTI_ENTROPY_EVERY.as_millis() / 5).unwrap_or(u64::MAX);
             let wait = ANTI_ENTROPY_EVERY * 4 / 5 + Duration::from_millis(self.rng.below(2 * fifth_ms));
             self.timers.anti_entropy = Some(now + wait);
-            if let Some(id) = self.pick_neighbours(1, None).pop() {
-                self.send(id, &self.digest(true), now);
-            }
+            self.repair_gossip(now);
+            self.look_around(now);
         }
         if self.timers.forget.is_some_and(|at| at <= now) {
-            self.timers.forget = None;
-            let gone = self.topology.forget_unreachable();
-            self.topology_changed |= !gone.is_empty();
+            self.forget_unreachable(now);
         }
+        if self.timers.surplus.is_some_and(|at| at <= now) {
+            self.let_one_go(now);
+        }
+        self.run_relay_timers(now);
         self.refusals.expire(now);
     }
 
     /// Draws the consequences of what changed: own record, news, targets, dials, plan.
     fn settle(&mut self, now: Moment) {
-        if self.links_changed {
-            self.links_changed = false;
-            let links = self.own_links();
-            if self.topology.publish(&self.identity, links) {
-                self.news.insert(self.peer_id(), None);
-                self.topology_changed = true;
-                self.gossip_soon(now);
-            }
+        self.settle_relayed(now);
+        if std::mem::take(&mut self.links_changed) {
+            self.publish_links(now);
         }
-        if self.topology_changed {
-            self.topology_changed = false;
-            self.plan_changed = true;
-            self.routes = Routes::compute(&self.topology);
-            self.timers.forget = Some(now + UNREACHABLE_KEPT);
-            let connected = self.sessions.keys().copied().collect::<BTreeSet<_>>();
-            self.connector.discover(&self.topology, &connected, now);
+        if std::mem::take(&mut self.topology_changed) {
+            self.survey_soon(now);
         }
-        if self.timers.gossip.is_some_and(|at| at <= now) {
-            self.timers.gossip = None;
-            self.spread_news(now);
+        if self.timers.survey.is_some_and(|at| at <= now) {
+            self.run_survey(now);
         }
-        for target in self.connector.due(now) {
-            let id = ConnectionId::Dialed(self.dials);
-            self.dials += 1;
-            let connection = Connection { target: Some(target.clone()), remote: None, phase: Phase::Dialing };
-            self.connections.insert(id, connection);
-            self.outputs.push_back(Output::Dial { id, target });
-        }
+        self.spread_news(now);
+        self.dial_due(now);
         if self.plan_changed {
             self.plan_changed = false;
             self.outputs.push_back(Output::PlanChanged);
+        }
+    }
+
+    /// Says in the own record which links there are now.
+    fn publish_links(&mut self, now: Moment) {
+        let links = self.own_links();
+        let carrying = |links: &[LinkRecord]| -> BTreeSet<PeerId> {
+            links.iter().filter(|link| link.established).map(|link| link.peer).collect()
+        };
+        let lost_one = !carrying(&self.topology.own().links).is_subset(&carrying(&links));
+        if !self.topology.publish(&self.identity, links) {
+            return;
+        }
+        self.topology_changed = true;
+        self.announce((Channel::TOPOLOGY, self.peer_id()), None, now);
+        // The present routes may lead over a link that is gone.
+        if lost_one {
+            self.renew_routes();
         }
     }
 }

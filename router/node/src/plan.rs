@@ -62,9 +62,17 @@ pub struct SendPlan {
 impl Plan {
     pub(crate) fn new<'a>(
         me: PeerId,
-        routes: Routes,
+        mut routes: Routes,
         links: impl Iterator<Item = (PeerId, &'a DataLink)>,
     ) -> Self {
-        Self { me, links: links.map(|(peer, link)| link.plan(peer)).collect(), routes }
+        let mut plans = Vec::new();
+        for (peer, link) in links {
+            // A link between two peers that stands in no record carries what is for that peer, and nothing else.
+            if link.is_alive() {
+                routes.next_hop.insert(peer, peer);
+            }
+            plans.extend(link.plan(peer));
+        }
+        Self { me, links: plans, routes }
     }
 }

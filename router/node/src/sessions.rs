@@ -1,68 +1,77 @@
-//! Connections and sessions: from the first byte to the last, and which of two with one peer counts.
+//! Connections and sessions: from the first byte to the last. Which of several with one peer counts is `rivals`' matter.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use mesh_crypto::{Handshake, HandshakeConfig, HandshakeStep, Membership, Protection, Role, Session};
+use mesh_crypto::{Handshake, HandshakeConfig, HandshakeError, HandshakeStep, Psk, Role, Session};
 use mesh_topology::Target;
 use mesh_wire::control::{Farewell, Hello, Message};
-use mesh_wire::{BootCount, Moment, PeerId};
+use mesh_wire::{Moment, NetworkId, PeerId};
 
-use crate::connection::{CloseCause, Connection, Open, Phase, Pulse, PulseAction};
+use crate::admission::{Admission, Meeting};
+use crate::connection::{CloseCause, Connection, Open, Phase, PulseAction};
+use crate::counters::Count;
 use crate::data_link::DataLink;
 use crate::interface::{ConnectionId, Event, Output};
-use crate::limits::{HALF_OPEN_MAX, HANDSHAKE_TIME_MAX, SESSION_SILENCE_MAX, SIMULTANEOUS_DIAL};
+use crate::limits::{ASLEEP_AFTER, HANDSHAKE_TIME_MAX, SESSION_SILENCE_MAX, UNAUTHENTICATED_LEN_MAX};
 use crate::node::Node;
-
-/// Which of two sessions with one peer is kept.
-pub(crate) enum Choice {
-    Old,
-    New,
-    /// The peer says; until then the new one waits in reserve.
-    Peers,
-}
+use crate::relay;
 
 impl Node {
-    pub(crate) fn dialed(&mut self, id: ConnectionId, remote: SocketAddr, now: Moment) {
-        if self.connections.get(&id).is_some_and(|connection| matches!(connection.phase, Phase::Dialing)) {
-            self.shake_hands(id, Role::Initiator, remote, now);
+    pub(crate) fn dialed(&mut self, id: ConnectionId, local: SocketAddr, remote: SocketAddr, now: Moment) {
+        let dialing = |connection: &&mut Connection| matches!(connection.phase, Phase::Dialing);
+        if let Some(connection) = self.connections.get_mut(&id).filter(dialing) {
+            connection.local = Some(local.ip());
+            self.shake_hands(id, Role::Initiator, Some(remote), now);
         }
     }
 
-    pub(crate) fn accepted(&mut self, id: ConnectionId, remote: SocketAddr, now: Moment) {
-        let half_open = self.connections.values().filter(|connection| connection.is_half_open()).count();
-        if half_open >= HALF_OPEN_MAX {
+    pub(crate) fn accepted(&mut self, id: ConnectionId, local: SocketAddr, remote: SocketAddr, now: Moment) {
+        if let Err(cause) = self.admit(remote, now) {
             self.outputs.push_back(Output::Close { id });
-            self.remember_refusal(remote, CloseCause::TooManyHalfOpen, now);
-            return;
+            return self.remember_refusal(remote, cause, now);
         }
-        self.connections.insert(id, Connection { target: None, remote: Some(remote), phase: Phase::Dialing });
-        self.shake_hands(id, Role::Responder, remote, now);
+        let local = Some(local.ip());
+        let connection = Connection { target: None, local, remote: Some(remote), phase: Phase::Dialing };
+        self.connections.insert(id, connection);
+        self.shake_hands(id, Role::Responder, Some(remote), now);
     }
 
-    pub(crate) fn shake_hands(&mut self, id: ConnectionId, role: Role, remote: SocketAddr, now: Moment) {
+    pub(crate) fn shake_hands(
+        &mut self,
+        id: ConnectionId,
+        role: Role,
+        remote: Option<SocketAddr>,
+        now: Moment,
+    ) {
         let own = self.topology.own();
         let hello = Hello {
             nickname: own.nickname.clone(),
             boot: own.boot,
             port: own.port,
             nonce: own.nonce,
-            network: None,
-            trusts: false,
+            network: self.admission.network(),
+            trusts: self.admission.trusts(remote),
         };
+        let target = self.connections.get(&id).and_then(|connection| connection.target.as_ref());
         let config = HandshakeConfig {
             role,
             identity: &self.identity,
-            psk: self.secrets.first(),
+            secrets: match role {
+                Role::Initiator => self.admission.shown_to(target),
+                Role::Responder => self.admission.accepted(),
+            },
+            allowed: self.admission.allowed(),
             aes_preferred: self.aes_preferred,
             payload: hello.encode(),
         };
         let (handshake, bytes) = Handshake::new(config, &mut self.rng);
         self.write(id, bytes);
         if let Some(connection) = self.connections.get_mut(&id) {
-            connection.remote = Some(remote);
-            connection.phase = Phase::Handshaking { handshake, deadline: now + HANDSHAKE_TIME_MAX };
+            connection.remote = remote;
+            connection.phase =
+                Phase::Handshaking { handshake, deadline: now + HANDSHAKE_TIME_MAX, received: 0 };
         }
     }
 
@@ -70,9 +79,14 @@ impl Node {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         match std::mem::replace(&mut connection.phase, Phase::Dialing) {
             Phase::Dialing => {}
-            Phase::Handshaking { handshake, deadline } => match handshake.handle(&bytes) {
+            Phase::Handshaking { handshake, deadline, received } => match handshake.handle(&bytes) {
+                // What comes behind the end of a handshake, in one piece with it, does not count.
+                HandshakeStep::More { .. } if received + bytes.len() > UNAUTHENTICATED_LEN_MAX => {
+                    self.end(id, CloseCause::HandshakeTooLong, now);
+                }
                 HandshakeStep::More { handshake, send } => {
-                    connection.phase = Phase::Handshaking { handshake, deadline };
+                    let received = received + bytes.len();
+                    connection.phase = Phase::Handshaking { handshake, deadline, received };
                     self.write(id, send);
                 }
                 HandshakeStep::Done { session, send, rest } => {
@@ -94,10 +108,13 @@ impl Node {
 
     /// Opens a session, unless another with the same peer is kept.
     pub(crate) fn authenticated(&mut self, id: ConnectionId, session: Session, now: Moment) {
+        if matches!(id, ConnectionId::Relayed(_)) {
+            return self.relayed_authenticated(id, session, now);
+        }
         let peer = session.peer.peer_id();
-        let hello = match Hello::decode(&session.payload) {
+        let hello = match self.judge(&session, now) {
             Ok(hello) => hello,
-            Err(error) => return self.end(id, CloseCause::Hello(error), now),
+            Err(cause) => return self.end(id, cause, now),
         };
         let Some((target, remote)) =
             self.connections.get(&id).and_then(|c| Some((c.target.clone(), c.remote?)))
@@ -109,84 +126,46 @@ impl Node {
             self.failures.remove(target);
         }
         let outbound = target.is_some();
-        let protection = match session.secured_by {
-            Membership::Psk => Protection::Sealed,
-            Membership::Open => Protection::Clear,
-        };
+        let both_trust = hello.trusts && self.admission.trusts(Some(remote));
+        let (protection, pinned) = Admission::protection(session.secured_by, both_trust);
         let sleeve = if outbound { remote } else { SocketAddr::new(remote.ip(), hello.port) };
         let rekey_at = outbound.then(|| DataLink::next_rekey(&mut self.rng, now));
         let index = self.fresh_index();
-        let (data, offer) = DataLink::new(sleeve, session.keys, protection, index, rekey_at);
-        let Session { sealer, opener, .. } = session;
-        let boot = hello.boot;
+        let (mut data, offer) = DataLink::new(Some(sleeve), session.keys, protection, index, rekey_at);
+        if pinned {
+            data.pin();
+        }
         let nickname = hello.nickname.clone();
-        let open = Open { peer, hello, sealer, opener, since: now, data, pulse: Pulse::new(now) };
+        let knows_network = hello.network.is_some();
+        let Session { secured_by, sealer, opener, .. } = session;
+        let open = Open::new(peer, hello, secured_by, sealer, opener, data, now);
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.phase = Phase::Open(Box::new(open));
         }
+        if let Some(network) = self.admission.network().filter(|_| !knows_network) {
+            self.send(id, &Message::Network(network), now);
+        }
         self.send(id, &Message::DataOffer(offer), now);
-        self.send(id, &self.digest(false), now);
+        self.begin_gossip(id, now);
         match self.sessions.get(&peer).copied() {
             None => {
+                self.counters.count(Count::SessionOpened);
                 self.outputs.push_back(Output::Event(Event::Connected { peer, nickname, remote, outbound }));
                 self.count_on(peer, id);
             }
-            Some(rival) => match self.choose(rival, boot, now) {
-                Choice::Old => self.dismiss(id, now),
-                Choice::New => {
-                    self.count_on(peer, id);
-                    self.dismiss(rival, now);
-                }
-                Choice::Peers => self.dismiss_spares(peer, id, now),
-            },
+            Some(rival) => self.settle_rivals(peer, rival, id, now),
         }
     }
 
-    /// Makes `id` the connection of `peer` that counts.
-    pub(crate) fn count_on(&mut self, peer: PeerId, id: ConnectionId) {
-        self.sessions.insert(peer, id);
-        self.links_changed = true;
-        self.plan_changed = true;
-    }
-
-    pub(crate) fn counts_on(&self, peer: PeerId, id: ConnectionId) -> bool {
-        self.sessions.get(&peer) == Some(&id)
-    }
-
-    /// Which of two sessions with one peer is kept: `old`, or one of the life `new_boot` that has just opened.
-    ///
-    /// A session with an earlier life is dead, both ends see that. Otherwise the end with the smaller id decides
-    /// alone, and tells the other by its farewell; if each judged for itself, they could keep different ones.
-    pub(crate) fn choose(&self, old: ConnectionId, new_boot: BootCount, now: Moment) -> Choice {
-        let Some(open) = self.connections.get(&old).and_then(Connection::open) else { return Choice::New };
-        if new_boot != open.hello.boot {
-            return if open.hello.boot > new_boot { Choice::Old } else { Choice::New };
+    /// Whether a peer that has proven its identity may stay, by what it says of itself.
+    pub(crate) fn judge(&mut self, session: &Session, now: Moment) -> Result<Hello, CloseCause> {
+        let hello = Hello::decode(&session.payload).map_err(CloseCause::Hello)?;
+        // The secrets may have changed since the handshake began.
+        if !self.admission.holds(session.secured_by) {
+            return Err(CloseCause::SecretRetired);
         }
-        let is_young = now.since(open.since) < SIMULTANEOUS_DIAL;
-        if !is_young && !open.data.is_alive() {
-            return Choice::New;
-        }
-        if self.peer_id() < open.peer { Choice::Old } else { Choice::Peers }
-    }
-
-    /// Keeps at most one session in reserve beside the one that counts, the latest.
-    pub(crate) fn dismiss_spares(&mut self, peer: PeerId, but: ConnectionId, now: Moment) {
-        for spare in self.open_with(peer) {
-            if spare != but && !self.counts_on(peer, spare) {
-                self.dismiss(spare, now);
-            }
-        }
-    }
-
-    pub(crate) fn open_with(&self, peer: PeerId) -> Vec<ConnectionId> {
-        let with_peer = |c: &Connection| c.open().is_some_and(|open| open.peer == peer);
-        self.connections.iter().filter(|(_, c)| with_peer(c)).map(|(id, _)| *id).collect()
-    }
-
-    /// Ends the session of a duplicate connection; the peer stays connected by the other.
-    pub(crate) fn dismiss(&mut self, id: ConnectionId, now: Moment) {
-        self.send(id, &Message::Bye(Farewell::Duplicate), now);
-        self.end(id, CloseCause::Duplicate, now);
+        self.learn_network(hello.network, now)?;
+        Ok(hello)
     }
 
     pub(crate) fn read_frames(&mut self, id: ConnectionId, bytes: &[u8], now: Moment) {
@@ -203,7 +182,10 @@ impl Node {
             open.pulse.heard(now);
             let peer = open.peer;
             match Message::decode(&plaintext) {
-                Ok(message) => self.message(id, peer, message, now),
+                Ok(message) => {
+                    self.counters.received(&message, plaintext.len());
+                    self.message(id, peer, message, now);
+                }
                 Err(error) => {
                     self.send(id, &Message::Bye(Farewell::Violation), now);
                     return self.end(id, CloseCause::Message(error), now);
@@ -213,44 +195,61 @@ impl Node {
     }
 
     pub(crate) fn message(&mut self, id: ConnectionId, peer: PeerId, message: Message, now: Moment) {
+        if matches!(id, ConnectionId::Relayed(_)) && !relay::is_carried(&message) {
+            return;
+        }
         match message {
             Message::Gossip(gossip) => self.gossip(id, peer, &gossip, now),
             Message::Digest(digest) => self.answer_digest(id, &digest, now),
             Message::Ping(number) => self.send(id, &Message::Pong(number), now),
             // That it came is the sign of life that was asked for.
-            Message::Pong(_) => {}
-            Message::DataOffer(offer) => self.data_offer(id, offer, now),
+            Message::Pong(number) => {
+                self.pong(id, number, now);
+                self.gossip_read(id, number, now);
+            }
+            Message::DataOffer(offer) => self.data_offer(id, offer),
+            Message::Bye(Farewell::SecretRetired) => self.retire(id, now),
             Message::Bye(farewell) => self.end(id, CloseCause::Farewell(farewell), now),
-            Message::Summary(_)
-            | Message::Rekey(_)
-            | Message::Observed(_)
-            | Message::Candidates(_)
-            | Message::Relay(_)
-            | Message::Unknown(_) => {}
+            Message::Rekey(rekey) => self.handle_rekey(id, &rekey, now),
+            Message::Observed(address) => self.observed(peer, address),
+            Message::Candidates(addresses) => self.candidates(id, addresses),
+            Message::Network(network) => {
+                if let Err(cause) = self.learn_network(Some(network), now) {
+                    self.send(id, &Message::Bye(Farewell::OtherNetwork), now);
+                    self.end(id, cause, now);
+                }
+            }
+            Message::Relay(relay) => self.relay(peer, relay, now),
+            Message::Summary(summary) => self.answer_summary(id, &summary, now),
+            Message::Unknown(_) => self.counters.count(Count::MessageUnknown),
         }
     }
 
     /// Ends a connection: tells the shell, and draws the consequences for target and peer.
     pub(crate) fn end(&mut self, id: ConnectionId, cause: CloseCause, now: Moment) {
         let Some(connection) = self.connections.remove(&id) else { return };
+        if matches!(id, ConnectionId::Relayed(_)) {
+            return self.relayed_ended(id, &connection, &cause, now);
+        }
         self.outputs.push_back(Output::Close { id });
-        if let Phase::Open(open) = &connection.phase {
-            let current = self.counts_on(open.peer, id);
-            if current {
+        self.counters.count_end(&cause, connection.open().is_some());
+        let Connection { target, remote, phase, .. } = connection;
+        match (phase, target) {
+            (Phase::Open(open), target) if self.counts_on(open.peer, id) => {
                 match self.open_with(open.peer).first() {
-                    Some(spare) => self.count_on(open.peer, *spare),
+                    Some(spare) => self.take_over(*spare, *open, now),
                     None => self.lost(open.peer, cause.clone(), now.since(open.since), now),
                 }
+                if let Some(target) = target.filter(|_| !cause.is_enough()) {
+                    self.failures.insert(target, cause);
+                }
             }
-            if let Some(target) = connection.target.filter(|_| current) {
-                self.failures.insert(target, cause);
+            (Phase::Open(open), target) => self.succession_failed(open.peer, target.as_ref(), now),
+            (Phase::Dialing | Phase::Handshaking { .. }, Some(target)) => {
+                self.attempt_failed(target, cause, now);
             }
-            return;
-        }
-        match connection.target {
-            Some(target) => self.attempt_failed(target, cause, now),
-            None => {
-                if let Some(remote) = connection.remote {
+            (Phase::Dialing | Phase::Handshaking { .. }, None) => {
+                if let Some(remote) = remote {
                     self.remember_refusal(remote, cause, now);
                 }
             }
@@ -266,7 +265,11 @@ impl Node {
     /// The last session with a peer is gone.
     pub(crate) fn lost(&mut self, peer: PeerId, cause: CloseCause, lasted: Duration, now: Moment) {
         self.sessions.remove(&peer);
-        self.connector.lost(peer, lasted, &mut self.rng, now);
+        if cause.is_enough() {
+            self.connector.enough(peer, now);
+        } else {
+            self.connector.lost(peer, lasted, &mut self.rng, now);
+        }
         self.links_changed = true;
         self.plan_changed = true;
         self.topology_changed = true;
@@ -279,25 +282,33 @@ impl Node {
             return;
         }
         self.connector.failed(&target, &mut self.rng, now);
+        let secret_differs = matches!(cause, CloseCause::Handshake(HandshakeError::PasswordDiffers));
+        if secret_differs && self.admission.turned_down_by(&target) {
+            return;
+        }
         if self.failures.get(&target) != Some(&cause) {
             let event = Event::DialFailed { target: target.clone(), cause: cause.clone() };
             self.outputs.push_back(Output::Event(event));
         }
         self.failures.insert(target, cause);
-        let targets: BTreeSet<_> = self.connector.targets().map(|(target, _)| target.clone()).collect();
-        self.failures.retain(|target, _| targets.contains(target));
+        self.drop_old_failures();
     }
 
     pub(crate) fn send(&mut self, id: ConnectionId, message: &Message, now: Moment) {
         let Some(open) = self.connections.get_mut(&id).and_then(Connection::open_mut) else { return };
         match open.seal(message) {
-            Ok(bytes) => self.write(id, bytes),
+            Ok(bytes) => {
+                self.counters.sent(message, bytes.len());
+                self.write(id, bytes);
+            }
             Err(error) => self.end(id, CloseCause::Frame(error), now),
         }
     }
 
     pub(crate) fn write(&mut self, id: ConnectionId, bytes: Vec<u8>) {
-        if !bytes.is_empty() {
+        if matches!(id, ConnectionId::Relayed(_)) {
+            self.relays.write(id, bytes);
+        } else if !bytes.is_empty() {
             self.outputs.push_back(Output::Write { id, bytes });
         }
     }
@@ -310,6 +321,11 @@ impl Node {
             Phase::Open(open) => open,
         };
         self.plan_changed |= open.data.retire(now);
+        if open.challenge.is_some() || open.retired.is_some() {
+            self.challenge_over(id, now);
+            self.retirement_over(id, now);
+        }
+        let Some(open) = self.connections.get_mut(&id).and_then(Connection::open_mut) else { return };
         let rekey = open.data.rekey_due(&mut self.rng, now);
         match open.pulse.check(now) {
             PulseAction::Nothing => {}
@@ -321,6 +337,65 @@ impl Node {
         }
         if rekey {
             self.rekey(id, now);
+        }
+    }
+
+    /// The network's secrets are others now. What a secret opened that is not among them is opened anew.
+    pub(crate) fn set_secrets(&mut self, secrets: Vec<Psk>, now: Moment) {
+        self.admission.set_secrets(secrets);
+        let retired = |c: &Connection| c.open().is_some_and(|open| !self.admission.holds(open.secured_by));
+        let retired: Vec<_> =
+            self.connections.iter().filter(|(_, c)| retired(c)).map(|(id, _)| *id).collect();
+        for id in retired {
+            self.send(id, &Message::Bye(Farewell::SecretRetired), now);
+            self.retire(id, now);
+        }
+        // Whoever was refused before may be accepted now.
+        self.connector.hurry(&mut self.rng, now);
+    }
+
+    /// The host has these addresses now. Connections from one that it has lost are dead, and where no way led before one
+    /// may lead now.
+    pub(crate) fn addresses_changed(&mut self, addresses: &[IpAddr], now: Moment) {
+        self.set_addresses(addresses);
+        let present: BTreeSet<_> = addresses.iter().map(IpAddr::to_canonical).collect();
+        let is_gone = |local: &IpAddr| !local.is_loopback() && !present.contains(local);
+        let local = |c: &Connection| c.local.map(|local| local.to_canonical()).filter(is_gone);
+        let gone: Vec<_> = self.connections.iter().filter_map(|(id, c)| Some((*id, local(c)?))).collect();
+        for (id, local) in gone {
+            self.end(id, CloseCause::AddressGone(local), now);
+        }
+        self.connector.hurry(&mut self.rng, now);
+    }
+
+    /// This router belongs to a network of its own founding.
+    pub(crate) fn founded(&mut self, network: NetworkId, now: Moment) {
+        // If it has joined another in the meantime, it stays there.
+        let _stays = self.learn_network(Some(network), now);
+    }
+
+    /// Takes in which network a peer belongs to. A router without one joins it, and tells all whom it is connected with.
+    fn learn_network(&mut self, theirs: Option<NetworkId>, now: Moment) -> Result<(), CloseCause> {
+        match (self.admission.meet(theirs), theirs) {
+            (Meeting::Strangers(ours, theirs), _) => return Err(CloseCause::OtherNetwork { ours, theirs }),
+            (Meeting::Joined, Some(network)) => {
+                self.outputs.push_back(Output::Joined(network));
+                for id in self.sessions.values().copied().collect::<Vec<_>>() {
+                    self.send(id, &Message::Network(network), now);
+                }
+            }
+            (Meeting::Joined, None) | (Meeting::Nothing, _) => {}
+        }
+        Ok(())
+    }
+
+    /// A router that was not run for a while has not heard what was said to it meanwhile: nobody is blamed for that.
+    pub(crate) fn excuse_own_sleep(&mut self, now: Moment) {
+        let pulses =
+            self.connections.values().filter_map(Connection::open).map(|open| open.pulse.poll_timeout());
+        let late = pulses.min().map_or(Duration::ZERO, |due| now.since(due));
+        if late >= ASLEEP_AFTER {
+            self.connections.values_mut().for_each(|connection| connection.phase.excuse(late));
         }
     }
 }

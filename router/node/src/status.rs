@@ -104,6 +104,9 @@ pub enum TargetState {
     Connected,
     /// Is this router itself.
     Itself,
+    /// Has led to a peer, and is left alone since one of the two has connections enough without. The peer is reached
+    /// over others.
+    Enough,
 }
 
 impl Node {
@@ -166,14 +169,11 @@ impl Node {
                 Schedule::Dialing => (TargetState::Connecting, None),
                 Schedule::Connected(_) => (TargetState::Connected, None),
                 Schedule::Itself(at) => (TargetState::Itself, Some(at.since(now))),
-            };
-            let connection = |peer| {
-                let of_peer = |c: &&Connection| c.open().is_some_and(|open| open.peer == peer);
-                self.connections.values().find(of_peer)?.remote
+                Schedule::Enough(_) => (TargetState::Enough, None),
             };
             let address = match schedule {
-                Schedule::Connected(peer) => connection(peer),
-                Schedule::Waiting(_) | Schedule::Dialing | Schedule::Itself(_) => None,
+                Schedule::Connected(peer) => self.session_address(peer),
+                Schedule::Waiting(_) | Schedule::Dialing | Schedule::Itself(_) | Schedule::Enough(_) => None,
             };
             let failure = self.failures.get(target);
             let last_error = failure.map(ToString::to_string);
@@ -181,6 +181,10 @@ impl Node {
             TargetStatus { target: target.clone(), state, address, next_try, last_error, refused }
         });
         targets.collect()
+    }
+
+    fn session_address(&self, peer: PeerId) -> Option<SocketAddr> {
+        self.connections.get(self.sessions.get(&peer)?)?.remote
     }
 
     fn live_status(&self, id: ConnectionId, connection: &Connection) -> Option<ConnectionStatus> {
@@ -208,7 +212,12 @@ impl Node {
             // Kept in reserve for a moment, until the peer has chosen between two.
             Phase::Open(_) => return None,
         };
+        let is_clear = matches!(open.data.protection(), Protection::Clear);
         let (state, rtt, info) = match open.data.liveness() {
+            Liveness::Alive { rtt } if is_clear && self.has_secret() => {
+                let info = "frames travel in clear: each end trusts the other's address".to_owned();
+                (ConnectionState::Established, Some(rtt), info)
+            }
             Liveness::Alive { rtt } => (ConnectionState::Established, Some(rtt), String::new()),
             Liveness::Untried => {
                 (ConnectionState::Pending, None, "no sleeve probe was answered yet".to_owned())
@@ -224,7 +233,7 @@ impl Node {
             address,
             outbound,
             state,
-            encrypted: matches!(open.data.protection(), Protection::Sealed),
+            encrypted: !is_clear,
             rtt,
             info,
         })
@@ -233,7 +242,9 @@ impl Node {
     fn waiting_status(&self, target: &Target, schedule: Schedule) -> Option<ConnectionStatus> {
         let cause = match schedule {
             Schedule::Waiting(_) => self.failures.get(target)?,
-            Schedule::Dialing | Schedule::Connected(_) | Schedule::Itself(_) => return None,
+            Schedule::Dialing | Schedule::Connected(_) | Schedule::Itself(_) | Schedule::Enough(_) => {
+                return None;
+            }
         };
         let state = if cause.is_refusal() { ConnectionState::Failed } else { ConnectionState::Retrying };
         Some(ConnectionStatus {
