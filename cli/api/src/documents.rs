@@ -77,6 +77,10 @@ pub struct StatusDocument {
     /// What the data plane has counted since the start.
     #[serde(default)]
     pub traffic: TrafficDocument,
+    /// What the control plane has counted since the start, refusals among it, by the names of the metrics; what never
+    /// happened is absent.
+    #[serde(default)]
+    pub control: BTreeMap<String, u64>,
 }
 
 /// What a data plane has counted. The names are those of the metrics.
@@ -104,6 +108,15 @@ pub struct PassedDocument {
 pub struct RouterDocument {
     /// Its peer id, 12 hexadecimal digits.
     pub peer_id: String,
+    /// The same in full, 32 hexadecimal digits, as `launch --allow-peers` takes it.
+    #[serde(default)]
+    pub identity: String,
+    /// The network that it belongs to, 32 hexadecimal digits; `null` until the network's address range is founded.
+    #[serde(default)]
+    pub network_id: Option<String>,
+    /// Whether it stands aside, since another router is at work with a copy of its identity.
+    #[serde(default)]
+    pub fenced: bool,
     /// Its nickname.
     pub nickname: String,
     /// TCP port of its control plane, and UDP port of sleeve.
@@ -271,6 +284,13 @@ pub struct PeerDocument {
     pub version: u64,
     /// Its connections, as it tells them.
     pub connections: Vec<PeerConnectionDocument>,
+    /// The neighbour that frames to it are given to: itself, or a relay; `null` for the router that answers, and where
+    /// no chain of links leads.
+    #[serde(default)]
+    pub via: Option<String>,
+    /// How it is reached, or why not, for people to read.
+    #[serde(default)]
+    pub info: Option<String>,
 }
 
 /// A connection that a peer tells of.
@@ -301,6 +321,55 @@ pub struct TargetDocument {
     pub next_try_seconds: Option<f64>,
     /// Why the last try failed, for people to read.
     pub last_error: Option<String>,
+    /// Why it is in this state when no error is the reason, for people to read.
+    #[serde(default)]
+    pub info: Option<String>,
+}
+
+/// `connect`, `forget`: the peers that this router is told to connect to from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetListDocument {
+    /// Each as the user wrote it, with its port, in the order in which they were named.
+    pub targets: Vec<String>,
+}
+
+/// `status routes`: which way frames go.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoutesDocument {
+    /// Where frames for a peer go, one entry for each other peer.
+    pub unicast: Vec<UnicastDocument>,
+    /// Where frames for all go on, one entry for each source, the router that answers among them.
+    pub broadcast: Vec<BroadcastDocument>,
+}
+
+/// The way to one peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnicastDocument {
+    /// The peer.
+    pub peer_id: String,
+    /// Its nickname.
+    pub nickname: Option<String>,
+    /// The neighbour that frames are given to: the peer itself, or a relay; `null` where no chain of links leads.
+    pub via: Option<String>,
+    /// Links on the way, when the topology tells.
+    #[serde(default)]
+    pub hops: Option<u64>,
+    /// Why this way, for people to read.
+    pub info: Option<String>,
+}
+
+/// This router's part in the tree by which one peer's broadcasts travel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BroadcastDocument {
+    /// The peer whose broadcasts they are.
+    pub source: String,
+    /// Its nickname.
+    pub nickname: Option<String>,
+    /// The neighbour that they come from; `null` for this router's own.
+    #[serde(default)]
+    pub from: Option<String>,
+    /// The neighbours that this router passes them on to.
+    pub via: Vec<String>,
 }
 
 /// `status macs`: one hardware address that this router has learned.

@@ -19,9 +19,10 @@ use std::path::{Path, PathBuf};
 pub use client::{Client, ClientError};
 pub use container::{ContainerError, NetnsName, NetnsTarget, PID_MAX};
 pub use documents::{
-    AttachDocument, Capture, ConnectionCounts, ConnectionDocument, ConnectionState, Datapath, DetachDocument,
-    LaunchDocument, MacDocument, Overlay, PassedDocument, PeerConnectionDocument, PeerDocument,
-    ResetDocument, RouterDocument, StatusDocument, StopDocument, TargetDocument, TrafficDocument,
+    AttachDocument, BroadcastDocument, Capture, ConnectionCounts, ConnectionDocument, ConnectionState,
+    Datapath, DetachDocument, LaunchDocument, MacDocument, Overlay, PassedDocument, PeerConnectionDocument,
+    PeerDocument, ResetDocument, RouterDocument, RoutesDocument, StatusDocument, StopDocument,
+    TargetDocument, TargetListDocument, TrafficDocument, UnicastDocument,
 };
 pub use failure::{ErrorKind, Failure};
 pub use request::{Command, Request, RequestError};

@@ -17,8 +17,24 @@ pub enum Command {
     Connections,
     /// The peers that this router was told to connect to. Answer: array of [`crate::TargetDocument`].
     Targets,
+    /// Which way frames go. Answer: [`crate::RoutesDocument`].
+    Routes,
     /// The hardware addresses that this router has learned. Answer: array of [`crate::MacDocument`].
     Macs,
+    /// Connect to these peers in addition to those that were named before, or in their place; remembered across
+    /// restarts. Answer: [`crate::TargetListDocument`].
+    Connect {
+        /// Each as `HOST[:PORT]`.
+        targets: Vec<String>,
+        /// Whether targets that are not among these are forgotten.
+        replace: bool,
+    },
+    /// Connect to these peers no more; connections that exist stay. When one of them is not known nothing is
+    /// forgotten. Answer: [`crate::TargetListDocument`].
+    Forget {
+        /// Each as it was named; the port may be left out where it is the default.
+        targets: Vec<String>,
+    },
     /// End the router; containers, their addresses and the bridge stay. Answer: [`crate::StopDocument`], sent before
     /// the process ends.
     Stop,
@@ -135,7 +151,16 @@ mod tests {
             (Command::Peers, r#"{"version":1,"command":"peers"}"#),
             (Command::Connections, r#"{"version":1,"command":"connections"}"#),
             (Command::Targets, r#"{"version":1,"command":"targets"}"#),
+            (Command::Routes, r#"{"version":1,"command":"routes"}"#),
             (Command::Macs, r#"{"version":1,"command":"macs"}"#),
+            (
+                Command::Connect { targets: vec!["h2".to_owned(), "[::1]:7".to_owned()], replace: true },
+                r#"{"version":1,"command":"connect","targets":["h2","[::1]:7"],"replace":true}"#,
+            ),
+            (
+                Command::Forget { targets: vec!["h2".to_owned()] },
+                r#"{"version":1,"command":"forget","targets":["h2"]}"#,
+            ),
             (Command::Stop, r#"{"version":1,"command":"stop"}"#),
             (Command::Reset { force: true }, r#"{"version":1,"command":"reset","force":true}"#),
             (
@@ -175,6 +200,8 @@ mod tests {
             br#"{"version":1}"#,
             br#"{"version":1,"command":"sing"}"#,
             br#"{"version":1,"command":"reset"}"#,
+            br#"{"version":1,"command":"connect","targets":["h2"]}"#,
+            br#"{"version":1,"command":"forget","targets":"h2"}"#,
             br#"{"version":1,"command":"detach","netns":"netns:c1","addresses":["10.0.0.1"]}"#,
             br#"{"version":1,"command":"detach","netns":"docker:web","addresses":[]}"#,
             br#"{"version":1,"command":"status"} {}"#,

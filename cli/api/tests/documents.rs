@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use mesh_api::{
-    AttachDocument, Capture, ConnectionCounts, ConnectionDocument, ConnectionState, Datapath, DetachDocument,
-    LaunchDocument, MacDocument, Overlay, PassedDocument, PeerConnectionDocument, PeerDocument,
-    ResetDocument, RouterDocument, StatusDocument, StopDocument, TargetDocument, TrafficDocument,
+    AttachDocument, BroadcastDocument, Capture, ConnectionCounts, ConnectionDocument, ConnectionState,
+    Datapath, DetachDocument, LaunchDocument, MacDocument, Overlay, PassedDocument, PeerConnectionDocument,
+    PeerDocument, ResetDocument, RouterDocument, RoutesDocument, StatusDocument, StopDocument,
+    TargetDocument, TargetListDocument, TrafficDocument, UnicastDocument,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -60,6 +61,9 @@ fn status() {
         version: "0.1.0".to_owned(),
         router: RouterDocument {
             peer_id: "abcdef010203".to_owned(),
+            identity: "abcdef01020300000000000000000000".to_owned(),
+            network_id: None,
+            fenced: false,
             nickname: "h1".to_owned(),
             port: 6783,
             pid: 7,
@@ -84,15 +88,17 @@ fn status() {
             drops: [("replayed".to_owned(), 1)].into(),
             events: [].into(),
         },
+        control: [("refused_by_rate".to_owned(), 2)].into(),
     };
     golden(
         &document,
         concat!(
-            r#"{"version":"0.1.0","router":{"peer_id":"abcdef010203","nickname":"h1","port":6783,"pid":7,"#,
-            r#""uptime_seconds":60,"encryption":false,"discovery":true,"capture":"tap","datapath":"sleeve","#,
+            r#"{"version":"0.1.0","router":{"peer_id":"abcdef010203","identity":"abcdef01020300000000000000000000","#,
+            r#""network_id":null,"fenced":false,"nickname":"h1","port":6783,"pid":7,"uptime_seconds":60,"encryption":false,"discovery":true,"capture":"tap","datapath":"sleeve","#,
             r#""bridge":"mesh0","mtu":1370},"connections":{"established":2,"pending":0,"connecting":0,"#,
             r#""retrying":1,"failed":0},"peers":3,"ipam":null,"dns":null,"#,
-            r#""traffic":{"passed":{"bridge":{"in":{"frames":2,"bytes":128}}},"drops":{"replayed":1},"events":{}}}"#
+            r#""traffic":{"passed":{"bridge":{"in":{"frames":2,"bytes":128}}},"drops":{"replayed":1},"events":{}},"#,
+            r#""control":{"refused_by_rate":2}}"#
         ),
     );
 }
@@ -164,13 +170,15 @@ fn peers() {
             outbound: false,
             established: true,
         }],
+        via: Some("0102030405ff".to_owned()),
+        info: Some("over h3".to_owned()),
     };
     golden(
         &document,
         concat!(
             r#"{"peer_id":"abcdef010203","nickname":"h1","is_self":true,"version":4,"connections":["#,
             r#"{"peer_id":"0102030405ff","nickname":null,"address":"192.0.2.2:6783","outbound":false,"#,
-            r#""established":true}]}"#
+            r#""established":true}],"via":"0102030405ff","info":"over h3"}"#
         ),
     );
 }
@@ -183,12 +191,13 @@ fn targets_and_macs() {
         address: None,
         next_try_seconds: Some(1.5),
         last_error: Some("the name is not known".to_owned()),
+        info: None,
     };
     golden(
         &document,
         concat!(
             r#"{"target":"h2:6783","state":"retrying","address":null,"next_try_seconds":1.5,"#,
-            r#""last_error":"the name is not known"}"#
+            r#""last_error":"the name is not known","info":null}"#
         ),
     );
     let document = MacDocument {
@@ -197,4 +206,44 @@ fn targets_and_macs() {
         last_seen_seconds: 3,
     };
     golden(&document, r#"{"mac":"0a:00:00:00:00:01","peer_id":"abcdef010203","last_seen_seconds":3}"#);
+}
+
+#[test]
+fn connect_and_forget() {
+    golden(
+        &TargetListDocument { targets: vec!["h2:6783".to_owned(), "[2001:db8::1]:7000".to_owned()] },
+        r#"{"targets":["h2:6783","[2001:db8::1]:7000"]}"#,
+    );
+}
+
+#[test]
+fn routes() {
+    let direct = UnicastDocument {
+        peer_id: "0102030405ff".to_owned(),
+        nickname: Some("h2".to_owned()),
+        via: Some("0102030405ff".to_owned()),
+        hops: Some(1),
+        info: None,
+    };
+    let unreached = UnicastDocument {
+        peer_id: "abcdef010203".to_owned(),
+        nickname: None,
+        via: None,
+        hops: None,
+        info: Some("no chain of links leads there".to_owned()),
+    };
+    let broadcast = BroadcastDocument {
+        source: "0102030405ff".to_owned(),
+        nickname: Some("h2".to_owned()),
+        from: Some("0102030405ff".to_owned()),
+        via: vec!["abcdef010203".to_owned()],
+    };
+    golden(
+        &RoutesDocument { unicast: vec![direct, unreached], broadcast: vec![broadcast] },
+        concat!(
+            r#"{"unicast":[{"peer_id":"0102030405ff","nickname":"h2","via":"0102030405ff","hops":1,"info":null},"#,
+            r#"{"peer_id":"abcdef010203","nickname":null,"via":null,"hops":null,"info":"no chain of links leads there"}],"#,
+            r#""broadcast":[{"source":"0102030405ff","nickname":"h2","from":"0102030405ff","via":["abcdef010203"]}]}"#
+        ),
+    );
 }

@@ -67,12 +67,18 @@ pub(crate) enum Command {
     Stop(StopArgs),
     /// End the router and remove all that it made on this host
     Reset(ResetArgs),
+    /// Connect to further peers, now and after each restart
+    Connect(ConnectArgs),
+    /// Connect to peers no more; connections that exist stay
+    Forget(ForgetArgs),
     /// Give a container an interface and addresses in the network
     Attach(AttachArgs),
     /// Take a container out of the network
     Detach(DetachArgs),
     /// Show the router, its peers and its connections
     Status(StatusArgs),
+    /// Make secrets for a network
+    Secret(SecretArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  mesh completion bash > /etc/bash_completion.d/mesh")]
     Completion {
@@ -108,7 +114,7 @@ pub(crate) struct RunDirArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct StateDirArgs {
-    /// Directory of the router's identity and log
+    /// Directory of the router's identity, targets and log
     #[arg(
         long,
         value_name = "DIR",
@@ -143,15 +149,25 @@ pub(crate) struct TimeoutArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Each PEER is HOST[:PORT], where HOST is a name, an IPv4 address or an IPv6 address in brackets; the port is 6783 unless \
-given. One that cannot be reached is tried again, for ever. Without any PEER the router waits for others to come.
+given. One that cannot be reached is tried again, for ever, and its name is looked up again at each try. Without any PEER \
+the router waits for others to come. The peers are remembered, with what 'mesh connect' and 'mesh forget' change, \
+for --resume.
 
 The password is taken from --password-file or from the variable MESH_PASSWORD, never from the command line. \
-Without one anybody may join, and frames travel in clear.
+Without one anybody may join, and frames travel in clear. A password file has a secret a line; blank lines and lines \
+that begin with '#' are passed over. All its secrets, at most 4, are accepted, and the first is used. SIGHUP makes the \
+router read the file again: 'mesh secret generate --help' tells how to change a network's secret without an outage. \
+When the file cannot be taken, the log says why, and the secrets stay as they were. A router in the background does \
+not have MESH_PASSWORD in its environment; one in the foreground has, so prefer a file there.
+
+Each option has a variable, MESH_ and its name in capitals with '_' for '-', which yields to the option.
 
 Examples:
   mesh launch
   mesh launch host1 192.0.2.7 [2001:db8::1]:7000
   mesh launch --password-file /etc/mesh/password host1
+  mesh launch --password-file /etc/mesh/password --trusted-subnets 10.1.0.0/16,fd00:1::/48 host1
+  mesh launch --resume
   mesh launch --foreground --log-level debug")]
 pub(crate) struct LaunchArgs {
     /// Peers to connect to
@@ -166,13 +182,35 @@ pub(crate) struct LaunchArgs {
     #[arg(long, value_name = "N", default_value = "6783", env = "MESH_PORT", hide_env_values = true)]
     pub(crate) port: String,
 
-    /// Address of this host to listen on [default: all]
+    /// Address of this host to listen on and to dial from [default: all]
     #[arg(long, value_name = "ADDR", env = "MESH_LISTEN", hide_env_values = true)]
     pub(crate) listen: Option<String>,
 
-    /// File with the network's password, 1 to 1024 bytes and at most one newline; it goes before MESH_PASSWORD
+    /// File with the network's secrets, one a line, each 1 to 1024 bytes; it goes before MESH_PASSWORD
     #[arg(long, value_name = "FILE", env = "MESH_PASSWORD_FILE", hide_env_values = true)]
     pub(crate) password_file: Option<PathBuf>,
+
+    /// Networks where nobody listens, as 10.1.0.0/16: frames between this host and a peer there travel in clear, if the
+    /// peer says the same of this host
+    #[arg(
+        long,
+        value_name = "CIDR,...",
+        value_delimiter = ',',
+        env = "MESH_TRUSTED_SUBNETS",
+        hide_env_values = true
+    )]
+    pub(crate) trusted_subnets: Vec<String>,
+
+    /// The only peers that may connect, each by its identity of 32 hexadecimal digits, as 'mesh status -o json' shows it on
+    /// the peer's host; others are refused though they know the secret [default: all]
+    #[arg(
+        long,
+        value_name = "ID,...",
+        value_delimiter = ',',
+        env = "MESH_ALLOW_PEERS",
+        hide_env_values = true
+    )]
+    pub(crate) allow_peers: Vec<String>,
 
     /// MTU of the overlay in bytes, 576 to 64870 (IPv6 needs 1280), or 'auto': what the host's interfaces allow
     #[arg(long, value_name = "auto|N", default_value = "auto", env = "MESH_MTU", hide_env_values = true)]
@@ -185,13 +223,27 @@ pub(crate) struct LaunchArgs {
     #[arg(long, env = "MESH_NO_DISCOVERY", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub(crate) no_discovery: bool,
 
+    /// From so many connections on, keep to a well-connected subset of the peers and reach the others over them; peers
+    /// given by name are connected to at first in any case
+    #[arg(long, value_name = "N", default_value = "64", env = "MESH_CONN_LIMIT", hide_env_values = true)]
+    pub(crate) conn_limit: String,
+
+    /// Connect to the peers of the last launch, as 'mesh connect' and 'mesh forget' have changed them
+    #[arg(long, env = "MESH_RESUME", hide_env_values = true, value_parser = BoolishValueParser::new())]
+    pub(crate) resume: bool,
+
     /// Stay in the foreground and log to standard error
-    #[arg(long)]
+    #[arg(long, env = "MESH_FOREGROUND", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub(crate) foreground: bool,
 
     /// Set on the process in the background, whose standard output is a pipe to the one that the user started.
-    #[arg(long, hide = true, conflicts_with = "foreground")]
+    #[arg(long, hide = true)]
     pub(crate) detached: bool,
+
+    /// Set on the process in the background when it finds the value of `MESH_PASSWORD` on its standard input, so that it
+    /// does not have it in its environment, where it would stand for as long as the router runs.
+    #[arg(long, hide = true, requires = "detached")]
+    pub(crate) password_on_stdin: bool,
 
     /// Least severe level that is logged
     #[arg(
@@ -268,6 +320,70 @@ pub(crate) struct ResetArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Each PEER is HOST[:PORT], as for 'mesh launch'. It is tried at once, and again until it is reached; this command does \
+not wait for it: 'mesh status targets' shows how far it has come. A peer that was named before is tried at once.
+
+Examples:
+  mesh connect host2 192.0.2.7:7000
+  mesh connect --replace host3               forgets all others that were named")]
+pub(crate) struct ConnectArgs {
+    /// Peers to connect to
+    #[arg(value_name = "PEER", required = true)]
+    pub(crate) peers: Vec<String>,
+
+    /// In place of the peers that were named before, not in addition to them
+    #[arg(long)]
+    pub(crate) replace: bool,
+
+    #[command(flatten)]
+    pub(crate) router: RouterArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each PEER is named as it was named to 'mesh launch' or 'mesh connect'; 'mesh status targets' shows how. When one of them \
+was not, nothing is forgotten, and the status is 4. Connections that exist stay; they are not made again when they end.
+
+Example:
+  mesh forget host2 192.0.2.7:7000")]
+pub(crate) struct ForgetArgs {
+    /// Peers to forget
+    #[arg(value_name = "PEER", required = true)]
+    pub(crate) peers: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) router: RouterArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SecretArgs {
+    #[command(subcommand)]
+    pub(crate) command: SecretCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SecretCommand {
+    /// Print a new secret of 256 bits, which nobody can guess
+    #[command(after_help = "\
+To protect a network, make one secret and give it to every host, in a file that only root can read:
+
+  umask 077; mkdir -p /etc/mesh
+  mesh secret generate > /etc/mesh/password      on one host; copy the file to the others
+  mesh launch --password-file /etc/mesh/password host1
+
+To change the secret of a running network without an outage, put the new one into the files in three rounds. After each \
+round tell every router to read its file again, and go on when all have:
+
+  1. on all hosts, add the new secret as the last line       all accept it now
+  2. on all hosts, move it to the first line                 all use it now
+  3. on all hosts, remove the old one                        sessions that it opened are opened anew
+
+  kill -HUP \"$(cat /run/mesh/mesh.pid)\"                    read again; the log says what came of it")]
+    Generate,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
 CONTAINER is netns:NAME (as made by 'ip netns add'), netns:/path or pid:N.
 ADDR is A.B.C.D/LEN or an IPv6 address with /LEN, where LEN is that of the whole subnet. It prints the addresses, one a \
 line. Attaching what is attached already changes nothing.
@@ -332,6 +448,8 @@ pub(crate) enum StatusView {
     Connections,
     /// The peers that this router was told to connect to
     Targets,
+    /// Which way frames go: to each peer, and from each source of broadcasts
+    Routes,
     /// The hardware addresses that this router has learned
     Macs,
 }

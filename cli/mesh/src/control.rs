@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use mesh_api::{
     AttachDocument, Client, ClientError, Command, DetachDocument, ErrorKind, Failure, ResetDocument,
-    StopDocument,
+    StopDocument, TargetListDocument,
 };
-use mesh_daemon::BridgeName;
+use mesh_daemon::{BridgeName, PeerTarget};
 use rustix::process::Pid;
 
-use crate::args::{AttachArgs, DetachArgs, Output, ResetArgs, RouterArgs};
+use crate::args::{AttachArgs, ConnectArgs, DetachArgs, ForgetArgs, Output, ResetArgs, RouterArgs};
 use crate::problems::Problems;
 use crate::{address, launch, output, process};
 
@@ -51,6 +51,18 @@ pub(crate) fn reset(args: &ResetArgs, output: Output) -> Result<(), Failure> {
     }
 }
 
+/// Names further peers to connect to.
+pub(crate) fn connect_to(args: &ConnectArgs, output: Output) -> Result<(), Failure> {
+    let targets = peers(&args.peers)?;
+    tell_targets(&args.router, Command::Connect { targets, replace: args.replace }, output)
+}
+
+/// Takes back what `connect_to` or `launch` named.
+pub(crate) fn forget(args: &ForgetArgs, output: Output) -> Result<(), Failure> {
+    let targets = peers(&args.peers)?;
+    tell_targets(&args.router, Command::Forget { targets }, output)
+}
+
 /// Gives a container addresses.
 pub(crate) fn attach(args: &AttachArgs, output: Output) -> Result<(), Failure> {
     let mut problems = Problems::default();
@@ -87,6 +99,29 @@ pub(crate) fn detach(args: &DetachArgs, output: Output) -> Result<(), Failure> {
 /// Connects to the router of this host.
 pub(crate) fn connect(router: &RouterArgs) -> Result<Client, ClientError> {
     Client::connect(&router.run_dir.run_dir, router.timeout.timeout)
+}
+
+/// The peers that `texts` name, as the router shows them.
+fn peers(texts: &[String]) -> Result<Vec<String>, Failure> {
+    let mut problems = Problems::default();
+    let check = |text: &String| {
+        let peer = text.parse::<PeerTarget>().map(|peer| peer.to_string());
+        problems.check(&format!("PEER '{}'", text.escape_debug()), peer)
+    };
+    let peers: Vec<_> = texts.iter().map(check).collect();
+    let all = peers.into_iter().collect::<Option<_>>();
+    all.ok_or_else(|| {
+        problems.into_failure("PEER is HOST[:PORT]: a name, an IPv4 address, or an IPv6 address in brackets")
+    })
+}
+
+/// Changes the targets. For people there is nothing to say of what they asked for.
+fn tell_targets(router: &RouterArgs, command: Command, output: Output) -> Result<(), Failure> {
+    let list: TargetListDocument = connect(router)?.call(command)?;
+    match output {
+        Output::Human => Ok(()),
+        Output::Json => output::print_json(&list),
+    }
 }
 
 /// The addresses of a container, at least one: with none the router would have to choose.

@@ -8,8 +8,10 @@ mod background;
 mod options;
 
 use std::cell::Cell;
+use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -23,6 +25,13 @@ use crate::output;
 
 /// Name of the log in the state directory.
 const LOG_NAME: &str = "mesh.log";
+
+/// The variable that holds a network's password.
+const PASSWORD_VARIABLE: &str = "MESH_PASSWORD";
+
+/// Bytes of it that go from one process to the other: more than any password, and less than a pipe holds, so that nobody
+/// waits. Of a longer one the rest is not missed, for it is refused.
+const PASSWORD_SENT_MAX: usize = 32 * 1024;
 
 /// Runs `mesh launch`.
 pub(crate) fn launch(args: &LaunchArgs, output: Output) -> Result<(), Failure> {
@@ -92,11 +101,22 @@ fn run_detached(args: &LaunchArgs, output: Output, released: &Cell<bool>) -> Res
 }
 
 fn settings(args: &LaunchArgs, output: Output) -> Result<Settings, Failure> {
-    let settings = options::settings(args, std::env::var_os("MESH_PASSWORD"))?;
+    let settings = options::settings(args, password(args)?)?;
     for warning in &settings.warnings {
         output::warn(&warning.to_string(), output);
     }
     Ok(settings)
+}
+
+/// The value of `MESH_PASSWORD`, from the environment or from the process that had it there.
+fn password(args: &LaunchArgs) -> Result<Option<OsString>, Failure> {
+    if !args.password_on_stdin {
+        return Ok(std::env::var_os(PASSWORD_VARIABLE));
+    }
+    let mut value = Vec::with_capacity(PASSWORD_SENT_MAX);
+    let read = io::stdin().lock().take(PASSWORD_SENT_MAX as u64).read_to_end(&mut value);
+    read.map_err(|error| Failure::new(ErrorKind::Internal, format!("cannot read the password: {error}")))?;
+    Ok(Some(OsString::from_vec(value)))
 }
 
 fn init_logging(settings: &Settings, target: &LogTarget) -> Result<(), Failure> {

@@ -12,6 +12,7 @@ mod launch;
 mod output;
 mod problems;
 mod process;
+mod secret;
 mod status;
 mod table;
 mod usage;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use mesh_api::Failure;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, SecretArgs, SecretCommand};
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().collect();
@@ -47,9 +48,12 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Launch(args) => launch::launch(&args, output),
         Command::Stop(args) => control::stop(&args.router, output),
         Command::Reset(args) => control::reset(&args, output),
+        Command::Connect(args) => control::connect_to(&args, output),
+        Command::Forget(args) => control::forget(&args, output),
         Command::Attach(args) => control::attach(&args, output),
         Command::Detach(args) => control::detach(&args, output),
         Command::Status(args) => status::status(&args, output),
+        Command::Secret(SecretArgs { command: SecretCommand::Generate }) => secret::generate(output),
         Command::Completion { shell } => usage::completion(shell, output),
         Command::Version => usage::version(output),
     }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use mesh_api::{
     Command, ConnectionCounts, ConnectionDocument, ConnectionState, Failure, MacDocument, PeerDocument,
-    StatusDocument, TargetDocument,
+    RoutesDocument, StatusDocument, TargetDocument,
 };
 use serde::de::DeserializeOwned;
 
@@ -20,6 +20,7 @@ pub(crate) fn status(args: &StatusArgs, output: Output) -> Result<(), Failure> {
         Some(StatusView::Peers) => show(args, output, Command::Peers, peers),
         Some(StatusView::Connections) => show(args, output, Command::Connections, connections),
         Some(StatusView::Targets) => show(args, output, Command::Targets, targets),
+        Some(StatusView::Routes) => show(args, output, Command::Routes, routes),
         Some(StatusView::Macs) => show(args, output, Command::Macs, macs),
     }
 }
@@ -44,6 +45,11 @@ fn overview(status: &StatusDocument, colour: bool) -> String {
     let encryption = if router.encryption { "on" } else { "off: anybody may join, frames travel in clear" };
     let mut table = Table::new(["Router", &format!("{} ({})", router.nickname, router.peer_id)]);
     let mut row = |name: &str, value: String| table.push([Cell::new(name), Cell::new(value)]);
+    if router.fenced {
+        let stands_aside = "stands aside: another router is at work with a copy of its identity; 'mesh reset' on one of \
+                            the two hosts makes that one a new peer";
+        row("State", stands_aside.to_owned());
+    }
     row("Version", status.version.clone());
     row("Process", format!("pid {}, up {}", router.pid, uptime(router.uptime_seconds)));
     row("Port", router.port.to_string());
@@ -64,35 +70,43 @@ fn overview(status: &StatusDocument, colour: bool) -> String {
     if !drops.is_empty() {
         row("Dropped", drops.join(", "));
     }
+    let refused = status.control.iter().filter(|(name, _)| is_refusal(name));
+    let refused: Vec<_> = refused.map(|(name, count)| format!("{name} {count}")).collect();
+    if !refused.is_empty() {
+        row("Refused", refused.join(", "));
+    }
     table.render(colour)
 }
 
+/// Whether a counter of the control plane counts what an operator should look at: others who were turned away.
+fn is_refusal(name: &str) -> bool {
+    ["refused_", "handshake_"].iter().any(|prefix| name.starts_with(prefix)) || name == "peer_refused"
+}
+
 fn peers(peers: &Vec<PeerDocument>, colour: bool) -> String {
-    let mut table =
-        Table::new(["PEER", "NICKNAME", "CONNECTED TO", "NICKNAME", "ADDRESS", "DIRECTION", "STATE"]);
+    let headings =
+        ["PEER", "NICKNAME", "REACHED", "CONNECTED TO", "NICKNAME", "ADDRESS", "DIRECTION", "STATE"];
+    let mut table = Table::new(headings);
     for peer in peers {
-        let nickname = if peer.is_self { format!("{} (here)", peer.nickname) } else { peer.nickname.clone() };
-        let mut head = [Cell::new(&peer.peer_id), Cell::new(nickname)];
+        let (nickname, reached) = match &peer.info {
+            _ if peer.is_self => (format!("{} (here)", peer.nickname), String::new()),
+            info => (peer.nickname.clone(), info.clone().unwrap_or_default()),
+        };
+        let mut head = [Cell::new(&peer.peer_id), Cell::new(nickname), Cell::new(reached)];
         if peer.connections.is_empty() {
-            let [id, name] = head;
-            table.push([
-                id,
-                name,
-                Cell::new("-"),
-                Cell::new(""),
-                Cell::new(""),
-                Cell::new(""),
-                Cell::new(""),
-            ]);
+            let [id, name, reached] = head;
+            let [other_name, address, direction, state] = [const { Cell::empty() }; 4];
+            table.push([id, name, reached, Cell::new("-"), other_name, address, direction, state]);
             continue;
         }
         for connection in &peer.connections {
             let state =
                 if connection.established { ConnectionState::Established } else { ConnectionState::Pending };
-            let [id, name] = std::mem::replace(&mut head, [Cell::new(""), Cell::new("")]);
+            let [id, name, reached] = std::mem::replace(&mut head, [const { Cell::empty() }; 3]);
             table.push([
                 id,
                 name,
+                reached,
                 Cell::new(&connection.peer_id),
                 Cell::maybe(connection.nickname.as_ref()),
                 Cell::maybe(connection.address),
@@ -126,17 +140,37 @@ fn connections(connections: &Vec<ConnectionDocument>, colour: bool) -> String {
 }
 
 fn targets(targets: &Vec<TargetDocument>, colour: bool) -> String {
-    let mut table = Table::new(["TARGET", "STATE", "ADDRESS", "NEXT TRY", "LAST ERROR"]);
+    let mut table = Table::new(["TARGET", "STATE", "ADDRESS", "NEXT TRY", "WHY"]);
     for target in targets {
         table.push([
             Cell::new(&target.target),
             state_cell(target.state),
             Cell::maybe(target.address),
             Cell::maybe(target.next_try_seconds.map(|seconds| format!("in {seconds:.1} s"))),
-            Cell::new(target.last_error.as_deref().unwrap_or_default()),
+            Cell::new(target.info.as_ref().or(target.last_error.as_ref()).map_or("", String::as_str)),
         ]);
     }
     table.render(colour)
+}
+
+fn routes(routes: &RoutesDocument, colour: bool) -> String {
+    let mut unicast = Table::new(["TO", "NICKNAME", "GIVEN TO", "HOPS", "WHY"]);
+    for route in &routes.unicast {
+        unicast.push([
+            Cell::new(&route.peer_id),
+            Cell::maybe(route.nickname.as_ref()),
+            Cell::maybe(route.via.as_ref()),
+            Cell::maybe(route.hops),
+            Cell::new(route.info.as_deref().unwrap_or_default()),
+        ]);
+    }
+    let mut broadcast = Table::new(["BROADCASTS OF", "NICKNAME", "COME FROM", "GO ON TO"]);
+    for tree in &routes.broadcast {
+        let via = if tree.via.is_empty() { "-".to_owned() } else { tree.via.join(", ") };
+        let (nickname, from) = (Cell::maybe(tree.nickname.as_ref()), Cell::maybe(tree.from.as_ref()));
+        broadcast.push([Cell::new(&tree.source), nickname, from, Cell::new(via)]);
+    }
+    format!("{}\n{}", unicast.render(colour), broadcast.render(colour))
 }
 
 fn macs(macs: &Vec<MacDocument>, colour: bool) -> String {
@@ -247,16 +281,18 @@ ADDRESS         DIRECTION  STATE        PEER          NICKNAME  OVERLAY  ENCRYPT
             is_self,
             version: 1,
             connections,
+            via: None,
+            info: (!is_self).then(|| "over relay h2 (b2)".to_owned()),
         };
         let all = vec![
             peer("a1", true, vec![connection("b2", true), connection("c3", false)]),
             peer("d4", false, vec![]),
         ];
         let expected = "\
-PEER  NICKNAME  CONNECTED TO  NICKNAME  ADDRESS  DIRECTION  STATE
-a1    h (here)  b2            -         -        out        established
-                c3            -         -        in         pending
-d4    h         -
+PEER  NICKNAME  REACHED             CONNECTED TO  NICKNAME  ADDRESS  DIRECTION  STATE
+a1    h (here)                      b2            -         -        out        established
+                                    c3            -         -        in         pending
+d4    h         over relay h2 (b2)  -
 ";
         assert_eq!(peers(&all, false), expected);
     }

@@ -49,6 +49,11 @@ impl Cell {
         Self::toned(text, Tone::Plain)
     }
 
+    /// Nothing.
+    pub(crate) const fn empty() -> Self {
+        Self { text: String::new(), tone: Tone::Plain }
+    }
+
     /// A value that may not be known.
     pub(crate) fn maybe(text: Option<impl ToString>) -> Self {
         text.map_or_else(|| Self::new(UNKNOWN), |text| Self::new(text.to_string()))

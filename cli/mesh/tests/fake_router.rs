@@ -68,6 +68,32 @@ fn attach_prints_the_addresses_one_a_line() {
 }
 
 #[test]
+fn connect_and_forget_pass_on_what_was_named_and_say_nothing() {
+    let document = json!({"targets": ["h2:6783", "[2001:db8::1]:7000"]});
+    let line = ["connect", "h2", "[2001:db8::1]:7000"];
+    let (ran, asked) = with_answer(&line, Response::Ok(document.clone()));
+    assert_eq!((ran.status, ran.stdout.as_str(), ran.stderr.as_str()), (0, "", ""));
+    let targets = vec!["h2:6783".to_owned(), "[2001:db8::1]:7000".to_owned()];
+    assert_eq!(asked, Command::Connect { targets: targets.clone(), replace: false });
+    let line = ["connect", "--replace", "h2", "-o", "json"];
+    let (ran, asked) = with_answer(&line, Response::Ok(document.clone()));
+    assert_eq!(ran.json(), document);
+    assert_eq!(asked, Command::Connect { targets: vec!["h2:6783".to_owned()], replace: true });
+    let (ran, asked) =
+        with_answer(&["forget", "h2", "[2001:db8::1]:7000"], Response::Ok(json!({"targets": []})));
+    assert_eq!((ran.status, ran.stdout.as_str()), (0, ""));
+    assert_eq!(asked, Command::Forget { targets });
+}
+
+#[test]
+fn forgetting_a_peer_that_was_not_named_gives_status_4() {
+    let failure = Failure::new(ErrorKind::Unknown, "this router was not told to connect to h9:6783");
+    let (ran, _) = with_answer(&["forget", "h9"], failure.into());
+    assert_eq!(ran.status, 4, "{ran:?}");
+    assert!(ran.stderr.contains("h9:6783"), "{}", ran.stderr);
+}
+
+#[test]
 fn detach_prints_what_it_took() {
     let document = json!({"container": "pid:7", "addresses": ["10.32.1.1/24"]});
     let (ran, asked) = with_answer(&["detach", "pid:7"], Response::Ok(document.clone()));
@@ -112,6 +138,61 @@ MAC                PEER          LAST SEEN
 }
 
 #[test]
+fn routes_say_where_frames_go_and_why() {
+    let document = json!({
+        "unicast": [
+            {"peer_id": "0102030405ff", "nickname": "h2", "via": "0102030405ff", "hops": 1, "info": "direct"},
+            {"peer_id": "0a0b0c0d0e0f", "nickname": "h3", "via": "0102030405ff", "hops": 2,
+             "info": "relayed: no answer; over h2 (0102030405ff)"},
+            {"peer_id": "1a0b0c0d0e0f", "nickname": null, "via": null, "hops": null, "info": "unreachable"},
+        ],
+        "broadcast": [
+            {"source": "abcdef010203", "nickname": "h1", "from": null, "via": ["0102030405ff", "0a0b0c0d0e0f"]},
+            {"source": "0102030405ff", "nickname": "h2", "from": "0102030405ff", "via": []},
+        ],
+    });
+    let (ran, asked) = with_answer(&["status", "routes"], Response::Ok(document.clone()));
+    assert_eq!(asked, Command::Routes);
+    let expected = "\
+TO            NICKNAME  GIVEN TO      HOPS  WHY
+0102030405ff  h2        0102030405ff  1     direct
+0a0b0c0d0e0f  h3        0102030405ff  2     relayed: no answer; over h2 (0102030405ff)
+1a0b0c0d0e0f  -         -             -     unreachable
+
+BROADCASTS OF  NICKNAME  COME FROM     GO ON TO
+abcdef010203   h1        -             0102030405ff, 0a0b0c0d0e0f
+0102030405ff   h2        0102030405ff  -
+";
+    assert_eq!((ran.status, ran.stdout.as_str()), (0, expected));
+    let (ran, _) = with_answer(&["status", "routes", "-o", "json"], Response::Ok(document.clone()));
+    assert_eq!(ran.json(), document);
+}
+
+#[test]
+fn targets_say_how_far_each_has_come_and_what_was_wrong() {
+    let document = json!([
+        {"target": "h2:6783", "state": "established", "address": "192.0.2.2:6783", "next_try_seconds": null,
+         "last_error": null},
+        {"target": "h3:6783", "state": "retrying", "address": null, "next_try_seconds": 1.25,
+         "last_error": "the name has no address"},
+        {"target": "h4:6783", "state": "failed", "address": null, "next_try_seconds": 9.0,
+         "last_error": "the password is not the same"},
+        {"target": "h5:6783", "state": "established", "address": null, "next_try_seconds": 60.0,
+         "last_error": "no answer", "info": "this is the router itself"},
+    ]);
+    let (ran, asked) = with_answer(&["status", "targets"], Response::Ok(document));
+    assert_eq!(asked, Command::Targets);
+    let expected = "\
+TARGET   STATE        ADDRESS         NEXT TRY   WHY
+h2:6783  established  192.0.2.2:6783  -
+h3:6783  retrying     -               in 1.2 s   the name has no address
+h4:6783  failed       -               in 9.0 s   the password is not the same
+h5:6783  established  -               in 60.0 s  this is the router itself
+";
+    assert_eq!((ran.status, ran.stdout.as_str()), (0, expected));
+}
+
+#[test]
 fn the_overview_names_the_router_and_counts() {
     let document = json!({
         "version": "0.1.0",
@@ -122,6 +203,7 @@ fn the_overview_names_the_router_and_counts() {
         },
         "connections": {"established": 2, "pending": 0, "connecting": 0, "retrying": 1, "failed": 0},
         "peers": 3, "ipam": null, "dns": null,
+        "control": {"accepted": 4, "peer_refused": 1, "refused_by_rate": 2},
     });
     let (ran, asked) = with_answer(&["status"], Response::Ok(document));
     assert_eq!(asked, Command::Status);
@@ -135,8 +217,25 @@ Discovery    on
 Bridge       mesh0, MTU 1370
 Peers        3
 Connections  2 established, 1 retrying
+Refused      peer_refused 1, refused_by_rate 2
 ";
     assert_eq!(ran.stdout, expected);
+}
+
+#[test]
+fn the_overview_says_when_a_router_stands_aside() {
+    let document = json!({
+        "version": "0.1.0",
+        "router": {
+            "peer_id": "abcdef010203", "fenced": true, "nickname": "h1", "port": 6783, "pid": 7,
+            "uptime_seconds": 61, "encryption": true, "discovery": true, "capture": "tap", "datapath": "sleeve",
+            "bridge": "mesh0", "mtu": 1370,
+        },
+        "connections": {"established": 0, "pending": 0, "connecting": 0, "retrying": 0, "failed": 0},
+        "peers": 1, "ipam": null, "dns": null,
+    });
+    let (ran, _) = with_answer(&["status"], Response::Ok(document));
+    assert!(ran.stdout.contains("stands aside") && ran.stdout.contains("mesh reset"), "{}", ran.stdout);
 }
 
 #[test]

@@ -21,7 +21,11 @@ fn every_command_that_needs_one_gives_status_3_and_a_hint() {
         "status peers",
         "status connections",
         "status targets",
+        "status routes",
         "status macs",
+        "connect h1",
+        "connect --replace h1 [2001:db8::1]:7000",
+        "forget h1:7000",
         "stop",
         "attach netns:c1 10.32.1.1/24",
         "detach netns:c1",
@@ -87,6 +91,16 @@ fn a_malformed_container_address_or_interface_gives_status_2() {
 }
 
 #[test]
+fn a_malformed_peer_gives_status_2() {
+    for command in ["connect", "forget"] {
+        let ran = without_router(&[command, "h1:0", "ok", "a b"]);
+        assert_eq!((ran.status, ran.stdout.as_str()), (2, ""), "{ran:?}");
+        let errors: Vec<_> = ran.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert_eq!(errors.len(), 2, "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn all_that_is_wrong_with_a_call_is_said_at_once() {
     let ran = without_router(&["detach", "pid:x", "10.32.1.1", "nonsense"]);
     let errors: Vec<_> = ran.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
@@ -131,6 +145,12 @@ fn a_malformed_launch_gives_status_2_and_makes_nothing() {
         "--port=x",
         "--listen=host",
         "--mtu=100",
+        "--conn-limit=0",
+        "--conn-limit=10001",
+        "--trusted-subnets=10.1.2.3/16",
+        "--trusted-subnets=10.1.0.0",
+        "--trusted-subnets=",
+        "--allow-peers=abcdef010203",
         "--mtu=many",
         "--bridge=",
         "--bridge=a/b",
@@ -154,6 +174,33 @@ fn a_malformed_launch_gives_status_2_and_makes_nothing() {
             assert_eq!((ran.status, ran.stdout.as_str()), (2, ""), "{argument} {mode:?}: {ran:?}");
             assert!(ran.stderr.starts_with("error: "), "{argument}: {}", ran.stderr);
             assert!(untouched, "{argument} {mode:?} left something");
+        }
+    }
+}
+
+#[test]
+fn the_peers_of_the_last_launch_leave_no_room_for_others() {
+    for mode in [&[][..], &["--foreground"]] {
+        let (ran, untouched) = launch(&[mode, &["--resume", "h1"]].concat());
+        assert_eq!((ran.status, untouched), (2, true), "{ran:?}");
+        assert!(ran.stderr.contains("--resume"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_password_in_the_environment_is_refused_like_one_in_a_file() {
+    let long = "x".repeat(1025);
+    let very_long = "x".repeat(100_000);
+    for (password, says) in
+        [("", "empty"), (&long, "1025 bytes"), (&very_long, "more than 1024"), ("mesh1.xx", "mistyped")]
+    {
+        for mode in [&[][..], &["--foreground"]] {
+            let mut command =
+                command(&["launch", "--run-dir", "/dev/null/run", "--state-dir", "/dev/null/state"]);
+            let ran = ran(command.args(mode).env("MESH_PASSWORD", password).output().unwrap());
+            assert_eq!(ran.status, 1, "{mode:?}: {ran:?}");
+            assert!(ran.stderr.contains("MESH_PASSWORD") && ran.stderr.contains(says), "{}", ran.stderr);
+            assert!(!ran.stderr.contains("xx"), "{}", ran.stderr);
         }
     }
 }

@@ -7,8 +7,19 @@ use std::fs::File;
 
 use common::{command, mesh, ran};
 
-const COMMANDS: [&str; 8] =
-    ["launch", "stop", "reset", "attach", "detach", "status", "completion", "version"];
+const COMMANDS: [&str; 11] = [
+    "launch",
+    "stop",
+    "reset",
+    "connect",
+    "forget",
+    "attach",
+    "detach",
+    "status",
+    "secret",
+    "completion",
+    "version",
+];
 
 #[test]
 fn help_names_every_command_and_explains_each() {
@@ -21,7 +32,8 @@ fn help_names_every_command_and_explains_each() {
         assert!(own.stdout.contains(&format!("Usage: mesh {name}")), "{}", own.stdout);
         assert!(own.stdout.contains("--output <FORMAT>"), "{}", own.stdout);
     }
-    assert!(!mesh(&["launch", "--help"]).stdout.contains("detached"), "a hidden option is shown");
+    let launch = mesh(&["launch", "--help"]).stdout;
+    assert!(!launch.contains("detached") && !launch.contains("stdin"), "a hidden option is shown");
 }
 
 #[test]
@@ -38,6 +50,14 @@ fn a_wrong_command_line_gives_status_2() {
         "launch --timeout 0",
         "launch --foreground=1",
         "launch --password swordfish",
+        "launch --conn-limit",
+        "launch --password-on-stdin",
+        "connect",
+        "connect --replace",
+        "forget",
+        "forget --replace h1",
+        "secret",
+        "secret generate now",
         "stop now",
         "stop --timeout x",
         "stop --timeout inf",
@@ -63,11 +83,8 @@ fn a_wrong_command_line_gives_status_2() {
 fn what_later_versions_do_does_not_exist_yet() {
     for line in [
         "launch --ipam-range 10.0.0.0/8",
-        "launch --resume",
         "launch --config mesh.toml",
         "launch --http none",
-        "connect h1",
-        "forget h1",
         "expose",
         "ps",
         "dns list",
@@ -106,6 +123,54 @@ fn the_environment_stands_in_for_an_option_and_yields_to_it() {
 }
 
 #[test]
+fn every_option_of_launch_has_its_variable() {
+    let help = mesh(&["launch", "--help"]).stdout;
+    let options = help.lines().filter_map(|line| line.trim_start().strip_prefix("--"));
+    let names: Vec<_> = options.map(|option| option.split([' ', '=']).next().unwrap()).collect();
+    assert!(names.len() > 10 && names.contains(&"resume"), "{names:?}");
+    let is_name = |name: &&str| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+    for name in names.into_iter().filter(is_name).filter(|name| *name != "help") {
+        let variable = format!("[env: MESH_{}]", name.to_uppercase().replace('-', "_"));
+        assert!(help.contains(&variable), "--{name}: {help}");
+    }
+    let wrong = |variable: &str, value: &str| {
+        let mut command =
+            command(&["launch", "--run-dir", "/dev/null/run", "--state-dir", "/dev/null/state"]);
+        ran(command.env(variable, value).output().unwrap())
+    };
+    for (variable, value) in [
+        ("MESH_PORT", "0"),
+        ("MESH_CONN_LIMIT", "none"),
+        ("MESH_TRUSTED_SUBNETS", "10.1.0.0/16,here"),
+        ("MESH_ALLOW_PEERS", "h1"),
+        ("MESH_RESUME", "perhaps"),
+    ] {
+        let ran = wrong(variable, value);
+        assert_eq!(ran.status, 2, "{variable}: {ran:?}");
+    }
+}
+
+#[test]
+fn a_generated_secret_is_one_line_and_never_the_same() {
+    let secret = || mesh(&["secret", "generate"]);
+    let (one, other) = (secret(), secret());
+    assert_eq!((one.status, one.stderr.as_str()), (0, ""));
+    let is_word = |text: &str| text.len() > 40 && text.bytes().all(|byte| byte.is_ascii_graphic());
+    assert!(one.stdout.strip_suffix('\n').is_some_and(is_word), "{}", one.stdout);
+    assert_ne!(one.stdout, other.stdout);
+    let json = mesh(&["secret", "generate", "-o", "json"]).json();
+    assert!(json["secret"].as_str().is_some_and(is_word), "{json}");
+}
+
+#[test]
+fn the_help_of_a_generated_secret_teaches_to_use_and_to_change_it() {
+    let help = mesh(&["secret", "generate", "--help"]).stdout;
+    for taught in ["umask 077", "--password-file", "kill -HUP", "without an outage"] {
+        assert!(help.contains(taught), "{taught}: {help}");
+    }
+}
+
+#[test]
 fn version_has_both_forms() {
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(mesh(&["version"]).stdout, format!("mesh {version}\n"));
@@ -121,7 +186,8 @@ fn every_shell_has_a_completion_that_knows_the_commands() {
         for name in COMMANDS {
             assert!(script.stdout.contains(name), "{shell} does not know {name}");
         }
-        assert!(!script.stdout.contains("--detached"), "{shell} shows a hidden option");
+        let hidden = ["--detached", "--password-on-stdin"];
+        assert!(!hidden.iter().any(|option| script.stdout.contains(option)), "{shell} shows a hidden option");
         assert_eq!(mesh(&["completion", shell, "-o", "json"]).json()["script"], script.stdout);
     }
 }

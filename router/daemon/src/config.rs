@@ -1,41 +1,64 @@
 //! What a router is told at launch, parsed and complete. Nothing later reads the environment or the command line.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use mesh_crypto::PASSWORD_LEN_MAX;
+use ipnet::IpNet;
 use mesh_hostnet::BridgeName;
-use mesh_wire::Nickname;
-use zeroize::Zeroizing;
+use mesh_wire::{Nickname, PeerId};
+
+use crate::secrets::Password;
 
 /// Default port of the control plane (TCP) and of sleeve (UDP).
 pub const CONTROL_PORT: u16 = 6783;
+
+/// From so many connections on, a well-connected subset of the peers is enough, unless the user says otherwise.
+pub const CONNECTION_LIMIT: usize = 64;
 
 /// Everything that `mesh launch` decides.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Directory of the control socket and the pid file.
     pub run_dir: PathBuf,
-    /// Directory of the identity and the log.
+    /// Directory of the identity, the targets, the network's id and the log.
     pub state_dir: PathBuf,
     /// The label that people see.
     pub nickname: Nickname,
     /// TCP port of the control plane and UDP port of sleeve.
     pub port: u16,
-    /// Address to listen on; all addresses of both families when absent.
+    /// Address to listen on, and to dial from; all addresses of both families when absent.
     pub listen: Option<IpAddr>,
-    /// The network's password; without one anybody may join and frames travel in clear.
-    pub password: Option<Password>,
+    /// The network's secrets, at most [`SECRETS_MAX`](crate::SECRETS_MAX). All are accepted, the first is used. Without
+    /// one anybody may join and frames travel in clear.
+    pub secrets: Vec<Password>,
+    /// Where they came from, to be read again on SIGHUP. An absolute path.
+    pub password_file: Option<PathBuf>,
+    /// The only peers that may connect; anybody with the secret when absent.
+    pub allowed: Option<BTreeSet<PeerId>>,
+    /// Where nobody listens: frames to peers there travel in clear if they say the same of this host.
+    pub trusted_subnets: Vec<IpNet>,
     /// MTU of the overlay.
     pub mtu: MtuSetting,
     /// The host's bridge.
     pub bridge: BridgeName,
     /// Whether to connect to peers that other peers know.
     pub discovery: bool,
-    /// Peers to connect to, as the user wrote them.
-    pub peers: Vec<PeerTarget>,
+    /// From so many connections on, a well-connected subset of the peers is enough.
+    pub connection_limit: usize,
+    /// Peers to connect to.
+    pub peers: Peers,
+}
+
+/// Which peers a router connects to at first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peers {
+    /// Those that the user names now, at most [`TARGETS_MAX`](crate::TARGETS_MAX).
+    Named(Vec<PeerTarget>),
+    /// Those of its last life.
+    Resumed,
 }
 
 /// How the overlay's MTU is found.
@@ -45,46 +68,6 @@ pub enum MtuSetting {
     Auto,
     /// As given, in bytes.
     Fixed(u32),
-}
-
-/// A network's password: 1 to [`PASSWORD_LEN_MAX`] bytes, erased from memory when dropped, never shown.
-#[derive(Clone)]
-pub struct Password(Zeroizing<String>);
-
-/// Why a text is no [`Password`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum PasswordError {
-    /// It has no characters.
-    #[error("the password is empty")]
-    Empty,
-    /// It is longer than [`PASSWORD_LEN_MAX`].
-    #[error("the password has {0} bytes, more than {PASSWORD_LEN_MAX}")]
-    TooLong(usize),
-}
-
-impl Password {
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for Password {
-    type Error = PasswordError;
-
-    fn try_from(text: String) -> Result<Self, PasswordError> {
-        let text = Zeroizing::new(text);
-        match text.len() {
-            0 => Err(PasswordError::Empty),
-            1..=PASSWORD_LEN_MAX => Ok(Self(text)),
-            len => Err(PasswordError::TooLong(len)),
-        }
-    }
-}
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Password(..)")
-    }
 }
 
 /// A peer as a user names it: `HOST[:PORT]`, HOST a name, an IPv4 address or an IPv6 address (in brackets when a
@@ -237,12 +220,5 @@ mod tests {
         ] {
             assert_eq!(text.parse::<PeerTarget>(), Err(error), "{text}");
         }
-    }
-
-    #[test]
-    fn a_password_is_not_shown_and_not_empty() {
-        assert_eq!(Password::try_from(String::new()).map(|_| ()), Err(PasswordError::Empty));
-        let password = Password::try_from("swordfish".to_owned()).expect("nine bytes");
-        assert_eq!(format!("{password:?}"), "Password(..)");
     }
 }

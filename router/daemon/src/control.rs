@@ -34,6 +34,12 @@ pub(crate) struct Asked {
 pub(crate) struct Answer(oneshot::Sender<Response>);
 
 impl Answer {
+    /// An answer to give, and its other end.
+    pub(crate) fn channel() -> (Self, oneshot::Receiver<Response>) {
+        let (answer, answered) = oneshot::channel();
+        (Self(answer), answered)
+    }
+
     pub(crate) fn send(self, response: Response) {
         // A client that has gone away needs no answer.
         let _sent = self.0.send(response);
@@ -107,8 +113,8 @@ async fn serve(stream: UnixStream, requests: mpsc::Sender<Asked>, _place: OwnedS
 }
 
 async fn ask(command: Command, requests: &mpsc::Sender<Asked>) -> Response {
-    let (answer, answered) = oneshot::channel();
-    let asked = Asked { command, answer: Answer(answer) };
+    let (answer, answered) = Answer::channel();
+    let asked = Asked { command, answer };
     let ends = || Failure::new(ErrorKind::NotRunning, "the router is ending").into();
     if requests.send(asked).await.is_err() {
         return ends();

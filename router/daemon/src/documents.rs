@@ -4,34 +4,41 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mesh_api::{
-    Capture, ConnectionCounts, ConnectionDocument, ConnectionState, Datapath, MacDocument, Overlay,
-    PassedDocument, PeerConnectionDocument, PeerDocument, RouterDocument, StatusDocument, TargetDocument,
-    TrafficDocument,
+    BroadcastDocument, Capture, ConnectionCounts, ConnectionDocument, ConnectionState, Datapath, MacDocument,
+    Overlay, PassedDocument, PeerConnectionDocument, PeerDocument, RouterDocument, RoutesDocument,
+    StatusDocument, TargetDocument, TrafficDocument, UnicastDocument,
 };
 use mesh_dataplane::Dataplane;
 use mesh_dataplane::engine::{CounterSnapshot, Direction, DropReason, Event, MacEntry, Owner, Path, Traffic};
 use mesh_node as node;
-use mesh_node::Node;
-use mesh_wire::{Moment, PeerId};
+use mesh_node::{Count, Node};
+use mesh_wire::{Moment, NetworkId, PeerId};
 
 use crate::Config;
 
+/// What the daemon knows of its router beside the node.
+pub(crate) struct Own<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) network: Option<NetworkId>,
+    pub(crate) mtu: u32,
+    pub(crate) uptime: Duration,
+}
+
 /// The overview.
-pub(crate) fn status(
-    node: &Node,
-    counted: &CounterSnapshot,
-    config: &Config,
-    mtu: u32,
-    uptime: Duration,
-) -> StatusDocument {
+pub(crate) fn status(node: &Node, counted: &CounterSnapshot, own: &Own<'_>) -> StatusDocument {
+    let Own { config, network, mtu, uptime } = own;
     let mut counts = ConnectionCounts::default();
     for connection in node.connection_status() {
         counts.count(state(connection.state));
     }
+    let control = Count::ALL.into_iter().map(|count| (count.name().to_owned(), node.counters().get(count)));
     StatusDocument {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         router: RouterDocument {
             peer_id: node.peer_id().to_string(),
+            identity: format!("{:x}", node.peer_id()),
+            network_id: network.map(|network| format!("{network:x}")),
+            fenced: node.is_fenced(),
             nickname: node.nickname().to_string(),
             port: config.port,
             pid: std::process::id(),
@@ -41,13 +48,14 @@ pub(crate) fn status(
             capture: Capture::Tap,
             datapath: Datapath::Sleeve,
             bridge: config.bridge.to_string(),
-            mtu,
+            mtu: *mtu,
         },
         connections: counts,
         peers: node.peer_status().len() as u64,
         ipam: None,
         dns: None,
         traffic: traffic(counted),
+        control: control.filter(counted_once).collect(),
     }
 }
 
@@ -57,7 +65,6 @@ fn traffic(counted: &CounterSnapshot) -> TrafficDocument {
         PassedDocument { frames, bytes }
     };
     let by_direction = |path| Direction::ALL.map(|way| (way.name().to_owned(), passed(path, way))).into();
-    let counted_once = |(_, count): &(String, u64)| *count > 0;
     TrafficDocument {
         passed: Path::ALL.map(|path| (path.name().to_owned(), by_direction(path))).into(),
         drops: DropReason::ALL
@@ -73,7 +80,14 @@ fn traffic(counted: &CounterSnapshot) -> TrafficDocument {
     }
 }
 
+const fn counted_once((_, count): &(String, u64)) -> bool {
+    *count > 0
+}
+
+/// The peers, and by which way each is reached.
 pub(crate) fn peers(node: &Node) -> Vec<PeerDocument> {
+    let ways: BTreeMap<_, _> =
+        routes(node).unicast.into_iter().map(|way| (way.peer_id.clone(), way)).collect();
     let link = |link: node::PeerLink| PeerConnectionDocument {
         peer_id: link.peer.to_string(),
         nickname: link.nickname.map(|nickname| nickname.to_string()),
@@ -81,14 +95,49 @@ pub(crate) fn peers(node: &Node) -> Vec<PeerDocument> {
         outbound: link.outbound,
         established: link.established,
     };
-    let peer = |peer: node::PeerStatus| PeerDocument {
-        peer_id: peer.peer.to_string(),
-        nickname: peer.nickname.to_string(),
-        is_self: peer.is_self,
-        version: peer.version,
-        connections: peer.links.into_iter().map(link).collect(),
+    let peer = |peer: node::PeerStatus| {
+        let peer_id = peer.peer.to_string();
+        let way = ways.get(&peer_id);
+        PeerDocument {
+            via: way.and_then(|way| way.via.clone()),
+            info: way.and_then(|way| way.info.clone()),
+            peer_id,
+            nickname: peer.nickname.to_string(),
+            is_self: peer.is_self,
+            version: peer.version,
+            connections: peer.links.into_iter().map(link).collect(),
+        }
     };
     node.peer_status().into_iter().map(peer).collect()
+}
+
+/// Which way frames go, and why.
+pub(crate) fn routes(node: &Node) -> RoutesDocument {
+    let status = node.route_status();
+    let mut nicknames: BTreeMap<_, _> =
+        status.unicast.iter().map(|route| (route.peer, route.nickname.to_string())).collect();
+    nicknames.insert(node.peer_id(), node.nickname().to_string());
+    let unicast = status.unicast.iter().map(|route| UnicastDocument {
+        peer_id: route.peer.to_string(),
+        nickname: Some(route.nickname.to_string()),
+        via: route.via.map(|via| via.to_string()),
+        hops: route.hops.map(|hops| hops as u64),
+        info: Some(match route.via.filter(|via| *via != route.peer) {
+            Some(via) => {
+                let nickname =
+                    nicknames.get(&via).map_or_else(String::new, |nickname| format!("{nickname} "));
+                format!("{}; over {nickname}({via})", route.reason)
+            }
+            None => route.reason.to_string(),
+        }),
+    });
+    let broadcast = status.broadcast.iter().map(|route| BroadcastDocument {
+        source: route.source.to_string(),
+        nickname: nicknames.get(&route.source).cloned(),
+        from: route.from.map(|from| from.to_string()),
+        via: route.via.iter().map(ToString::to_string).collect(),
+    });
+    RoutesDocument { unicast: unicast.collect(), broadcast: broadcast.collect() }
 }
 
 pub(crate) fn connections(node: &Node, dataplane: &Dataplane, mtu: u32) -> Vec<ConnectionDocument> {
@@ -126,16 +175,21 @@ pub(crate) fn targets(node: &Node, now: Moment) -> Vec<TargetDocument> {
             node::TargetState::Waiting if target.refused => ConnectionState::Failed,
             node::TargetState::Waiting => ConnectionState::Retrying,
             node::TargetState::Connecting => ConnectionState::Connecting,
-            node::TargetState::Connected | node::TargetState::Itself => ConnectionState::Established,
+            // Nothing is left to do for the target.
+            node::TargetState::Connected | node::TargetState::Itself | node::TargetState::Enough => {
+                ConnectionState::Established
+            }
         },
         address: target.address,
         next_try_seconds: target.next_try.map(|wait| wait.as_secs_f64()),
-        last_error: match target.state {
+        info: match target.state {
             node::TargetState::Itself => Some("this is the router itself".to_owned()),
-            node::TargetState::Waiting | node::TargetState::Connecting | node::TargetState::Connected => {
-                target.last_error
-            }
+            node::TargetState::Enough => Some(
+                "left alone: there are connections enough, and the peer is reached over others".to_owned(),
+            ),
+            node::TargetState::Waiting | node::TargetState::Connecting | node::TargetState::Connected => None,
         },
+        last_error: target.last_error,
     };
     node.target_status(now).into_iter().map(target).collect()
 }

@@ -37,6 +37,20 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// The list of targets is not one that this program wrote, or it was edited wrongly.
+    #[error("the list of targets in {} is damaged in line {line}", path.display())]
+    TargetsDamaged {
+        /// The file.
+        path: PathBuf,
+        /// The first line that is not as it should be, counted from 1.
+        line: usize,
+    },
+    /// The file with the network's id is not one that this program wrote.
+    #[error("the network's id in {} is damaged", path.display())]
+    NetworkDamaged {
+        /// The file.
+        path: PathBuf,
+    },
     /// No password can be made into a key.
     #[error("the password cannot be used: {0}")]
     Password(#[from] mesh_crypto::PasswordError),
@@ -79,7 +93,10 @@ impl Error {
             Self::AlreadyRunning { .. } => ErrorKind::Refused,
             Self::File { source, .. } | Self::System { source, .. } => io_kind(source),
             Self::Listen { source, .. } => io_kind(source),
-            Self::IdentityDamaged { .. } | Self::Password(_) => ErrorKind::Invalid,
+            Self::IdentityDamaged { .. }
+            | Self::TargetsDamaged { .. }
+            | Self::NetworkDamaged { .. }
+            | Self::Password(_) => ErrorKind::Invalid,
             Self::Dataplane(error) => start_kind(error),
             Self::Host(error) => kind_of(error),
             Self::LoggingTwice | Self::Reset(_) => ErrorKind::Internal,
@@ -106,6 +123,14 @@ impl Error {
             ),
             Self::IdentityDamaged { path } => Some(format!(
                 "restore it from a copy; or remove {}, and this host becomes a new peer",
+                path.display()
+            )),
+            Self::TargetsDamaged { .. } => Some(
+                "correct it, or launch without --resume and name the peers: the list is written anew then"
+                    .to_owned(),
+            ),
+            Self::NetworkDamaged { path } => Some(format!(
+                "restore it from a copy; or remove {}, and this host joins the network of its peers again",
                 path.display()
             )),
             Self::Listen { source, .. } => listen_hint(source),

@@ -5,28 +5,41 @@
 //! frame goes where).
 //!
 //! Threads: the caller's thread runs a single-threaded tokio runtime that owns the node and never blocks; the data
-//! plane runs its own workers; a change to the host's network runs on tokio's blocking pool, one at a time.
+//! plane runs its own workers; a change to the host's network runs on tokio's blocking pool, one at a time, and so does
+//! what is written to disk; one thread waits for changes of the host's addresses.
 #![forbid(unsafe_code)]
 
+mod clock;
 mod config;
 mod control;
+mod dial;
 mod documents;
 mod error;
 mod host;
 mod logging;
+mod network;
 mod pipe;
 mod plan;
 mod router;
+mod secrets;
 mod shell;
 mod store;
+mod targets;
 
 use std::path::Path;
 
-pub use config::{CONTROL_PORT, Config, MtuSetting, Password, PasswordError, PeerTarget, PeerTargetError};
+use zeroize::Zeroizing;
+
+pub use config::{CONNECTION_LIMIT, CONTROL_PORT, Config, MtuSetting, PeerTarget, PeerTargetError, Peers};
 pub use error::Error;
 pub use logging::{LogFormat, LogLevel, LogTarget, init_logging};
+pub use mesh_crypto::PasswordError;
 pub use mesh_hostnet::BridgeName;
-pub use mesh_wire::{Nickname, NicknameError};
+pub use mesh_node::limits::SECRETS_MAX;
+pub use mesh_wire::control::LINKS_MAX;
+pub use mesh_wire::{IdError, Nickname, NicknameError, PeerId};
+pub use secrets::{Password, PasswordFile, PasswordFileError};
+pub use targets::TARGETS_MAX;
 
 /// What a router says when it has become ready.
 #[derive(Debug, Clone)]
@@ -48,4 +61,9 @@ pub fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), Error> {
 /// are empty then. Returns what was removed, for people to read.
 pub fn reset_host(run_dir: &Path, state_dir: &Path, bridge: &BridgeName) -> Result<Vec<String>, Error> {
     router::reset_host(run_dir, state_dir, bridge)
+}
+
+/// A new secret for a network, 256 bits as one word, erased from memory when dropped.
+pub fn generate_secret() -> Result<Zeroizing<String>, Error> {
+    router::generate_secret()
 }

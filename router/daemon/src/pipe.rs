@@ -6,18 +6,19 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_node::{ConnectionId, DialFailure, Input};
-use mesh_topology::Target;
-use socket2::{Domain, Protocol, Socket, Type};
+use mesh_node::limits::SESSION_SILENCE_MAX;
+use mesh_node::{ConnectionId, Input};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
-use tracing::debug;
+use tracing::{debug, trace};
 
 /// Writes that may wait in one connection. A peer that lets more pile up is disconnected.
 const WRITES_QUEUED_MAX: usize = 1024;
@@ -31,19 +32,19 @@ const WRITE_TIME_MAX: Duration = Duration::from_secs(10);
 /// After the last write the other side has so long to read it and close, before the socket goes.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Time to resolve a name, and to connect to one address.
-const RESOLVE_TIME_MAX: Duration = Duration::from_secs(5);
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
-
-/// Addresses of one name that are tried.
-const ADDRESSES_TRIED_MAX: usize = 4;
-
 /// Connections that the kernel holds for us to accept.
 const BACKLOG: i32 = 256;
 
-/// Accepted connections per second, and how many may come at once.
-const ACCEPTS_PER_SECOND: u32 = 50;
-const ACCEPT_BURST: u32 = 200;
+/// Accepted connections at a time, beside as many as the router wants of its peers. The node limits how many strangers
+/// there are and how fast they come; this keeps descriptors for everything else whatever it decides. More wait in the
+/// backlog.
+const ACCEPTED_SPARE: usize = 512;
+
+/// What was sent and not acknowledged for so long ends the connection, as silence does.
+const UNACKNOWLEDGED_TIME_MAX: Duration = SESSION_SILENCE_MAX;
+
+/// Longest time between two retransmissions, so that a path that is whole again is used at once.
+const RETRANSMIT_WITHIN: Duration = Duration::from_secs(1);
 
 /// The sending end of a connection. Dropping it closes the connection once what was written is sent.
 pub(crate) struct Pipe {
@@ -60,15 +61,18 @@ impl Pipe {
     }
 
     /// Starts the tasks of a connection. The caller holds a place in `inputs` and announces the connection there
-    /// before it yields, so that the announcement comes before the first bytes.
-    fn start(id: ConnectionId, stream: TcpStream, inputs: Inputs) -> Self {
-        // Control messages are small and wait for nothing: without delay they leave at once. If the option cannot be
-        // set, they are merely slower.
-        let _set = stream.set_nodelay(true);
+    /// before it yields, so that the announcement comes before the first bytes. `place` is held as long as the socket is.
+    pub(crate) fn start(
+        id: ConnectionId,
+        stream: TcpStream,
+        inputs: Inputs,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Self {
+        set_options(&stream);
         let (writes, queue) = mpsc::channel(WRITES_QUEUED_MAX);
         let (read, write) = stream.into_split();
         let reader = tokio::spawn(read_all(id, read, inputs)).abort_handle();
-        tokio::spawn(write_all(write, queue, reader));
+        tokio::spawn(write_all(write, queue, reader, place));
         Self { writes }
     }
 }
@@ -87,73 +91,47 @@ async fn read_all(id: ConnectionId, mut read: OwnedReadHalf, inputs: Inputs) {
     }
 }
 
-async fn write_all(mut write: OwnedWriteHalf, mut queue: mpsc::Receiver<Vec<u8>>, reader: AbortHandle) {
+async fn write_all(
+    mut write: OwnedWriteHalf,
+    mut queue: mpsc::Receiver<Vec<u8>>,
+    reader: AbortHandle,
+    _place: Option<OwnedSemaphorePermit>,
+) {
+    let mut has_written = false;
     while let Some(bytes) = queue.recv().await {
+        has_written = true;
         if !matches!(timeout(WRITE_TIME_MAX, write.write_all(&bytes)).await, Ok(Ok(()))) {
             break;
         }
     }
     // A socket closed with unread bytes is reset, and the reset overtakes what was written last. So the reader goes on
-    // until the other side has closed too, or the time is over. An error means that it has.
-    let _shut = write.shutdown().await;
-    sleep(LINGER).await;
+    // until the other side has closed too, or the time is over. An error means that it has. Whoever was told nothing, as
+    // strangers above a limit are, is owed no patience.
+    if has_written {
+        let _shut = write.shutdown().await;
+        sleep(LINGER).await;
+    }
     reader.abort();
 }
 
-/// Dials `target` and reports once: `Dialed` with the pipe, or `DialFailed`.
-pub(crate) fn dial(id: ConnectionId, target: Target, inputs: Inputs) {
-    tokio::spawn(async move {
-        let connected = connect(&target).await;
-        // Nobody listens any more when the router stops.
-        let Ok(place) = inputs.reserve().await else { return };
-        match connected {
-            Ok((stream, remote)) => {
-                let local = local_address(&stream);
-                let pipe = Pipe::start(id, stream, inputs.clone());
-                place.send((Input::Dialed { id, local, remote }, Some(pipe)));
-            }
-            Err(failure) => place.send((Input::DialFailed { id, failure }, None)),
-        }
-    });
-}
-
-async fn connect(target: &Target) -> Result<(TcpStream, SocketAddr), DialFailure> {
-    let addresses: Vec<SocketAddr> = match target {
-        Target::Discovered { address, .. } => vec![*address],
-        Target::Named { host, port } => {
-            let resolved = timeout(RESOLVE_TIME_MAX, tokio::net::lookup_host((host.as_str(), *port))).await;
-            match resolved {
-                Ok(Ok(addresses)) => addresses.take(ADDRESSES_TRIED_MAX).collect(),
-                Ok(Err(_)) | Err(_) => Vec::new(),
-            }
-        }
-    };
-    let mut failure = DialFailure::Unresolvable;
-    for address in addresses {
-        match timeout(CONNECT_TIME_MAX, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok((stream, address)),
-            Ok(Err(error)) => failure = dial_failure(&error),
-            Err(_elapsed) => failure = DialFailure::TimedOut,
-        }
+/// Sets what suits small messages that wait for nothing. Where an option cannot be set, the connection is slower to send
+/// or to notice, no more.
+fn set_options(stream: &TcpStream) {
+    let socket = SockRef::from(stream);
+    let results = [
+        socket.set_tcp_nodelay(true),
+        socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_TIME_MAX)),
+        mesh_hostnet::set_tcp_rto_max(stream, RETRANSMIT_WITHIN),
+    ];
+    for error in results.into_iter().filter_map(Result::err) {
+        trace!(%error, "an option of a connection was not set");
     }
-    Err(failure)
 }
 
 /// This end of `stream`, or the unspecified address if the connection has broken already.
-fn local_address(stream: &TcpStream) -> SocketAddr {
+pub(crate) fn local_address(stream: &TcpStream) -> SocketAddr {
     let unknown = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
     stream.local_addr().map_or(unknown, |local| SocketAddr::new(local.ip().to_canonical(), local.port()))
-}
-
-fn dial_failure(error: &io::Error) -> DialFailure {
-    let known = [
-        (io::ErrorKind::ConnectionRefused, DialFailure::Refused),
-        (io::ErrorKind::HostUnreachable, DialFailure::Unreachable),
-        (io::ErrorKind::NetworkUnreachable, DialFailure::Unreachable),
-        (io::ErrorKind::TimedOut, DialFailure::TimedOut),
-    ];
-    let found = known.into_iter().find(|(of_system, _)| *of_system == error.kind());
-    found.map_or_else(|| DialFailure::System(error.kind()), |(_, failure)| failure)
 }
 
 /// Binds the control port: on `address`, or else on all addresses of both families, or of IPv4 where IPv6 is off.
@@ -181,31 +159,21 @@ fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// Accepts connections until the shell goes, at a bounded rate; those above it wait in the kernel's backlog.
-pub(crate) async fn accept_all(listener: TcpListener, inputs: Inputs) {
+/// Accepts connections until the shell goes, at most `connection_limit` and [`ACCEPTED_SPARE`] at a time.
+pub(crate) async fn accept_all(listener: TcpListener, connection_limit: usize, inputs: Inputs) {
+    let places = Arc::new(Semaphore::new(connection_limit + ACCEPTED_SPARE));
     let mut number = 0;
-    let mut burst = ACCEPT_BURST;
-    let mut last_refill = tokio::time::Instant::now();
     loop {
-        let earned = (last_refill.elapsed().as_millis() * u128::from(ACCEPTS_PER_SECOND) / 1000).min(200);
-        if earned > 0 {
-            burst = ACCEPT_BURST.min(burst + u32::try_from(earned).unwrap_or(ACCEPT_BURST));
-            last_refill = tokio::time::Instant::now();
-        }
-        if burst == 0 {
-            sleep(Duration::from_millis(1000) / ACCEPTS_PER_SECOND).await;
-            continue;
-        }
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, remote)) => {
-                burst -= 1;
                 let id = ConnectionId::Accepted(number);
                 number += 1;
                 let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-                let Ok(place) = inputs.reserve().await else { return };
+                let Ok(input) = inputs.reserve().await else { return };
                 let local = local_address(&stream);
-                let pipe = Pipe::start(id, stream, inputs.clone());
-                place.send((Input::Accepted { id, local, remote }, Some(pipe)));
+                let pipe = Pipe::start(id, stream, inputs.clone(), Some(place));
+                input.send((Input::Accepted { id, local, remote }, Some(pipe)));
             }
             Err(error) => {
                 // Out of descriptors or memory for now: others may be closed meanwhile.

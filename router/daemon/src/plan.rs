@@ -16,11 +16,11 @@ pub(crate) fn to_dataplane(plan: Plan) -> dataplane::Plan {
             .collect(),
         send: link.send.map(|end| dataplane::SendPlan { epoch: end.epoch, index: end.index, key: end.key }),
     });
-    let trees = plan.routes.trees.into_iter().map(|(source, tree)| {
-        let children = tree.children.into_iter();
-        let children = children.map(|child| dataplane::TreeChild { peer: child.peer, relays: child.relays });
-        (source, dataplane::Tree { parent: tree.parent, children: children.collect() })
-    });
+    let trees = plan
+        .routes
+        .trees
+        .into_iter()
+        .map(|(source, tree)| (source, dataplane::Tree { parent: tree.parent, children: tree.children }));
     dataplane::Plan {
         me: plan.me,
         digest: plan.routes.digest,

@@ -1,25 +1,37 @@
 //! One router's life: started in order, run, ended in the opposite order.
 
 use std::fs;
-use std::path::Path;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use mesh_api::{Command, ResetDocument, Response, StopDocument};
-use mesh_crypto::{Psk, Rng};
+use mesh_crypto::{Identity, Psk, Rng};
 use mesh_dataplane::Dataplane;
-use mesh_hostnet::{Bridge, PortKind};
+use mesh_hostnet::{AddressWatch, Bridge, PortKind};
 use mesh_node::{Input, Node};
-use mesh_topology::Target;
+use mesh_wire::{BootCount, NetworkId};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Duration, sleep};
-use tracing::{info, warn};
+use tracing::{debug, error, info, warn};
+use zeroize::Zeroizing;
 
+use crate::clock::{Alarm, Clock};
 use crate::control::{Answer, Asked, Control, REQUESTS_QUEUED_MAX};
+use crate::dial::Dialer;
 use crate::host::Host;
-use crate::shell::{self, Clock, INPUTS_QUEUED_MAX, REPORTS_QUEUED_MAX, Shell};
+use crate::pipe::{Inputs, Pipe};
+use crate::secrets::PasswordFile;
+use crate::shell::{self, INPUTS_QUEUED_MAX, REPORTS_QUEUED_MAX, Setting, Shell};
 use crate::store::{self, RunLock};
-use crate::{BridgeName, Config, Error, MtuSetting, Ready, documents, pipe};
+use crate::targets::Targets;
+use crate::{
+    BridgeName, Config, Error, MtuSetting, PeerTarget, Peers, Ready, documents, network, pipe, secrets,
+    targets,
+};
 
 /// What a frame grows by on its way, at most: outer IPv6 (40) and UDP (8) headers, sleeve's header and tag (32), the
 /// message header (3) and that of a relayed frame (33), the inner Ethernet header (14). In bytes.
@@ -41,6 +53,10 @@ struct Surroundings {
     config: Config,
     mtu: u32,
     host: Host,
+    targets: Targets,
+    inputs: Inputs,
+    /// Held while the secrets are read anew, so that the last reading is the one that holds.
+    reading: Arc<Mutex<()>>,
     control: Control,
     /// Released last: whoever waits for the lock knows that the router is gone.
     lock: RunLock,
@@ -54,7 +70,18 @@ pub(crate) fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), Error
         .enable_all()
         .build()
         .map_err(|source| Error::System { action: "start the runtime", source })?;
-    runtime.block_on(live(config, ready))
+    raise_open_files();
+    // It was started as /proc/self/exe, and `ps` and `ss` would call it so. A name is no reason not to start.
+    let _named = rustix::thread::set_name(c"mesh");
+    let result = runtime.block_on(live(config, ready));
+    // A resolver may still wait for an answer, on a thread of the blocking pool; nobody waits for it.
+    runtime.shutdown_background();
+    result
+}
+
+/// A new secret, drawn from the system.
+pub(crate) fn generate_secret() -> Result<Zeroizing<String>, Error> {
+    Ok(secrets::generate(&mut seeded_rng()?))
 }
 
 /// Removes what a router that no longer runs has left.
@@ -83,14 +110,11 @@ fn remove_everything(run_dir: &Path, state_dir: &Path, bridge: &BridgeName) -> R
 
 async fn live(config: Config, ready: impl FnOnce(Ready)) -> Result<(), Error> {
     let system = |action| move |source| Error::System { action, source };
-    let mut ends = [
-        signal(SignalKind::terminate()).map_err(system("handle SIGTERM"))?,
-        signal(SignalKind::interrupt()).map_err(system("handle SIGINT"))?,
-    ];
+    let mut signals = Signals::new()?;
     store::make_dir(&config.run_dir)?;
     let lock = RunLock::take(&config.run_dir)?;
     store::make_dir(&config.state_dir)?;
-    let psk = config.password.as_ref().map(|password| Psk::from_password(password.as_str())).transpose()?;
+    let known = Known::load(&config)?;
 
     let listener = pipe::listen(config.listen, config.port).and_then(TcpListener::from_std);
     let listener = listener.map_err(|source| Error::Listen { port: config.port, source })?;
@@ -98,55 +122,141 @@ async fn live(config: Config, ready: impl FnOnce(Ready)) -> Result<(), Error> {
         MtuSetting::Fixed(mtu) => mtu,
         MtuSetting::Auto => mesh_hostnet::underlay_mtu()?.saturating_sub(OVERHEAD_MAX),
     };
+    let (address_teller, mut addresses) = watch::channel(Vec::new());
+    let _watch = AddressWatch::start(move |now| drop(address_teller.send_replace(now)))?;
     let (report, mut reports) = mpsc::channel(REPORTS_QUEUED_MAX);
     let dataplane =
         Dataplane::start(dataplane_config(&config, mtu), move |seen| report.try_send(seen).is_ok());
     let dataplane = dataplane.map_err(Error::Dataplane)?;
+    let clock = Clock::start();
+    let mut alarm = Alarm::new(clock).map_err(system("make a timer"))?;
     // What can be refused has been; from here on things are made that outlast the process.
     let mut rng = seeded_rng()?;
     let (identity, boot) = store::load_identity(&config.state_dir, &mut rng)?;
     let (bridge, control) = join_host(&config, mtu)?;
+    if let Err(error) = targets::save(&known.targets_file, &known.peers) {
+        leave_host(&config, &bridge);
+        return Err(error);
+    }
 
-    let clock = Clock::start();
-    let node = mesh_node::Config {
+    let node = Node::new(node_config(&config, &known, identity, boot, rng.u64()), rng, clock.now());
+    let (peer_id, nickname) = (node.peer_id().to_string(), node.nickname().to_string());
+    say_started(&node, mtu);
+    let (inputs, mut input_queue) = mpsc::channel(INPUTS_QUEUED_MAX);
+    let accepting = tokio::spawn(pipe::accept_all(listener, config.connection_limit, inputs.clone()));
+    let setting = Setting {
+        dialer: Dialer::new(config.listen, inputs.clone()),
+        clock,
+        network: known.network,
+        network_file: known.network_file,
+    };
+    let mut shell = Shell::new(node, dataplane, setting);
+    let around = Surroundings {
+        host: Host::new(bridge, mtu),
+        targets: Targets::new(known.targets_file, known.peers, inputs.clone()),
+        inputs,
+        reading: Arc::default(),
+        config,
+        mtu,
+        control,
+        lock,
+    };
+    ready(Ready { peer_id, nickname, pid: std::process::id() });
+
+    let mut sources = Sources {
+        inputs: &mut input_queue,
+        reports: &mut reports,
+        addresses: &mut addresses,
+        alarm: &mut alarm,
+        signals: &mut signals,
+    };
+    let ending = around.serve(&mut shell, &mut sources).await;
+    accepting.abort();
+    around.end(shell, ending).await
+}
+
+/// What a router knows before it speaks, from its settings and its earlier lives.
+struct Known {
+    secrets: Vec<Psk>,
+    network: Option<NetworkId>,
+    network_file: PathBuf,
+    peers: Vec<PeerTarget>,
+    targets_file: PathBuf,
+}
+
+impl Known {
+    fn load(config: &Config) -> Result<Self, Error> {
+        let targets_file = config.state_dir.join(store::TARGETS_FILE);
+        let network_file = config.state_dir.join(store::NETWORK_FILE);
+        let peers = match &config.peers {
+            Peers::Named(peers) => peers.clone(),
+            Peers::Resumed => targets::load(&targets_file)?,
+        };
+        let network = network::load(&network_file)?;
+        Ok(Self { secrets: secrets::keys(&config.secrets)?, network, network_file, peers, targets_file })
+    }
+}
+
+fn node_config(
+    config: &Config,
+    known: &Known,
+    identity: Identity,
+    boot: BootCount,
+    nonce: u64,
+) -> mesh_node::Config {
+    mesh_node::Config {
         identity,
         boot,
         nickname: config.nickname.clone(),
         port: config.port,
-        nonce: rng.u64(),
-        secrets: psk.into_iter().collect(),
-        network: None,
-        allowed: None,
-        trusted_subnets: Vec::new(),
-        connection_limit: 64,
+        nonce,
+        secrets: known.secrets.clone(),
+        network: known.network,
+        allowed: config.allowed.clone(),
+        trusted_subnets: config.trusted_subnets.clone(),
+        connection_limit: config.connection_limit,
         aes_preferred: aes_is_fast(),
         discovery: config.discovery,
-        targets: config.peers.iter().map(target).collect(),
-    };
-    let node = Node::new(node, rng, clock.now());
-    let (peer_id, nickname) = (node.peer_id().to_string(), node.nickname().to_string());
-    info!(
-        version = env!("CARGO_PKG_VERSION"),
-        peer_id,
-        nickname,
-        mtu,
-        encryption = node.has_secret(),
-        "started"
-    );
-    if !node.has_secret() {
+        targets: known.peers.iter().map(targets::target).collect(),
+    }
+}
+
+fn say_started(node: &Node, mtu: u32) {
+    let (peer_id, nickname) = (node.peer_id(), node.nickname());
+    let encryption = node.has_secret();
+    info!(version = env!("CARGO_PKG_VERSION"), %peer_id, %nickname, mtu, encryption, "started");
+    if !encryption {
         warn!(
             "the network has no password: anybody who reaches this host may join it, and frames travel in clear"
         );
     }
-    let (inputs, mut input_queue) = mpsc::channel(INPUTS_QUEUED_MAX);
-    let accepting = tokio::spawn(pipe::accept_all(listener, inputs.clone()));
-    let mut shell = Shell::new(node, dataplane, inputs, clock);
-    let around = Surroundings { host: Host::new(bridge, mtu), config, mtu, control, lock };
-    ready(Ready { peer_id, nickname, pid: std::process::id() });
+}
 
-    let ending = around.serve(&mut shell, &mut input_queue, &mut reports, &mut ends).await;
-    accepting.abort();
-    around.end(shell, ending).await
+/// All that the shell listens to, beside its clients.
+struct Sources<'a> {
+    inputs: &'a mut mpsc::Receiver<(Input, Option<Pipe>)>,
+    reports: &'a mut shell::Reports,
+    addresses: &'a mut watch::Receiver<Vec<IpAddr>>,
+    alarm: &'a mut Alarm,
+    signals: &'a mut Signals,
+}
+
+/// The signals that a router heeds.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Error> {
+        let heed = |kind, action| signal(kind).map_err(|source| Error::System { action, source });
+        Ok(Self {
+            terminate: heed(SignalKind::terminate(), "handle SIGTERM")?,
+            interrupt: heed(SignalKind::interrupt(), "handle SIGINT")?,
+            hangup: heed(SignalKind::hangup(), "handle SIGHUP")?,
+        })
+    }
 }
 
 /// Makes the bridge, with the TAP interface as its port, and the control socket. When that fails, a bridge without
@@ -158,70 +268,124 @@ fn join_host(config: &Config, mtu: u32) -> Result<(Bridge, Control), Error> {
     match control {
         Ok(control) => Ok((bridge, control)),
         Err(error) => {
-            if mesh_hostnet::attachments(&bridge).is_ok_and(|containers| containers.is_empty())
-                && let Err(left) = mesh_hostnet::remove_all(&config.bridge)
-            {
-                warn!(?left, "the bridge could not be removed again");
-            }
+            leave_host(config, &bridge);
             Err(error)
         }
     }
 }
 
+/// Takes back what `join_host` has made, unless there are containers on it.
+fn leave_host(config: &Config, bridge: &Bridge) {
+    if mesh_hostnet::attachments(bridge).is_ok_and(|containers| containers.is_empty())
+        && let Err(left) = mesh_hostnet::remove_all(&config.bridge)
+    {
+        warn!(?left, "the bridge could not be removed again");
+    }
+}
+
 impl Surroundings {
     /// Runs the shell until somebody ends it.
-    async fn serve(
-        &self,
-        shell: &mut Shell,
-        inputs: &mut mpsc::Receiver<(Input, Option<pipe::Pipe>)>,
-        reports: &mut shell::Reports,
-        [terminate, interrupt]: &mut [Signal; 2],
-    ) -> Ending {
+    async fn serve(&self, shell: &mut Shell, sources: &mut Sources<'_>) -> Ending {
+        let Sources { inputs, reports, addresses, alarm, signals } = sources;
         let (requests, mut asked) = mpsc::channel(REQUESTS_QUEUED_MAX);
         let mut serving = std::pin::pin!(self.control.serve(requests));
-        shell.handle(Input::Timeout, None);
+        shell.handle(addresses_of(addresses, self.config.listen), None);
         loop {
-            let timeout = shell.timeout();
+            shell.publish();
+            if let Err(error) = alarm.set(shell.timeout()) {
+                // It cannot happen with a timer that is open and a time that is valid; without timers a router is lost.
+                error!(%error, "the timer cannot be set");
+                return Ending::Stop;
+            }
             tokio::select! {
-                _ = terminate.recv() => return Ending::Stop,
-                _ = interrupt.recv() => return Ending::Stop,
+                _ = signals.terminate.recv() => return Ending::Stop,
+                _ = signals.interrupt.recv() => return Ending::Stop,
+                _ = signals.hangup.recv() => self.read_secrets(),
                 () = &mut serving => return Ending::Stop,
                 Some(asked) = asked.recv() => {
                     if let Some(ending) = self.answer(shell, asked) {
                         return ending;
                     }
                 }
-                Some(report) = reports.recv() => {
-                    if let Some(report) = shell::to_node(report) {
-                        shell.handle(Input::Report(report), None);
-                    }
-                }
+                Some(report) = reports.recv() => take_report(shell, report),
                 Some((input, pipe)) = inputs.recv() => shell.handle(input, pipe),
-                () = timeout => shell.handle(Input::Timeout, None),
+                Ok(()) = addresses.changed() => shell.handle(addresses_of(addresses, self.config.listen), None),
+                () = alarm.rings() => shell.handle(Input::Timeout, None),
+            }
+            // What waits already is taken in before the data plane gets a plan, so that a burst makes one.
+            for _ in 0..INPUTS_QUEUED_MAX {
+                let Ok((input, pipe)) = inputs.try_recv() else { break };
+                shell.handle(input, pipe);
+            }
+            for _ in 0..REPORTS_QUEUED_MAX {
+                let Ok(report) = reports.try_recv() else { break };
+                take_report(shell, report);
             }
         }
     }
 
+    /// Reads the password file again and tells the node what it holds. On any error the secrets stay as they are.
+    fn read_secrets(&self) {
+        let Some(path) = self.config.password_file.clone() else {
+            warn!("SIGHUP reads the password file again, and this router has none");
+            return;
+        };
+        let (reading, inputs) = (Arc::clone(&self.reading), self.inputs.clone());
+        tokio::spawn(async move {
+            let _turn = reading.lock().await;
+            let shown = path.display().to_string();
+            let read = tokio::task::spawn_blocking(move || {
+                let file = PasswordFile::read(&path).map_err(|error| error.to_string())?;
+                secrets::keys(&file.secrets).map_err(|error| error.to_string())
+            });
+            match read.await {
+                Ok(Ok(keys)) => {
+                    info!(file = shown, secrets = keys.len(), "the secrets were read again");
+                    // Nobody listens any more when the router stops.
+                    let _told = inputs.send((Input::Secrets(keys), None)).await;
+                }
+                Ok(Err(error)) => {
+                    warn!(
+                        file = shown,
+                        error, "the password file was not taken; the secrets stay as they were"
+                    );
+                }
+                Err(error) => error!(%error, "the password file was not read"),
+            }
+        });
+    }
+
     fn answer(&self, shell: &Shell, Asked { command, answer }: Asked) -> Option<Ending> {
-        let (node, now) = (shell.node(), shell.clock().now());
         match command {
             Command::Status => {
-                let status = documents::status(
-                    node,
+                let own = documents::Own {
+                    config: &self.config,
+                    network: shell.network(),
+                    mtu: self.mtu,
+                    uptime: shell.now().since_origin(),
+                };
+                answer.send(Response::document(&documents::status(
+                    shell.node(),
                     &shell.dataplane().counters(),
-                    &self.config,
-                    self.mtu,
-                    now.since_origin(),
-                );
-                answer.send(Response::document(&status));
+                    &own,
+                )));
             }
-            Command::Peers => answer.send(Response::document(&documents::peers(node))),
+            Command::Peers => answer.send(Response::document(&documents::peers(shell.node()))),
             Command::Connections => {
-                answer.send(Response::document(&documents::connections(node, shell.dataplane(), self.mtu)));
+                answer.send(Response::document(&documents::connections(
+                    shell.node(),
+                    shell.dataplane(),
+                    self.mtu,
+                )));
             }
-            Command::Targets => answer.send(Response::document(&documents::targets(node, now))),
+            Command::Targets => {
+                answer.send(Response::document(&documents::targets(shell.node(), shell.now())));
+            }
+            Command::Routes => answer.send(Response::document(&documents::routes(shell.node()))),
+            Command::Connect { targets, replace } => self.targets.connect(targets, replace, answer),
+            Command::Forget { targets } => self.targets.forget(targets, answer),
             Command::Macs => {
-                answer.send(Response::document(&documents::macs(node.peer_id(), shell.dataplane())));
+                answer.send(Response::document(&documents::macs(shell.node().peer_id(), shell.dataplane())));
             }
             Command::Attach { netns, addresses, ifname, multicast_route } => {
                 self.host.attach(netns, addresses, ifname, multicast_route, answer);
@@ -237,8 +401,8 @@ impl Surroundings {
     }
 
     async fn end(self, shell: Shell, ending: Ending) -> Result<(), Error> {
-        let Self { config, host, control, lock, .. } = self;
-        let _no_more_changes = host.finish().await;
+        let Self { config, host, targets, control, lock, .. } = self;
+        let _no_more_changes = (host.finish().await, targets.finish().await);
         shell.stop();
         sleep(GOODBYE_TIME).await;
         let result = match ending {
@@ -275,8 +439,29 @@ fn dataplane_config(config: &Config, mtu: u32) -> mesh_dataplane::Config {
     }
 }
 
-fn target(peer: &crate::PeerTarget) -> Target {
-    Target::Named { host: peer.host().to_owned(), port: peer.port() }
+/// The host's addresses as the node is told them: those at which this router can be reached.
+fn addresses_of(addresses: &mut watch::Receiver<Vec<IpAddr>>, listen: Option<IpAddr>) -> Input {
+    let reached = |address: &&IpAddr| match listen {
+        None => true,
+        Some(IpAddr::V4(listen)) if listen.is_unspecified() => address.is_ipv4(),
+        Some(IpAddr::V6(listen)) if listen.is_unspecified() => true,
+        Some(listen) => **address == listen,
+    };
+    Input::Addresses(addresses.borrow_and_update().iter().filter(reached).copied().collect())
+}
+
+fn take_report(shell: &mut Shell, report: mesh_dataplane::Report) {
+    if let Some(report) = shell::to_node(report) {
+        shell.handle(Input::Report(report), None);
+    }
+}
+
+/// Lets the router open as many files as the administrator allows: each connection is one.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        debug!(%error, ?limit, "the limit of open files stays");
+    }
 }
 
 fn seeded_rng() -> Result<Rng, Error> {
@@ -298,4 +483,26 @@ fn aes_is_fast() -> bool {
     return std::arch::is_aarch64_feature_detected!("aes");
     #[allow(unreachable_code, reason = "reached on other architectures only")]
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_node_is_told_the_addresses_at_which_the_router_listens() {
+        let parse = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let all = ["192.0.2.1", "192.0.2.2", "2001:db8::1"].map(parse);
+        for (listen, expected) in [
+            (None, &all[..]),
+            (Some("0.0.0.0"), &all[..2]),
+            (Some("::"), &all[..]),
+            (Some("192.0.2.2"), &all[1..2]),
+            (Some("127.0.0.1"), &[]),
+        ] {
+            let (_teller, mut addresses) = watch::channel(all.to_vec());
+            let told = addresses_of(&mut addresses, listen.map(parse));
+            assert!(matches!(told, Input::Addresses(told) if told == expected), "{listen:?}");
+        }
+    }
 }

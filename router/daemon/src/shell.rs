@@ -6,16 +6,18 @@
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
-use std::time::Instant;
+use std::path::PathBuf;
 
 use mesh_dataplane::Dataplane;
 use mesh_node::{ConnectionId, Event, Input, Node, Output, Report};
-use mesh_wire::Moment;
+use mesh_wire::{Moment, NetworkId};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use crate::pipe::{self, Inputs, Pipe};
-use crate::plan;
+use crate::clock::Clock;
+use crate::dial::Dialer;
+use crate::pipe::Pipe;
+use crate::{network, plan};
 
 /// Inputs from connections that may wait. When it is full the connections' readers wait, and TCP slows their peers.
 pub(crate) const INPUTS_QUEUED_MAX: usize = 1024;
@@ -28,33 +30,36 @@ pub(crate) struct Shell {
     node: Node,
     dataplane: Dataplane,
     pipes: BTreeMap<ConnectionId, Pipe>,
-    inputs: Inputs,
+    dialer: Dialer,
     clock: Clock,
+    /// The network that this router belongs to, and the file that says so to its next life.
+    network: Option<NetworkId>,
+    network_file: PathBuf,
+    /// Whether the node has a plan that the data plane does not know.
+    plan_is_due: bool,
 }
 
-/// Reads the monotonic clock for the node: the one place that does.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Clock {
-    origin: Instant,
-}
-
-impl Clock {
-    pub(crate) fn start() -> Self {
-        Self { origin: Instant::now() }
-    }
-
-    pub(crate) fn now(self) -> Moment {
-        Moment::from_origin(self.origin.elapsed())
-    }
-
-    fn instant(self, moment: Moment) -> tokio::time::Instant {
-        tokio::time::Instant::from_std(self.origin + moment.since_origin())
-    }
+/// What a shell is made of, beside the node and the data plane.
+pub(crate) struct Setting {
+    pub(crate) dialer: Dialer,
+    pub(crate) clock: Clock,
+    pub(crate) network: Option<NetworkId>,
+    pub(crate) network_file: PathBuf,
 }
 
 impl Shell {
-    pub(crate) const fn new(node: Node, dataplane: Dataplane, inputs: Inputs, clock: Clock) -> Self {
-        Self { node, dataplane, pipes: BTreeMap::new(), inputs, clock }
+    pub(crate) fn new(node: Node, dataplane: Dataplane, setting: Setting) -> Self {
+        let Setting { dialer, clock, network, network_file } = setting;
+        Self {
+            node,
+            dataplane,
+            pipes: BTreeMap::new(),
+            dialer,
+            clock,
+            network,
+            network_file,
+            plan_is_due: false,
+        }
     }
 
     /// Gives the node one input and executes all that follows.
@@ -75,15 +80,17 @@ impl Shell {
         }
     }
 
-    /// Waits until the node's next timeout.
-    pub(crate) fn timeout(&self) -> impl Future<Output = ()> + use<> {
-        let at = self.node.poll_timeout().map(|moment| self.clock.instant(moment));
-        async move {
-            match at {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
+    /// Gives the data plane what the node wants of it, if that has changed. Not done with each input: what a burst of
+    /// them comes to is all that counts, and a plan is work in proportion to the network.
+    pub(crate) fn publish(&mut self) {
+        if std::mem::take(&mut self.plan_is_due) {
+            self.dataplane.publish(plan::to_dataplane(self.node.plan()));
         }
+    }
+
+    /// When the node wants to hear of the time.
+    pub(crate) fn timeout(&self) -> Option<Moment> {
+        self.node.poll_timeout()
     }
 
     /// Says goodbye to all peers and stops the data plane. Pipes still send what is queued.
@@ -100,14 +107,20 @@ impl Shell {
         &self.dataplane
     }
 
-    pub(crate) const fn clock(&self) -> Clock {
-        self.clock
+    /// The network that this router belongs to, if it has one.
+    pub(crate) const fn network(&self) -> Option<NetworkId> {
+        self.network
+    }
+
+    /// The node's time.
+    pub(crate) fn now(&self) -> Moment {
+        self.clock.now()
     }
 
     /// Returns the connection that turned out to be broken, if one did.
     fn execute(&mut self, output: Output) -> Option<ConnectionId> {
         match output {
-            Output::Dial { id, target } => pipe::dial(id, target, self.inputs.clone()),
+            Output::Dial { id, target } => self.dialer.dial(id, target),
             Output::Write { id, bytes } => {
                 let pipe = self.pipes.get(&id)?;
                 if !pipe.write(bytes) {
@@ -116,14 +129,38 @@ impl Shell {
                 }
             }
             Output::Close { id } => drop(self.pipes.remove(&id)),
-            Output::PlanChanged => {
-                let plan = self.node.plan();
-                self.dataplane.publish(plan::to_dataplane(plan));
+            Output::PlanChanged => self.plan_is_due = true,
+            Output::Joined(network) => {
+                info!(network = format_args!("{network:x}"), "joined a network");
+                self.network = Some(network);
+                network::remember(self.network_file.clone(), network);
             }
-            Output::Joined(network) => info!(%network, "joined"),
-            Output::Event(event) => log(&event),
+            Output::Event(event) => self.log(&event),
         }
         None
+    }
+
+    fn log(&self, event: &Event) {
+        match event {
+            Event::Connected { peer, nickname, remote, outbound } => {
+                info!(%peer, %nickname, %remote, outbound, "connected");
+            }
+            Event::Disconnected { peer, cause } => info!(%peer, %cause, "disconnected"),
+            Event::LinkUp { peer } => info!(%peer, overlay = "sleeve", "frames pass"),
+            Event::LinkDown { peer, silent_for } => {
+                warn!(%peer, overlay = "sleeve", silent_ms = silent_for.as_millis(), "frames no longer pass");
+            }
+            Event::Refused { remote, cause } => warn!(%remote, %cause, "a connection was refused"),
+            Event::DialFailed { target, cause } => info!(%target, %cause, "a connection attempt failed"),
+            Event::Cloned { peer, .. } if *peer == self.node.peer_id() && self.node.is_fenced() => warn!(
+                %peer,
+                "another router is at work with this one's identity, and this one stands aside; `mesh reset` makes it a new peer"
+            ),
+            Event::Cloned { peer, remote } => {
+                warn!(%peer, remote = remote.map(tracing::field::display), "an identity is in use twice");
+            }
+            Event::GossipRefused { peer, error } => warn!(%peer, %error, "gossip was refused"),
+        }
     }
 }
 
@@ -146,22 +183,3 @@ pub(crate) fn to_node(report: mesh_dataplane::Report) -> Option<Report> {
 
 /// Bounded queue of what the data plane reports.
 pub(crate) type Reports = mpsc::Receiver<mesh_dataplane::Report>;
-
-fn log(event: &Event) {
-    match event {
-        Event::Connected { peer, nickname, remote, outbound } => {
-            info!(%peer, %nickname, %remote, outbound, "connected");
-        }
-        Event::Disconnected { peer, cause } => info!(%peer, %cause, "disconnected"),
-        Event::LinkUp { peer } => info!(%peer, overlay = "sleeve", "frames pass"),
-        Event::LinkDown { peer, silent_for } => {
-            warn!(%peer, overlay = "sleeve", silent_ms = silent_for.as_millis(), "frames no longer pass");
-        }
-        Event::Refused { remote, cause } => warn!(%remote, %cause, "a connection was refused"),
-        Event::DialFailed { target, cause } => info!(%target, %cause, "a connection attempt failed"),
-        Event::Cloned { peer, remote } => {
-            warn!(%peer, remote = remote.map(tracing::field::display), "an identity is in use twice");
-        }
-        Event::GossipRefused { peer, error } => warn!(%peer, %error, "gossip was refused"),
-    }
-}

@@ -1,7 +1,8 @@
 //! What survives a restart, and what keeps two routers from sharing it.
 //!
-//! Owns the run directory's lock and pid file, and the state directory's identity file. An identity is written once;
-//! its boot count is raised, durably, before the router says a word, so that no two lives share a number.
+//! Owns the run directory's lock and pid file, the state directory's identity file, and how any file there is replaced. An
+//! identity is written once; its boot count is raised, durably, before the router says a word, so that no two lives
+//! share a number.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -19,6 +20,8 @@ use zeroize::Zeroizing;
 use crate::{Error, logging};
 
 const IDENTITY_FILE: &str = "identity";
+pub(crate) const NETWORK_FILE: &str = "network";
+pub(crate) const TARGETS_FILE: &str = "targets";
 const LOG_FILE: &str = "mesh.log";
 
 /// Version of the identity file's layout.
@@ -147,6 +150,8 @@ pub(crate) fn load_identity(state_dir: &Path, rng: &mut Rng) -> Result<(Identity
 pub(crate) fn remove(run_dir: &Path, state_dir: &Path) -> Result<Vec<String>, Error> {
     let files = [
         state_dir.join(IDENTITY_FILE),
+        state_dir.join(NETWORK_FILE),
+        state_dir.join(TARGETS_FILE),
         state_dir.join(LOG_FILE),
         logging::earlier(&state_dir.join(LOG_FILE)),
         run_dir.join(mesh_api::PID_FILE_NAME),
@@ -187,19 +192,30 @@ fn read_identity(path: &Path) -> Result<Option<(Identity, u64)>, Error> {
     Ok(Some((identity, stored.boot)))
 }
 
-/// Replaces the identity file so that after a crash the old one or the new one is there, whole.
 fn write_identity(path: &Path, identity: &Identity, boot: u64) -> Result<(), Error> {
     let stored = IdentityFile { format: IDENTITY_FORMAT, secret: *identity.secret().as_bytes(), boot };
     let bytes = Zeroizing::new(minicbor::to_vec(&stored).expect("writing to a Vec cannot fail"));
+    replace(path, &bytes)
+}
+
+/// Replaces a file so that after a crash the old one or the new one is there, whole. Only root can read it.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let fresh = path.with_extension("new");
     let write = || {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        file.write_all(&bytes)?;
+        file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&fresh, path)?;
         path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
     };
     write().map_err(|source| Error::File { action: "write", path: path.to_owned(), source })
+}
+
+/// The text in a file. One that is longer than `len_max` bytes, or no UTF-8, is [`io::ErrorKind::InvalidData`].
+pub(crate) fn read_text(path: &Path, len_max: u64) -> io::Result<String> {
+    let mut text = String::new();
+    let length = File::open(path)?.take(len_max + 1).read_to_string(&mut text)?;
+    if length as u64 > len_max { Err(io::ErrorKind::InvalidData.into()) } else { Ok(text) }
 }
 
 #[cfg(test)]

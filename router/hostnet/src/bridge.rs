@@ -134,6 +134,11 @@ pub(crate) fn find(host: &mut Netlink, name: &BridgeName) -> Result<Bridge, Host
     }
 }
 
+/// Whether an interface bears any of our marks.
+pub(crate) fn is_marked(link: &Link) -> bool {
+    [mark::BRIDGE, mark::CONTAINER, mark::UPLINK].contains(&link.alias.as_str())
+}
+
 /// Whether an interface bears this mark, and is of the kind that we would have made.
 pub(crate) fn is_ours(link: &Link, mark: &str, kind: &str) -> bool {
     link.alias == mark && link.kind == kind

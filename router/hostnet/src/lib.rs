@@ -4,6 +4,8 @@
 //! Owns no policy: which container gets which address, and when, is decided elsewhere. It moves no frames; the TAP that
 //! becomes the uplink is opened by the data plane.
 //!
+//! Beside that it tells of changes of the host's addresses, and sets an option of sockets for which no crate has a type.
+//!
 //! All functions are synchronous and speak to the network namespace of the calling thread, which is "the host" in these
 //! pages. Each is bounded: a request to the kernel has a deadline, a dump a number of attempts.
 //!
@@ -26,10 +28,12 @@ mod name;
 mod namespace;
 mod netlink;
 mod reset;
+mod socket;
 mod sysctl;
 mod underlay;
 mod undo;
 mod veth;
+mod watch;
 
 pub use address::AddressFault;
 pub use attach::{AttachSpec, Attachment, attach};
@@ -41,4 +45,6 @@ pub use mac::MacAddress;
 pub use name::{BRIDGE_NAME_LENGTH_MAX, BridgeName, INTERFACE_NAME_LENGTH_MAX, InterfaceName, NameError};
 pub use namespace::{Netns, NetnsId, NetnsRef, NetnsRefError};
 pub use reset::remove_all;
+pub use socket::set_tcp_rto_max;
 pub use underlay::{UNDERLAY_MTU_DEFAULT, underlay_mtu};
+pub use watch::AddressWatch;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::bridge::{mark, open_host};
+use crate::bridge::{is_marked, open_host};
 use crate::error::HostError;
 use crate::netlink::link::Link;
 
@@ -37,9 +37,8 @@ pub fn underlay_mtu() -> Result<u32, HostError> {
 }
 
 fn can_reach_hosts(link: &Link) -> bool {
-    let is_ours = [mark::BRIDGE, mark::CONTAINER, mark::UPLINK].contains(&link.alias.as_str());
     let of_runtime =
         link.kind == "bridge" && RUNTIME_BRIDGE_PREFIXES.iter().any(|prefix| link.name.starts_with(prefix));
     let of_other_overlay = FOREIGN_OVERLAY_KINDS.contains(&link.kind.as_str());
-    link.is_up && !link.is_loopback && !is_ours && !of_runtime && !of_other_overlay
+    link.is_up && !link.is_loopback && !is_marked(link) && !of_runtime && !of_other_overlay
 }

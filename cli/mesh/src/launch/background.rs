@@ -2,7 +2,8 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io::Read;
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use mesh_api::{ErrorKind, Failure, LaunchDocument, Response};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::args::LaunchArgs;
+use crate::launch::{PASSWORD_SENT_MAX, PASSWORD_VARIABLE};
 use crate::process;
 
 /// Longest line by which a router says that it is ready, or why not, in bytes. A longer one counts as none.
@@ -69,25 +71,33 @@ pub(super) fn launch(args: &LaunchArgs) -> Result<LaunchDocument, Failure> {
 }
 
 /// Runs this program again, detached, with a pipe as its standard output. Standard error stays, for warnings, until
-/// the router is ready.
+/// the router is ready. A password in the environment goes through another pipe, and not into that of the router.
 fn start() -> std::io::Result<(Child, ChildStdout)> {
+    let password = env::var_os(PASSWORD_VARIABLE);
     let mut child = Command::new("/proc/self/exe")
         .arg0("mesh")
-        .args(detached(env::args_os().skip(1)))
-        .stdin(Stdio::null())
+        .args(detached(env::args_os().skip(1), password.is_some()))
+        .env_remove(PASSWORD_VARIABLE)
+        .stdin(if password.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .spawn()?;
+    if let (Some(password), Some(mut pipe)) = (password, child.stdin.take()) {
+        let bytes = password.as_bytes();
+        // A router that has ended already says more by its own words than this error would.
+        let _sent = pipe.write_all(&bytes[..bytes.len().min(PASSWORD_SENT_MAX)]);
+    }
     let pipe = child.stdout.take().expect("standard output was made a pipe");
     Ok((child, pipe))
 }
 
-/// The same arguments with `--detached` behind the name of the command. Before it only `--output` can stand, and its
-/// values are other words.
-fn detached(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+/// The same arguments with the hidden options behind the name of the command. Before it only `--output` can stand, and
+/// its values are other words.
+fn detached(arguments: impl Iterator<Item = OsString>, password_on_stdin: bool) -> Vec<OsString> {
     let mut detached: Vec<_> = arguments.collect();
     let command =
         detached.iter().position(|argument| argument == "launch").map_or(0, |position| position + 1);
-    detached.insert(command, "--detached".into());
+    let hidden = ["--detached", "--password-on-stdin"].into_iter().take(1 + usize::from(password_on_stdin));
+    detached.splice(command..command, hidden.map(OsString::from));
     detached
 }
 
@@ -144,7 +154,9 @@ mod tests {
         ] {
             let arguments = line.split(' ').map(OsString::from);
             let expected: Vec<_> = expected.split(' ').map(OsString::from).collect();
-            assert_eq!(detached(arguments), expected);
+            assert_eq!(detached(arguments, false), expected);
         }
+        let arguments = ["launch", "h1"].into_iter().map(OsString::from);
+        assert_eq!(detached(arguments, true), ["launch", "--detached", "--password-on-stdin", "h1"]);
     }
 }

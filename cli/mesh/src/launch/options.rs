@@ -1,16 +1,17 @@
 //! From the words of the command line to the router's configuration, with all that is wrong reported together.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use mesh_api::{ErrorKind, Failure};
 use mesh_daemon::{
-    BridgeName, Config, LogFormat, LogLevel, MtuSetting, Nickname, Password, PasswordError, PeerTarget,
+    BridgeName, Config, LINKS_MAX, LogFormat, LogLevel, MtuSetting, Nickname, Password, PasswordError,
+    PasswordFile, PeerId, PeerTarget, Peers, TARGETS_MAX,
 };
 
 use crate::args::{self, LaunchArgs};
@@ -31,9 +32,6 @@ const NICKNAME_LEN_MAX: usize = 64;
 
 /// Nickname of a router whose host has no name to take it from.
 const NICKNAME_FALLBACK: &str = "mesh";
-
-/// Most bytes read of a password file: more than any password and its newline.
-const PASSWORD_FILE_LEN_MAX: u64 = 4096;
 
 /// Bits of a file's mode by which its group or others can read it.
 const MODE_READ_OTHERS: u32 = 0o044;
@@ -57,6 +55,8 @@ pub(super) enum Warning {
         /// Its permissions.
         mode: u32,
     },
+    /// One of the secrets is short enough to be guessed by trying.
+    PasswordWeak,
 }
 
 /// Why an option's text is no value of it.
@@ -68,13 +68,17 @@ enum OptionError {
     Mtu,
     #[error("no IPv4 or IPv6 address")]
     Listen,
+    #[error("no number of connections from 1 to {LINKS_MAX}")]
+    ConnectionLimit,
+    #[error("no network, as 10.1.0.0/16 or fd00:1::/48")]
+    Subnet,
+    #[error("an address within its network has bits that are not in {0}")]
+    SubnetBits(IpNet),
 }
 
 /// Why there is no password where one was promised.
 #[derive(Debug, thiserror::Error)]
-enum PasswordSourceError {
-    #[error("cannot read it: {0}")]
-    File(#[from] io::Error),
+enum PasswordVariableError {
     #[error("the password is not UTF-8")]
     NotUtf8,
     #[error(transparent)]
@@ -91,6 +95,9 @@ impl fmt::Display for Warning {
                     "the password file {path} can be read by others (mode {mode:04o}): chmod 600 {path}"
                 )
             }
+            Self::PasswordWeak => f.write_str(
+                "the password is short enough to be guessed; 'mesh secret generate' makes one that is not",
+            ),
         }
     }
 }
@@ -111,28 +118,34 @@ pub(super) fn settings(args: &LaunchArgs, password: Option<OsString>) -> Result<
     let mtu = check(&mut problems, "--mtu", &args.mtu, parse_mtu(&args.mtu));
     let bridge =
         check(&mut problems, "--bridge", &args.bridge.bridge, args.bridge.bridge.parse::<BridgeName>());
-    let peers: Vec<_> = args
-        .peers
-        .iter()
-        .map(|text| check(&mut problems, "PEER", text, text.parse::<PeerTarget>()))
-        .collect();
-    let password = match (&args.password_file, password) {
-        (Some(path), _) => password_of_file(path, &mut problems, &mut warnings).map(Some),
-        (None, Some(value)) => password_of_environment(value, &mut problems).map(Some),
-        (None, None) => Some(None),
+    let connection_limit =
+        check(&mut problems, "--conn-limit", &args.conn_limit, parse_connection_limit(&args.conn_limit));
+    let trusted_subnets = all(&mut problems, "--trusted-subnets", &args.trusted_subnets, parse_subnet);
+    let allowed = all(&mut problems, "--allow-peers", &args.allow_peers, str::parse::<PeerId>);
+    let peers = peers(args, &mut problems);
+    let secrets = match (&args.password_file, password) {
+        (Some(path), _) => secrets_of_file(path, &mut problems, &mut warnings),
+        (None, Some(value)) => password_of_environment(value, &mut problems).map(|password| vec![password]),
+        (None, None) => Some(Vec::new()),
     };
+    if secrets.iter().flatten().any(Password::is_weak) {
+        warnings.push(Warning::PasswordWeak);
+    }
     let run_dir = absolute("--run-dir", &args.router.run_dir.run_dir, &mut problems);
     let state_dir = absolute("--state-dir", &args.state_dir.state_dir, &mut problems);
+    let password_file =
+        args.password_file.as_ref().map(|path| absolute("--password-file", path, &mut problems));
 
-    let options = (nickname, port, listen, mtu, bridge);
-    let (Some(nickname), Some(port), Some(listen), Some(mtu), Some(bridge)) = options else {
+    let options = (nickname, port, listen, mtu, bridge, connection_limit);
+    let (Some(nickname), Some(port), Some(listen), Some(mtu), Some(bridge), Some(connection_limit)) = options
+    else {
         return Err(refuse(problems));
     };
-    let (Some(peers), Some(password)) = (peers.into_iter().collect(), password) else {
+    let lists = (peers, secrets, trusted_subnets, allowed);
+    let (Some(peers), Some(secrets), Some(trusted_subnets), Some(allowed)) = lists else {
         return Err(refuse(problems));
     };
     let (Some(run_dir), Some(state_dir)) = (run_dir, state_dir) else { return Err(refuse(problems)) };
-    let discovery = !args.no_discovery;
     Ok(Settings {
         config: Config {
             run_dir,
@@ -140,16 +153,36 @@ pub(super) fn settings(args: &LaunchArgs, password: Option<OsString>) -> Result<
             nickname,
             port,
             listen,
-            password,
+            secrets,
+            password_file: password_file.flatten(),
+            allowed: if allowed.is_empty() { None } else { Some(BTreeSet::from_iter(allowed)) },
+            trusted_subnets,
             mtu,
             bridge,
-            discovery,
+            discovery: !args.no_discovery,
+            connection_limit,
             peers,
         },
         log_level: log_level(args.log_level),
         log_format: log_format(args.log_format),
         warnings,
     })
+}
+
+/// The peers of the command line, or those of the last life.
+fn peers(args: &LaunchArgs, problems: &mut Problems) -> Option<Peers> {
+    let named = all(problems, "PEER", &args.peers, str::parse::<PeerTarget>)?;
+    if args.resume && !named.is_empty() {
+        let message = "--resume takes the peers of the last launch: give no PEER with it".to_owned();
+        problems.add(ErrorKind::Usage, message);
+        return None;
+    }
+    if named.len() > TARGETS_MAX {
+        let message = format!("{} peers are more than a router connects to ({TARGETS_MAX})", named.len());
+        problems.add(ErrorKind::Usage, message);
+        return None;
+    }
+    Some(if args.resume { Peers::Resumed } else { Peers::Named(named) })
 }
 
 fn refuse(problems: Problems) -> Failure {
@@ -163,6 +196,17 @@ fn check<T, E: fmt::Display>(
     result: Result<T, E>,
 ) -> Option<T> {
     problems.check(&format!("{option} '{}'", text.escape_debug()), result)
+}
+
+/// The values of an option that takes several; all that are wrong are reported.
+fn all<T, E: fmt::Display>(
+    problems: &mut Problems,
+    option: &str,
+    texts: &[String],
+    parse: impl Fn(&str) -> Result<T, E>,
+) -> Option<Vec<T>> {
+    let values: Vec<_> = texts.iter().map(|text| check(problems, option, text, parse(text))).collect();
+    values.into_iter().collect()
 }
 
 fn parse_port(text: &str) -> Result<u16, OptionError> {
@@ -182,6 +226,16 @@ fn parse_mtu(text: &str) -> Result<MtuSetting, OptionError> {
     }
 }
 
+fn parse_connection_limit(text: &str) -> Result<usize, OptionError> {
+    let limit = parse_number(text).and_then(|limit| usize::try_from(limit).ok());
+    limit.filter(|limit| (1..=LINKS_MAX).contains(limit)).ok_or(OptionError::ConnectionLimit)
+}
+
+fn parse_subnet(text: &str) -> Result<IpNet, OptionError> {
+    let subnet: IpNet = text.parse().map_err(|_no_network| OptionError::Subnet)?;
+    if subnet == subnet.trunc() { Ok(subnet) } else { Err(OptionError::SubnetBits(subnet.trunc())) }
+}
+
 /// Takes digits alone, where the standard library's parser takes a plus sign too.
 fn parse_number(text: &str) -> Option<u32> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
@@ -196,13 +250,17 @@ fn absolute(option: &str, path: &Path, problems: &mut Problems) -> Option<PathBu
     problems.check(&format!("{option} '{}'", path.display()), std::path::absolute(path))
 }
 
-fn password_of_file(path: &Path, problems: &mut Problems, warnings: &mut Vec<Warning>) -> Option<Password> {
-    match read_password(path) {
-        Ok((password, mode)) => {
+fn secrets_of_file(
+    path: &Path,
+    problems: &mut Problems,
+    warnings: &mut Vec<Warning>,
+) -> Option<Vec<Password>> {
+    match PasswordFile::read(path) {
+        Ok(PasswordFile { secrets, mode }) => {
             if let Some(mode) = mode.filter(|mode| mode & MODE_READ_OTHERS != 0) {
                 warnings.push(Warning::PasswordFileReadable { path: path.to_owned(), mode });
             }
-            Some(password)
+            Some(secrets)
         }
         Err(error) => {
             problems.add(ErrorKind::Invalid, format!("--password-file '{}': {error}", path.display()));
@@ -212,7 +270,7 @@ fn password_of_file(path: &Path, problems: &mut Problems, warnings: &mut Vec<War
 }
 
 fn password_of_environment(value: OsString, problems: &mut Problems) -> Option<Password> {
-    let text = value.into_string().map_err(|_value| PasswordSourceError::NotUtf8);
+    let text = value.into_string().map_err(|_value| PasswordVariableError::NotUtf8);
     match text.and_then(|text| Ok(Password::try_from(text)?)) {
         Ok(password) => Some(password),
         Err(error) => {
@@ -220,27 +278,6 @@ fn password_of_environment(value: OsString, problems: &mut Problems) -> Option<P
             None
         }
     }
-}
-
-/// The password in a file without its last newline, and the permissions of the file if it is a regular one.
-fn read_password(path: &Path) -> Result<(Password, Option<u32>), PasswordSourceError> {
-    let file = File::open(path)?;
-    let metadata = file.metadata()?;
-    let mode = metadata.is_file().then(|| metadata.mode() & 0o7777);
-    // Room for all of it from the start, so that growing leaves no copies in memory.
-    let mut text = String::with_capacity(PASSWORD_FILE_LEN_MAX as usize + 1);
-    match file.take(PASSWORD_FILE_LEN_MAX).read_to_string(&mut text) {
-        Ok(_length) => {}
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(PasswordSourceError::NotUtf8),
-        Err(error) => return Err(error.into()),
-    }
-    if text.ends_with('\n') {
-        text.pop();
-        if text.ends_with('\r') {
-            text.pop();
-        }
-    }
-    Ok((Password::try_from(text)?, mode))
 }
 
 fn host_nickname() -> Nickname {
@@ -298,7 +335,9 @@ mod tests {
         assert_eq!(config.mtu, MtuSetting::Auto);
         assert_eq!(config.bridge.to_string(), "mesh0");
         assert_eq!((config.listen, config.discovery), (None, true));
-        assert!(config.password.is_none() && config.peers.is_empty());
+        assert_eq!(config.connection_limit, mesh_daemon::CONNECTION_LIMIT);
+        assert_eq!((config.peers, config.allowed), (Peers::Named(vec![]), None));
+        assert!(config.secrets.is_empty() && config.trusted_subnets.is_empty());
     }
 
     #[test]
@@ -310,6 +349,9 @@ mod tests {
             "--mtu=9000",
             "--bridge=br7",
             "--no-discovery",
+            "--conn-limit=8",
+            "--trusted-subnets=10.1.0.0/16,fd00:1::/48",
+            "--allow-peers=abcdef0102030405060708090a0b0c0d",
             "--run-dir=relative",
             "h2",
             "[2001:db8::1]:7001",
@@ -320,9 +362,14 @@ mod tests {
         assert_eq!(config.listen, Some("::1".parse().unwrap()));
         assert_eq!(config.mtu, MtuSetting::Fixed(9000));
         assert_eq!(config.bridge.to_string(), "br7");
-        assert!(!config.discovery && config.password.is_some());
+        assert_eq!((config.discovery, config.secrets.len(), config.connection_limit), (false, 1, 8));
+        let subnets: Vec<_> = config.trusted_subnets.iter().map(ToString::to_string).collect();
+        assert_eq!(subnets, ["10.1.0.0/16", "fd00:1::/48"]);
+        let allowed: Vec<_> = config.allowed.iter().flatten().map(|id| format!("{id:x}")).collect();
+        assert_eq!(allowed, ["abcdef0102030405060708090a0b0c0d"]);
         assert!(config.run_dir.is_absolute());
-        let peers: Vec<_> = config.peers.iter().map(ToString::to_string).collect();
+        let Peers::Named(peers) = config.peers else { panic!("they were named") };
+        let peers: Vec<_> = peers.iter().map(ToString::to_string).collect();
         assert_eq!(peers, ["h2:6783", "[2001:db8::1]:7001"]);
     }
 
@@ -334,6 +381,9 @@ mod tests {
             "--listen=here",
             "--mtu=575",
             "--bridge=twelve-bytes",
+            "--conn-limit=0",
+            "--trusted-subnets=10.1.0.0/16,10.1.2.3/16",
+            "--allow-peers=abcdef010203",
             "--password-file=/nonexistent/password",
             "h1:0",
             "ok",
@@ -341,6 +391,7 @@ mod tests {
         ];
         let failure = parse(&line, None).err().unwrap();
         assert_eq!(failure.kind, ErrorKind::Usage);
+        assert!(failure.message.contains("bits that are not in 10.1.0.0/16"), "{}", failure.message);
         let starts: Vec<_> = failure.message.lines().map(|line| line.split(": ").next().unwrap()).collect();
         assert_eq!(
             starts,
@@ -350,6 +401,9 @@ mod tests {
                 "--listen 'here'",
                 "--mtu '575'",
                 "--bridge 'twelve-bytes'",
+                "--conn-limit '0'",
+                "--trusted-subnets '10.1.2.3/16'",
+                "--allow-peers 'abcdef010203'",
                 "PEER 'h1:0'",
                 "PEER 'a..b'",
                 "--password-file '/nonexistent/password'",
@@ -366,6 +420,10 @@ mod tests {
         for text in ["", "575", "64871", "Auto", "+1400", "1400b"] {
             assert_eq!(parse_mtu(text), Err(OptionError::Mtu), "{text:?}");
         }
+        for text in ["", "0", "-1", "10001", "many"] {
+            assert_eq!(parse_connection_limit(text), Err(OptionError::ConnectionLimit), "{text:?}");
+        }
+        assert_eq!(parse_connection_limit("10000"), Ok(10_000));
         assert_eq!(parse_mtu("576"), Ok(MtuSetting::Fixed(576)));
         assert_eq!(parse_mtu("64870"), Ok(MtuSetting::Fixed(64_870)));
     }
@@ -388,10 +446,11 @@ mod tests {
 
     #[test]
     fn a_password_file_goes_before_the_environment_and_warns_when_others_can_read_it() {
-        let settings = with_file(b"secret\n", 0o600).unwrap();
-        assert!(settings.config.password.is_some() && settings.warnings.is_empty());
+        let settings = with_file(b"a long enough secret\nand another one\n", 0o600).unwrap();
+        assert_eq!((settings.config.secrets.len(), settings.warnings), (2, vec![]));
+        assert!(settings.config.password_file.unwrap().is_absolute());
         for mode in [0o644, 0o640, 0o604] {
-            let warnings = with_file(b"secret", mode).unwrap().warnings;
+            let warnings = with_file(b"a long enough secret", mode).unwrap().warnings;
             assert!(
                 matches!(warnings[..], [Warning::PasswordFileReadable { mode: told, .. }] if told == mode)
             );
@@ -399,20 +458,35 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_1_to_1024_bytes_without_its_last_newline() {
-        for good in [&[b'x'; 1024][..], &[&[b'x'; 1024][..], b"\r\n"].concat(), b"\n\n", b" "] {
-            assert!(with_file(good, 0o600).is_ok(), "{}", good.escape_ascii());
-        }
-        for bad in [&b""[..], b"\n", b"\r\n", &[b'x'; 1025], &[b'x'; 10_000], b"\xff"] {
-            let failure = with_file(bad, 0o600).err().unwrap();
+    fn a_password_file_that_cannot_be_used_is_refused_and_not_shown() {
+        let (long, longer) = ("swordfish".repeat(114), "swordfish".repeat(2_000));
+        for bad in ["", "\n", "# swordfish\r\n", &long, &longer, "mesh1.swordfish"] {
+            let failure = with_file(bad.as_bytes(), 0o600).err().unwrap();
             assert_eq!(failure.kind, ErrorKind::Invalid);
-            assert!(!failure.message.contains("xx"), "{}", failure.message);
+            assert!(!failure.message.contains("swordfish"), "{}", failure.message);
         }
+        assert_eq!(with_file(b"\xff", 0o600).err().unwrap().kind, ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn a_password_that_can_be_guessed_is_warned_of() {
+        assert_eq!(parse(&[], Some("swordfish")).unwrap().warnings, [Warning::PasswordWeak]);
+        assert_eq!(parse(&[], Some("correct horse battery")).unwrap().warnings, []);
     }
 
     #[test]
     fn an_empty_password_in_the_environment_is_refused_rather_than_ignored() {
         let failure = parse(&[], Some("")).err().unwrap();
-        assert_eq!(failure.message, "MESH_PASSWORD: the password is empty");
+        assert!(failure.message.starts_with("MESH_PASSWORD: the password is empty"), "{}", failure.message);
+    }
+
+    #[test]
+    fn the_peers_of_the_last_launch_and_those_of_this_one_exclude_each_other() {
+        assert_eq!(parse(&["--resume"], None).unwrap().config.peers, Peers::Resumed);
+        let failure = parse(&["--resume", "h1"], None).err().unwrap();
+        assert_eq!(failure.kind, ErrorKind::Usage);
+        let many: Vec<_> = (0..=TARGETS_MAX).map(|number| format!("h{number}")).collect();
+        let failure = parse(&many.iter().map(String::as_str).collect::<Vec<_>>(), None).err().unwrap();
+        assert_eq!(failure.kind, ErrorKind::Usage);
     }
 }

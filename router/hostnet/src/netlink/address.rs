@@ -21,6 +21,9 @@ const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const RT_SCOPE_UNIVERSE: u8 = 0;
 
+/// Flags of an IPv6 address that may be somebody else's too: `IFA_F_DADFAILED` and `IFA_F_TENTATIVE`.
+const IFA_FLAGS_UNUSABLE: u8 = 0x08 | 0x40;
+
 /// An address of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LinkAddress {
@@ -29,6 +32,8 @@ pub(crate) struct LinkAddress {
     pub(crate) address: IpNet,
     /// Valid beyond its link and host.
     pub(crate) is_global: bool,
+    /// Whether the kernel uses it: in IPv6, once nobody else was found to have it.
+    pub(crate) is_usable: bool,
 }
 
 impl LinkAddress {
@@ -40,6 +45,7 @@ impl LinkAddress {
             link: parse_u32(&header[4..8]).ok()?,
             address: IpNet::new(parse_ip(local).ok()?, header[1]).ok()?,
             is_global: header[3] == RT_SCOPE_UNIVERSE,
+            is_usable: header[2] & IFA_FLAGS_UNUSABLE == 0,
         })
     }
 }

@@ -10,3 +10,4 @@ mod refusals;
 mod reset;
 mod support;
 mod underlay;
+mod watch;
