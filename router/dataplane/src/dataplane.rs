@@ -12,7 +12,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use mesh_wire::PeerId;
 
-use crate::engine::{CounterSnapshot, Counters, MacEntry, Plan, Prober};
+use crate::engine::{CounterSnapshot, Counters, Duplicates, MacEntry, Plan, Prober};
 use crate::io::tap::{self, TapError};
 use crate::io::udp;
 use crate::io::wake::Waker;
@@ -102,7 +102,7 @@ impl Dataplane {
             return Err(StartError::Workers(workers));
         }
         let sockets = udp::open(listen, port, workers).map_err(|source| StartError::Bind { port, source })?;
-        let port = sockets[0].port().map_err(|source| StartError::Bind { port, source })?;
+        let port = sockets[0].port();
         let taps = tap::create(&tap_name, workers, mtu)?;
         let wakers =
             (0..workers).map(|_| Waker::new()).collect::<Result<_, _>>().map_err(StartError::Thread)?;
@@ -110,6 +110,7 @@ impl Dataplane {
             clock: Clock::start(),
             snapshot: ArcSwap::from_pointee(Snapshot::before_the_first_plan()),
             macs: Macs::new(),
+            duplicates: Duplicates::default(),
             prober: Mutex::new(Prober::default()),
             prober_is_wanted: AtomicBool::new(false),
             reports: Box::new(reports),
@@ -148,7 +149,8 @@ impl Dataplane {
         {
             let mut prober = lock(&self.shared.prober);
             let now = self.shared.clock.now();
-            prober.set_links(snapshot.tables.neighbours(), now);
+            let links = snapshot.outlets().iter();
+            prober.set_links(links.map(|outlet| (outlet.link.peer(), outlet.places.known().to_vec())), now);
             publication.restarted.iter().for_each(|peer| prober.restart(*peer, now));
         }
         self.shared.macs.retain_peers(|peer| snapshot.tables.knows(peer));

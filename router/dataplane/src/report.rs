@@ -8,8 +8,8 @@ use mesh_wire::PeerId;
 
 use crate::engine::LinkReport;
 
-/// One piece of news. [`Report::Alive`] and [`Report::Dead`] are offered again until they are taken, and so is
-/// [`Report::RekeyWanted`]; the others are lost, and counted, when the control plane's queue is full.
+/// One piece of news. [`Report::Alive`], [`Report::Dead`] and [`Report::Idle`] are offered again until they are taken,
+/// and so is [`Report::RekeyWanted`]; the others are lost, and counted, when the control plane's queue is full.
 #[derive(Debug)]
 pub enum Report {
     /// A probe to the neighbour was answered: the link carries in both directions.
@@ -42,17 +42,17 @@ pub enum Report {
         /// The epoch to be replaced.
         epoch: u32,
     },
-    /// Frames captured here go to a peer through others. Offered at most once a second for each peer.
+    /// Frames captured here go to a peer through others. Each thread says so once a second at most for each peer.
     Relayed {
         /// To whom.
         peer: PeerId,
     },
-    /// A link that carried frames has carried none for a long time.
+    /// No frame has passed on a link for [`IDLE_AFTER`](crate::engine::prober::IDLE_AFTER). Said once, until one passes.
     Idle {
         /// With whom.
         peer: PeerId,
     },
-    /// A thread can use one of its ends no more; the rest goes on.
+    /// A thread cannot use one of its ends; the rest goes on.
     Failed(Failure),
 }
 
@@ -62,7 +62,7 @@ pub enum Failure {
     /// The TAP interface: removed, most likely. Nothing is captured or injected by this thread any more.
     #[error("the TAP interface is gone")]
     Tap(#[source] io::Error),
-    /// The UDP socket.
+    /// The UDP socket. It is opened anew, now and then until that helps.
     #[error("the UDP socket cannot be read")]
     Udp(#[source] io::Error),
     /// Waiting for input itself; the thread has ended.
@@ -78,6 +78,7 @@ impl From<LinkReport> for Report {
         match report {
             LinkReport::Alive { peer, rtt } => Self::Alive { peer, rtt },
             LinkReport::Dead { peer, silent_for } => Self::Dead { peer, silent_for },
+            LinkReport::Idle { peer } => Self::Idle { peer },
         }
     }
 }

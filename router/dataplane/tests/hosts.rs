@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bench::{DEADLINE, Keys, Namespace, TAP, eventually, peer};
 use mesh_crypto::Suite;
-use mesh_dataplane::engine::{Direction, DropReason, Owner, Path, Plan, Tree, TreeChild};
+use mesh_dataplane::engine::{Direction, DropReason, Owner, Path, Plan, Tree};
 use mesh_dataplane::{Dataplane, Report};
 use mesh_wire::PeerId;
 
@@ -60,12 +60,8 @@ fn at(address: &str) -> SocketAddr {
     SocketAddr::new(address.parse().unwrap(), 6783)
 }
 
-fn child(number: u8, relays: bool) -> TreeChild {
-    TreeChild { peer: peer(number), relays }
-}
-
-fn tree(parent: Option<u8>, children: Vec<TreeChild>) -> Tree {
-    Tree { parent: parent.map(peer), children }
+fn tree(parent: Option<u8>, children: &[u8]) -> Tree {
+    Tree { parent: parent.map(peer), children: children.iter().copied().map(peer).collect() }
 }
 
 /// What two directly joined peers are told.
@@ -75,8 +71,7 @@ fn plan_of_two(me: u8, other: u8, remote: &str, keys: Keys) -> Plan {
         digest: 1,
         links: vec![keys.link(me, other, at(remote))],
         next_hop: [(peer(other), peer(other))].into(),
-        trees: [(peer(me), tree(None, vec![child(other, false)])), (peer(other), tree(Some(other), vec![]))]
-            .into(),
+        trees: [(peer(me), tree(None, &[other])), (peer(other), tree(Some(other), &[]))].into(),
     }
 }
 
@@ -162,23 +157,19 @@ fn a_peer_between_two_others_relays_for_them() {
         1,
         vec![keys.link(1, 2, at("192.0.2.2"))],
         hops([(2, 2), (3, 2)]),
-        [tree(None, vec![child(2, true)]), tree(Some(2), vec![]), tree(Some(2), vec![])],
+        [tree(None, &[2]), tree(Some(2), &[]), tree(Some(2), &[])],
     ));
     b.dataplane.publish(plan(
         2,
         vec![keys.link(2, 1, at("192.0.2.1")), keys.link(2, 3, at("198.51.100.3"))],
         hops([(1, 1), (3, 3)]),
-        [
-            tree(Some(1), vec![child(3, false)]),
-            tree(None, vec![child(1, false), child(3, false)]),
-            tree(Some(3), vec![child(1, false)]),
-        ],
+        [tree(Some(1), &[3]), tree(None, &[1, 3]), tree(Some(3), &[1])],
     ));
     c.dataplane.publish(plan(
         3,
         vec![keys.link(3, 2, at("198.51.100.2"))],
         hops([(1, 2), (2, 2)]),
-        [tree(Some(2), vec![]), tree(Some(2), vec![]), tree(None, vec![child(2, true)])],
+        [tree(Some(2), &[]), tree(Some(2), &[]), tree(None, &[2])],
     ));
     for (host, links) in [(&a, 1), (&b, 2), (&c, 1)] {
         host.wait_until_alive(links);
@@ -189,6 +180,16 @@ fn a_peer_between_two_others_relays_for_them() {
     let knows_c = a.dataplane.macs().iter().any(|entry| entry.owner == Owner::Peer(peer(3)));
     assert!(knows_c, "the source of relayed frames is learnt, not the relay");
     assert!(b.dataplane.counters().traffic(Path::Relay, Direction::Out).frames > 0);
+    let relayed = |host: &Host| {
+        host.reports.try_iter().filter(|report| matches!(report, Report::Relayed { .. })).collect::<Vec<_>>()
+    };
+    let news = relayed(&a);
+    assert!(
+        news.iter().all(|report| matches!(report, Report::Relayed { peer: p } if *p == peer(3))),
+        "{news:?}"
+    );
+    assert!((1..=3).contains(&news.len()), "{news:?} in about a second");
+    assert!(relayed(&b).is_empty(), "the relay captured nothing");
 }
 
 #[test]

@@ -7,13 +7,16 @@ mod bench;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
 
 use bench::{DEADLINE, Keys, Namespace, TAP, eventually, index, peer};
 use mesh_crypto::{DirectionKey, OpeningKey, SealingKey, Suite};
-use mesh_dataplane::engine::{DropReason, Plan};
-use mesh_dataplane::{Config, Dataplane, Report, StartError, TapError};
-use mesh_wire::sleeve::{COOKIE_LEN, HEADER_LEN, Header, Message, Messages, PacketKind, Probe};
+use mesh_dataplane::engine::{DropReason, LinkPlan, Plan};
+use mesh_dataplane::{Config, Dataplane, Failure, Report, StartError, TapError};
+use mesh_wire::sleeve::{COOKIE_LEN, Envelope, HEADER_LEN, Header, Message, Messages, PacketKind, Probe};
 
 const ALL_KEYS: [Keys; 3] =
     [Keys::Sealed(Suite::Aes256Gcm), Keys::Sealed(Suite::ChaCha20Poly1305), Keys::Clear];
@@ -40,7 +43,7 @@ impl Scene {
         scene
     }
 
-    fn publish(&self, links: Vec<mesh_dataplane::engine::LinkPlan>) {
+    fn publish(&self, links: Vec<LinkPlan>) {
         self.dataplane.publish(Plan {
             me: peer(1),
             digest: 0,
@@ -91,7 +94,7 @@ impl Scene {
             .map(|message| match message.unwrap() {
                 Message::Probe(probe) => (false, probe),
                 Message::ProbeReply(probe) => (true, probe),
-                other @ Message::Frame { .. } => panic!("{other:?}"),
+                other @ (Message::Frame { .. } | Message::Deaf) => panic!("{other:?}"),
             })
             .collect()
     }
@@ -110,6 +113,24 @@ impl Scene {
             (!replies.is_empty()).then_some(())
         });
     }
+}
+
+/// Whether a reply to this probe comes within half a second.
+fn is_answered(scene: &Scene, sequence: u32) -> bool {
+    let deadline = Instant::now() + Duration::from_millis(500);
+    let mut buffer = [0; 2048];
+    scene.socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    while Instant::now() < deadline {
+        let Ok((len, _)) = scene.socket.recv_from(&mut buffer) else { continue };
+        if scene
+            .open(&mut buffer[..len])
+            .iter()
+            .any(|(is_reply, probe)| *is_reply && probe.sequence == sequence)
+        {
+            return true;
+        }
+    }
+    false
 }
 
 fn socket(namespace: &Namespace) -> UdpSocket {
@@ -161,6 +182,50 @@ fn garbage_is_counted_and_not_answered() {
     assert_eq!(counters.drops(DropReason::NotAuthentic), 1);
     let answer = stranger.recv_from(&mut [0; 64]).unwrap_err();
     assert_eq!(answer.kind(), io::ErrorKind::WouldBlock);
+}
+
+/// Packets that look like the neighbour's: five times as many as may fail in a second.
+fn flood_with_guesses(stranger: &UdpSocket, router: SocketAddr, kind: PacketKind, until: &AtomicBool) {
+    let deadline = Instant::now() + DEADLINE;
+    let mut counter = 1 << 30;
+    while !until.load(Ordering::Relaxed) && Instant::now() < deadline {
+        for _ in 0..500 {
+            counter += 1;
+            let header = Header { kind, receiver: index(2, 1), counter }.encode();
+            stranger.send_to(&[&header[..], &[7; 1_000]].concat(), router).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_flood_with_a_known_receiver_index_is_limited_and_the_neighbour_is_served() {
+    for keys in [ALL_KEYS[0], Keys::Clear] {
+        let mut scene = Scene::new(keys);
+        let stranger = socket(&scene.namespace);
+        stranger.set_nonblocking(true).unwrap();
+        let kind = if keys == Keys::Clear { PacketKind::Clear } else { PacketKind::Sealed };
+        let (is_over, router, start) = (AtomicBool::new(false), scene.router, Instant::now());
+        let answered = std::thread::scope(|scope| {
+            scope.spawn(|| flood_with_guesses(&stranger, router, kind, &is_over));
+            let answered = (0..50).filter(|sequence| {
+                std::thread::sleep(Duration::from_millis(20));
+                let packet = scene.packet(&probe(*sequence));
+                scene.send(&packet);
+                is_answered(&scene, *sequence)
+            });
+            let answered = answered.count();
+            is_over.store(true, Ordering::Relaxed);
+            answered
+        });
+        let counters = scene.dataplane.counters();
+        let (tried, spared) =
+            (counters.drops(DropReason::NotAuthentic), counters.drops(DropReason::GarbageLimit));
+        assert!(answered >= 48, "{answered} of 50 with {tried} guesses tried and {spared} not");
+        assert!(spared > 1_000, "{tried} tried, {spared} not");
+        assert!(tried as f64 <= 1_100.0 + 10_000.0 * start.elapsed().as_secs_f64(), "{tried} tried");
+        assert_eq!(stranger.recv_from(&mut [0; 64]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
 }
 
 #[test]
@@ -222,6 +287,86 @@ fn the_address_follows_authentic_packets_and_is_reported() {
 }
 
 #[test]
+fn a_pinned_neighbour_is_served_from_elsewhere_and_answered_where_it_is_known() {
+    let mut scene = Scene::new(Keys::Clear);
+    let home = scene.socket.local_addr().unwrap();
+    scene.publish(vec![LinkPlan { roams: false, ..Keys::Clear.link(1, 2, home) }]);
+    let elsewhere = socket(&scene.namespace);
+    elsewhere.set_nonblocking(true).unwrap();
+    let packet = scene.packet(&probe(1));
+    elsewhere.send_to(&packet, scene.router).unwrap();
+    scene.expect_reply(&scene.socket, 1);
+    assert_eq!(scene.dataplane.links()[0].remote, home);
+    assert_eq!(elsewhere.recv_from(&mut [0; 64]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn a_neighbour_that_answers_at_another_of_its_addresses_is_found_there() {
+    let mut scene = Scene::new(ALL_KEYS[0]);
+    let silent = socket(&scene.namespace);
+    let wrong = silent.local_addr().unwrap();
+    let right = scene.socket.local_addr().unwrap();
+    let mut plan = scene.keys.link(1, 2, wrong);
+    plan.candidates = vec![([127, 0, 0, 1], 9).into(), right];
+    // Without the link before, this one is new, and its address is the plan's.
+    scene.publish(vec![]);
+    scene.publish(vec![plan]);
+    scene.socket.set_nonblocking(true).unwrap();
+    let mut buffer = [0; 2048];
+    while scene.socket.recv_from(&mut buffer).is_ok() {}
+    scene.socket.set_nonblocking(false).unwrap();
+    let (_, from) = silent.recv_from(&mut buffer).unwrap();
+    assert_eq!(from, scene.router, "the first address is tried too");
+    let (len, _) = scene.socket.recv_from(&mut buffer).unwrap();
+    let (_, asked) = scene.open(&mut buffer[..len])[0];
+    assert_eq!(scene.dataplane.links()[0].remote, wrong, "as long as nothing answers");
+    let reply = scene.packet(&Message::ProbeReply(asked));
+    scene.send(&reply);
+    eventually("alive there", || {
+        let link = scene.dataplane.links().remove(0);
+        (link.is_alive && link.remote == right).then_some(())
+    });
+    let reports: Vec<_> = scene.reports.try_iter().collect();
+    assert!(
+        reports.iter().any(|report| matches!(report, Report::Roamed { to, .. } if *to == right)),
+        "{reports:?}"
+    );
+}
+
+#[test]
+fn a_socket_that_errs_is_reported_and_opened_anew() {
+    let mut scene = Scene::new(ALL_KEYS[0]);
+    let packet = scene.packet(&probe(1));
+    scene.send(&packet);
+    scene.expect_reply(&scene.socket, 1);
+    let descriptor = descriptor_of_the_only_socket(&scene.namespace);
+    let no_socket = rustix::event::eventfd(1, rustix::event::EventfdFlags::NONBLOCK).unwrap();
+    // SAFETY: the descriptor stays open and with its owner; what it refers to is another file from now on.
+    assert_eq!(unsafe { libc::dup2(no_socket.as_raw_fd(), descriptor) }, descriptor);
+    let report = scene.reports.recv_timeout(DEADLINE).unwrap();
+    assert!(matches!(report, Report::Failed(Failure::Udp(_))), "{report:?}");
+    let mut sequence = 1;
+    eventually("served again", || {
+        sequence += 1;
+        let packet = scene.packet(&probe(sequence));
+        scene.send(&packet);
+        is_answered(&scene, sequence).then_some(())
+    });
+    assert!(scene.reports.try_recv().is_err(), "an outage is told once");
+}
+
+/// The number of this process's descriptor for the router's socket, an IPv6 one.
+fn descriptor_of_the_only_socket(namespace: &Namespace) -> i32 {
+    let inode = namespace.sh("awk 'NR == 2 { print $10 }' /proc/thread-self/net/udp6");
+    let name = format!("socket:[{}]", inode.trim());
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap());
+    let mut ours = descriptors.filter(|entry| {
+        std::fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == name.as_str())
+    });
+    ours.next().unwrap().file_name().into_string().unwrap().parse().unwrap()
+}
+
+#[test]
 fn a_link_is_alive_after_a_reply_and_reported_anew_on_a_new_session() {
     let mut scene = Scene::new(Keys::Clear);
     let serve = |scene: &mut Scene| {
@@ -247,6 +392,37 @@ fn a_link_is_alive_after_a_reply_and_reported_anew_on_a_new_session() {
     assert_eq!(old_index, index(2, 1));
     let report = serve(&mut scene);
     assert!(matches!(report, Report::Alive { .. }), "{report:?}");
+}
+
+#[test]
+fn a_frame_on_an_idle_link_calls_for_probes_at_once() {
+    let mut scene = Scene::new(ALL_KEYS[0]);
+    let here = scene.socket.local_addr().unwrap();
+    // With so many links an idle one is probed every two seconds.
+    let silent = (3..30).map(|other| scene.keys.link(1, other, ([127, 0, 0, 1], 9).into()));
+    let plan = std::iter::once(scene.keys.link(1, 2, here)).chain(silent).collect();
+    scene.publish(plan);
+    scene.socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    eventually("idle", || (probes_within(&mut scene, Duration::from_millis(1_500)) <= 1).then_some(()));
+    let frame = Message::Frame { envelope: Envelope::Direct, frame: &[2; 64] };
+    let packet = scene.packet(&frame);
+    scene.send(&packet);
+    let probes = probes_within(&mut scene, Duration::from_millis(1_500));
+    assert!((4..=8).contains(&probes), "{probes}: not one at once and then four a second");
+}
+
+/// Replies to the router's probes for a while. Returns how many there were.
+fn probes_within(scene: &mut Scene, time: Duration) -> usize {
+    let (start, mut buffer, mut probes) = (Instant::now(), [0; 2048], 0);
+    while start.elapsed() < time {
+        let Ok((len, _)) = scene.socket.recv_from(&mut buffer) else { continue };
+        for (_, asked) in scene.open(&mut buffer[..len]) {
+            probes += 1;
+            let reply = scene.packet(&Message::ProbeReply(asked));
+            scene.send(&reply);
+        }
+    }
+    probes
 }
 
 #[test]

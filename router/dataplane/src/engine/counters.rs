@@ -29,6 +29,8 @@ pub enum DropReason {
     Replayed,
     /// Tag or cookie is wrong.
     NotAuthentic,
+    /// So much that was not authentic came from elsewhere than the neighbour that this was not looked at.
+    GarbageLimit,
     /// A message whose payload does not fit its kind, or a body that ends inside a message.
     MalformedMessage,
     /// A message of a kind that this version does not know.
@@ -47,6 +49,8 @@ pub enum DropReason {
     NotFromParent,
     /// A relayed broadcast from a source of whose tree nothing is known.
     NoTree,
+    /// A relayed broadcast that came before.
+    Duplicate,
     /// There is no key to send with, or it has been withdrawn.
     NoSession,
     /// The session's key has sealed as many packets as it may.
@@ -65,7 +69,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::FrameTooShort,
         Self::BadSource,
         Self::LinkLocalControl,
@@ -77,6 +81,7 @@ impl DropReason {
         Self::WrongProtection,
         Self::Replayed,
         Self::NotAuthentic,
+        Self::GarbageLimit,
         Self::MalformedMessage,
         Self::UnknownMessage,
         Self::SurplusProbe,
@@ -86,6 +91,7 @@ impl DropReason {
         Self::BackToOrigin,
         Self::NotFromParent,
         Self::NoTree,
+        Self::Duplicate,
         Self::NoSession,
         Self::KeyExhausted,
         Self::TooLong,
@@ -110,6 +116,7 @@ impl DropReason {
             Self::WrongProtection => "wrong_protection",
             Self::Replayed => "replayed",
             Self::NotAuthentic => "not_authentic",
+            Self::GarbageLimit => "garbage_limit",
             Self::MalformedMessage => "malformed_message",
             Self::UnknownMessage => "unknown_message",
             Self::SurplusProbe => "surplus_probe",
@@ -119,6 +126,7 @@ impl DropReason {
             Self::BackToOrigin => "back_to_origin",
             Self::NotFromParent => "not_from_parent",
             Self::NoTree => "no_tree",
+            Self::Duplicate => "duplicate",
             Self::NoSession => "no_session",
             Self::KeyExhausted => "key_exhausted",
             Self::TooLong => "too_long",

@@ -2,22 +2,26 @@
 //! It owns the rules that end loops; learning, sealing and sending are done by whoever called it.
 //!
 //! **Why no loop lasts.** A *direct* frame is never sent on. A *relayed unicast* never returns to the neighbour it
-//! came from or to its source, and a *relayed broadcast* is taken from one neighbour alone, so that each router
-//! sends on at most one copy for each copy that its parent sent. Both lose one from their time to live at each link,
-//! and so end after at most 15, however much the routers' views differ.
+//! came from or to its source. A *relayed broadcast* is taken from two neighbours at most: the parent in its source's
+//! tree, and the source itself, which may know of a link that is news here. Its number lets
+//! [`Duplicates`](super::Duplicates) end it where it comes a second time. Both lose one from their time to live at
+//! each link, and so end after at most 15, however much the routers' views differ.
 
 use mesh_wire::sleeve::{Envelope, TimeToLive};
 use mesh_wire::{MacAddr, PeerId};
 
 use super::counters::{DropReason, Event};
 use super::macs::{Location, Owner};
-use super::tables::{FloodChild, LinkId, Tables};
+use super::tables::{LinkId, Tables};
 
 /// How a frame reached this router.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
     /// From the local bridge.
-    Captured,
+    Captured {
+        /// What its copies are numbered with if it is flooded; see [`Envelope::Broadcast`].
+        sequence: u32,
+    },
     /// In an authenticated packet of a neighbour.
     Received {
         /// The neighbour.
@@ -66,13 +70,11 @@ pub struct Transmission {
 enum Forward<'t> {
     Nowhere,
     Over(Transmission),
-    /// To each child except the neighbour that the frame came from: to those that relay as `relayed`, to the others
-    /// as `leaf`.
+    /// To each child except the neighbour that the frame came from.
     Down {
-        children: &'t [FloodChild],
+        children: &'t [LinkId],
         except: Option<LinkId>,
-        relayed: Envelope,
-        leaf: Envelope,
+        envelope: Envelope,
     },
 }
 
@@ -86,7 +88,7 @@ pub fn decide<'t>(key: &Key, tables: &'t Tables, location: Location) -> Decision
         return Decision::dropped(DropReason::LinkLocalControl);
     }
     match key.arrival {
-        Arrival::Captured => captured(key.destination, tables, location),
+        Arrival::Captured { sequence } => captured(key.destination, sequence, tables, location),
         Arrival::Received { from, envelope: Envelope::Direct } => direct(tables.neighbour(from)),
         Arrival::Received {
             envelope: Envelope::Unicast { source, .. } | Envelope::Broadcast { source, .. },
@@ -99,8 +101,10 @@ pub fn decide<'t>(key: &Key, tables: &'t Tables, location: Location) -> Decision
                 relay(from, ttl, source, destination, tables)
             }
         }
-        Arrival::Received { from, envelope: Envelope::Broadcast { ttl, source, digest } } => {
-            broadcast(from, ttl, source, digest, tables)
+        Arrival::Received { from, envelope: Envelope::Broadcast { ttl, source, digest, sequence } } => {
+            let onward = |ttl| Envelope::Broadcast { ttl, source, digest, sequence };
+            let event = (digest != tables.digest()).then_some(Event::TopologyDiffers);
+            Decision { event, ..broadcast(from, source, ttl.behind_one_link().map(onward), tables) }
         }
     }
 }
@@ -108,19 +112,19 @@ pub fn decide<'t>(key: &Key, tables: &'t Tables, location: Location) -> Decision
 /// A captured frame comes from a local container: a bridge does not send a frame back to the port that it came
 /// from, so that what was just injected is not captured again. Its source is therefore learnt as local, even if
 /// it was known at a peer: the newest sighting wins.
-fn captured<'t>(destination: MacAddr, tables: &'t Tables, location: Location) -> Decision<'t> {
+fn captured<'t>(destination: MacAddr, sequence: u32, tables: &'t Tables, location: Location) -> Decision<'t> {
     let decision = Decision { learn: Some(Owner::Local), ..Decision::nothing() };
     if destination.is_group() {
-        return Decision { forward: flood(tables), ..decision };
+        return Decision { forward: flood(sequence, tables), ..decision };
     }
     match location {
-        Location::Unknown => Decision { forward: flood(tables), ..decision },
+        Location::Unknown => Decision { forward: flood(sequence, tables), ..decision },
         Location::Known(Owner::Local) => Decision { drop: Some(DropReason::DestinationIsLocal), ..decision },
         Location::Known(Owner::Peer(peer)) => match tables.route(peer) {
             Some(link) => Decision { forward: Forward::Over(towards(peer, link, tables)), ..decision },
             None if tables.knows(peer) => Decision { drop: Some(DropReason::NoRoute), ..decision },
             // The peer has just vanished, and the container may be elsewhere.
-            None => Decision { forward: flood(tables), ..decision },
+            None => Decision { forward: flood(sequence, tables), ..decision },
         },
     }
 }
@@ -134,14 +138,15 @@ fn towards(peer: PeerId, link: LinkId, tables: &Tables) -> Transmission {
     Transmission { link, envelope }
 }
 
-/// Down our own tree. A child that ends its branch gets the frame directly; a child that relays must know the
-/// source to find the tree.
-fn flood(tables: &Tables) -> Forward<'_> {
+/// Down our own tree, in copies that can be told from others: a child that looks like the end of its branch from here
+/// may get another copy by a way that is news here.
+fn flood(sequence: u32, tables: &Tables) -> Forward<'_> {
     let Some(tree) = tables.tree(tables.me()) else {
         return Forward::Nowhere;
     };
-    let relayed = Envelope::Broadcast { ttl: TimeToLive::MAX, source: tables.me(), digest: tables.digest() };
-    Forward::Down { children: &tree.children, except: None, relayed, leaf: Envelope::Direct }
+    let (source, digest) = (tables.me(), tables.digest());
+    let envelope = Envelope::Broadcast { ttl: TimeToLive::MAX, source, digest, sequence };
+    Forward::Down { children: &tree.children, except: None, envelope }
 }
 
 fn direct<'t>(neighbour: PeerId) -> Decision<'t> {
@@ -178,26 +183,23 @@ fn relay<'t>(
     Decision { forward: Forward::Over(Transmission { link, envelope }), ..Decision::nothing() }
 }
 
-fn broadcast(from: LinkId, ttl: TimeToLive, source: PeerId, digest: u32, tables: &Tables) -> Decision<'_> {
-    let event = (digest != tables.digest()).then_some(Event::TopologyDiffers);
-    let Some(tree) = tables.tree(source) else {
-        return Decision { event, ..Decision::dropped(DropReason::NoTree) };
-    };
-    if tree.parent != Some(from) {
-        return Decision { event, ..Decision::dropped(DropReason::NotFromParent) };
+/// A broadcast on its way, that leaves in the envelope `onward`; in none if its time to live has run out.
+fn broadcast(from: LinkId, source: PeerId, onward: Option<Envelope>, tables: &Tables) -> Decision<'_> {
+    let tree = tables.tree(source);
+    let parent = tree.and_then(|tree| tree.parent);
+    if parent != Some(from) && tables.neighbour(from) != source {
+        let reason = if tree.is_some() { DropReason::NotFromParent } else { DropReason::NoTree };
+        return Decision::dropped(reason);
     }
-    let arrived = Decision { event, ..arrived(source, tables) };
-    if tree.children.is_empty() {
-        return arrived;
+    let arrived = arrived(source, tables);
+    let children = tree.map_or(&[][..], |tree| &tree.children);
+    match onward {
+        _ if children.is_empty() => arrived,
+        None => Decision { drop: Some(DropReason::TimeToLiveExpired), ..arrived },
+        Some(envelope) => {
+            Decision { forward: Forward::Down { children, except: Some(from), envelope }, ..arrived }
+        }
     }
-    let Some(ttl) = ttl.behind_one_link() else {
-        return Decision { drop: Some(DropReason::TimeToLiveExpired), ..arrived };
-    };
-    // Children get the envelope with the source in it even where they end the branch: a direct frame would make
-    // them look for the source's containers behind this router.
-    let relayed = Envelope::Broadcast { ttl, source, digest };
-    let forward = Forward::Down { children: &tree.children, except: Some(from), relayed, leaf: relayed };
-    Decision { forward, ..arrived }
 }
 
 impl<'t> Decision<'t> {
@@ -205,23 +207,19 @@ impl<'t> Decision<'t> {
         Self { learn: None, inject: false, forward: Forward::Nowhere, drop: None, event: None }
     }
 
-    const fn dropped(reason: DropReason) -> Self {
+    pub(super) const fn dropped(reason: DropReason) -> Self {
         Self { drop: Some(reason), ..Self::nothing() }
     }
 
     /// The packets to send.
     pub fn transmissions(&self) -> impl Iterator<Item = Transmission> + use<'t> {
-        let (one, children, except, relayed, leaf): (_, &'t [FloodChild], _, _, _) = match self.forward {
-            Forward::Nowhere => (None, &[], None, Envelope::Direct, Envelope::Direct),
-            Forward::Over(transmission) => {
-                (Some(transmission), &[], None, Envelope::Direct, Envelope::Direct)
-            }
-            Forward::Down { children, except, relayed, leaf } => (None, children, except, relayed, leaf),
+        let (one, children, except, envelope): (_, &'t [LinkId], _, _) = match self.forward {
+            Forward::Nowhere => (None, &[], None, Envelope::Direct),
+            Forward::Over(transmission) => (Some(transmission), &[], None, Envelope::Direct),
+            Forward::Down { children, except, envelope } => (None, children, except, envelope),
         };
-        let down = children.iter().filter(move |child| Some(child.link) != except).map(move |child| {
-            Transmission { link: child.link, envelope: if child.relays { relayed } else { leaf } }
-        });
-        one.into_iter().chain(down)
+        let down = children.iter().filter(move |link| Some(**link) != except);
+        one.into_iter().chain(down.map(move |link| Transmission { link: *link, envelope }))
     }
 }
 

@@ -4,14 +4,22 @@
 
 pub mod counters;
 pub mod decide;
+pub mod duplicates;
+pub mod garbage;
 pub mod macs;
+pub mod places;
 pub mod plan;
 pub mod prober;
+pub mod relayed;
 pub mod tables;
 
 pub use counters::{CounterSnapshot, Counters, Direction, DropReason, Event, Path, Traffic};
 pub use decide::{Arrival, Decision, Key, Transmission, decide};
+pub use duplicates::Duplicates;
+pub use garbage::GarbageLimit;
 pub use macs::{Learned, Location, MacEntry, MacTable, Owner};
-pub use plan::{LinkPlan, Plan, ReceivePlan, SendPlan, Tree, TreeChild};
-pub use prober::{LinkReport, Prober};
-pub use tables::{FloodChild, FloodTree, LinkId, Tables};
+pub use places::Places;
+pub use plan::{CANDIDATES_MAX, LinkPlan, Plan, ReceivePlan, SendPlan, Tree};
+pub use prober::{DueProbe, LinkReport, Prober};
+pub use relayed::RelayedPeers;
+pub use tables::{FloodTree, LinkId, Tables};

@@ -7,13 +7,17 @@ use std::net::SocketAddr;
 use mesh_crypto::DirectionKey;
 use mesh_wire::{PeerId, ReceiverIndex};
 
+/// Most other addresses of one neighbour that are tried.
+pub const CANDIDATES_MAX: usize = 32;
+
 /// The whole wish: a later plan replaces an earlier one as a whole.
 pub struct Plan {
     /// This router.
     pub me: PeerId,
     /// Digest of the topology that routes and trees come from. Relayed broadcasts carry it.
     pub digest: u32,
-    /// The neighbours with whom there are keys, at most one entry for each.
+    /// The neighbours with whom there are keys, at most one entry for each; also those with whom there is a session
+    /// but no link that the topology knows, which then stand in no tree.
     pub links: Vec<LinkPlan>,
     /// For each peer that can be reached, the neighbour that is next on the way; for a neighbour that is reached
     /// directly, itself.
@@ -28,16 +32,7 @@ pub struct Tree {
     /// The neighbour from which frames of this source come; `None` in the router's own tree.
     pub parent: Option<PeerId>,
     /// The neighbours to which frames of this source go.
-    pub children: Vec<TreeChild>,
-}
-
-/// A neighbour below this router in a tree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TreeChild {
-    /// The neighbour.
-    pub peer: PeerId,
-    /// True when it has children of its own in this tree.
-    pub relays: bool,
+    pub children: Vec<PeerId>,
 }
 
 /// One neighbour: where it is, and the keys of its session.
@@ -47,9 +42,10 @@ pub struct LinkPlan {
     /// Where its datagrams are sent at first. Once it has sent authenticated packets from elsewhere, those count,
     /// until a plan names another address than the plan before.
     pub remote: SocketAddr,
-    /// Other addresses at which it may be reached: probed too, while the link is not alive.
+    /// Other addresses at which it may be reached: probed too, while the link is not alive. Those past the first
+    /// [`CANDIDATES_MAX`] are left out.
     pub candidates: Vec<SocketAddr>,
-    /// Whether its address follows its authenticated packets.
+    /// Whether its address follows its authenticated packets anywhere, and not to `remote` and `candidates` alone.
     pub roams: bool,
     /// Epochs in which its packets are opened.
     pub receive: Vec<ReceivePlan>,

@@ -1,42 +1,76 @@
-//! Which links live: probes sent at a fixed pace, replies and other packets heard, and a verdict for each link. It
-//! owns the timing rules; sealing and sending the probes is the worker's.
+//! Which links live: when each is probed, what was heard, and a verdict for each link. It owns the timing rules;
+//! sealing and sending the probes is the worker's.
 //!
 //! ```text
-//!            reply to a probe              silence ≥ SILENCE_MAX
-//!   dead ──────────────────────► alive ────────────────────────────► dead
+//!            reply to a probe         silence of five intervals, here or at the peer
+//!   dead ──────────────────────► alive ───────────────────────────────────────────► dead
 //!   (also the first state)       │  ▲ any authenticated packet
 //!                                └──┘ ends a silence
 //! ```
 //!
-//! Only a reply makes a link alive, because it proves that both directions carry. A prober that was not run for a
-//! while has heard nobody because it did not listen: it then gives each link a whole silence more.
+//! Only a reply makes a link alive, because it proves that both directions carry. A link that carries frames is probed
+//! often, so that its death is noticed within [`SILENCE_MAX`]; the others share a budget, and a frame makes the first
+//! of the often probes due at once. A silence that has begun is looked into with more probes, so that loss is
+//! not taken for death. Who has given a link up says so with its probes, since they may arrive though nothing comes
+//! back (RFC 5880, section 6.8.6, does the same with its states). A prober that was not run for a while has heard nobody because it did not listen: it then
+//! gives each link a whole silence more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use mesh_wire::sleeve::Probe;
 use mesh_wire::{Moment, PeerId};
 
-/// How often a link is probed.
+/// How often a link that carries frames is probed.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(250);
 
-/// A new link is probed this often at first: the two ends get their keys at slightly different times, and a probe that
-/// comes before the keys is lost.
-pub const FIRST_PROBE_INTERVAL: Duration = Duration::from_millis(20);
+/// A link carries frames until none has passed for so long: longer than [`SILENCE_MAX`], so that a link which dies
+/// with its traffic is judged as one in use.
+pub const BUSY_FOR: Duration = Duration::from_secs(2);
 
-/// A link that is not alive counts as new this long.
-pub const NEW_FOR: Duration = Duration::from_millis(500);
+/// A link that carries no frames is probed once in so long for each link of this router: together eight times a
+/// second...
+pub const IDLE_PROBE_SHARE: Duration = Duration::from_millis(125);
 
-/// A link is dead after so long without an authenticated packet: five probes.
+/// ...but as often as this at least, so that with many links the budget is overdrawn.
+pub const IDLE_PROBE_INTERVAL_MAX: Duration = Duration::from_secs(2);
+
+/// A link is dead after so many intervals without an authenticated packet.
+const SILENT_INTERVALS_MAX: u32 = 5;
+
+/// After so many silent intervals a link is in doubt...
+const SILENT_INTERVALS_TO_DOUBT: u32 = 2;
+
+/// ...and is probed so many times as often.
+const DOUBT_HASTE: u32 = 5;
+
+/// A link in use is dead after so long without an authenticated packet.
 pub const SILENCE_MAX: Duration = Duration::from_millis(1_250);
 
-/// A prober that was not run for longer than this excuses everybody's silence.
+/// A link that is not alive is probed this often at first: the two ends get their keys at slightly different times, and
+/// a probe that comes before the keys is lost.
+pub const FIRST_PROBE_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How long that lasts.
+pub const NEW_FOR: Duration = Duration::from_millis(500);
+
+/// Then it is probed every [`PROBE_INTERVAL`], until it has not been alive for so long...
+pub const SOUGHT_FOR: Duration = Duration::from_millis(10_500);
+
+/// ...and then this often.
+pub const LOST_PROBE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// A prober that is run so much later than it asked for excuses everybody's silence.
 pub const STALL_MAX: Duration = Duration::from_millis(500);
+
+/// A link is reported as idle when no frame has passed for so long.
+pub const IDLE_AFTER: Duration = Duration::from_secs(300);
 
 /// A reply to a probe older than this many is ignored.
 const PROBES_OUTSTANDING_MAX: u32 = 64;
 
-/// A link's state has changed; said once for each change.
+/// News of a link; said once for each change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkReport {
     /// The link carries in both directions.
@@ -53,32 +87,58 @@ pub enum LinkReport {
         /// How long nothing was heard.
         silent_for: Duration,
     },
+    /// No frame has passed for [`IDLE_AFTER`].
+    Idle {
+        /// The neighbour.
+        peer: PeerId,
+    },
+}
+
+/// A probe to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DueProbe {
+    /// To whom.
+    pub peer: PeerId,
+    /// Where to: one of the link's candidates, or, if `None`, where its packets go at present.
+    pub candidate: Option<SocketAddr>,
+    /// What it says.
+    pub probe: Probe,
+    /// Whether a [`Message::Deaf`](mesh_wire::sleeve::Message::Deaf) goes with it.
+    pub is_deaf: bool,
 }
 
 /// The liveness of all links of this router.
 ///
-/// Drive it so: [`set_links`](Self::set_links) when the links change, [`heard`](Self::heard) and
-/// [`replied`](Self::replied) when packets come, and at [`poll_timeout`](Self::poll_timeout) call
-/// [`handle_timeout`](Self::handle_timeout), send what [`poll_probe`](Self::poll_probe) gives until it gives nothing,
-/// and pass on [`undelivered`](Self::undelivered) reports.
+/// Drive it so: [`set_links`](Self::set_links) when the links change, [`heard`](Self::heard),
+/// [`carried`](Self::carried) and [`replied`](Self::replied) when packets come and go, and at
+/// [`poll_timeout`](Self::poll_timeout) call [`handle_timeout`](Self::handle_timeout), send what
+/// [`poll_probe`](Self::poll_probe) gives until it gives nothing, and pass on [`undelivered`](Self::undelivered)
+/// reports.
 #[derive(Debug, Default)]
 pub struct Prober {
     links: BTreeMap<PeerId, Link>,
-    last_run: Option<Moment>,
+    /// Probes of the last run that nobody has taken yet.
+    due: VecDeque<(PeerId, Option<SocketAddr>)>,
 }
 
 #[derive(Debug)]
 struct Link {
+    candidates: Vec<SocketAddr>,
+    state: State,
+    reported: State,
+    /// When the state began.
     since: Moment,
     next_probe: Moment,
-    is_due: bool,
     sequence: u32,
     answered: u32,
     heard: Moment,
+    /// No silence before this counts.
     excused: Moment,
     rtt: Option<Duration>,
-    state: State,
-    reported: State,
+    pace: Pace,
+    /// When a frame passed last; at first, when the link was made.
+    carried: Moment,
+    idleness_is_reported: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,12 +147,31 @@ enum State {
     Alive,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// No frame has passed for [`BUSY_FOR`].
+    Idle,
+    /// The link carries frames.
+    Busy,
+}
+
 impl Prober {
-    /// Probes these neighbours from now on, and no others. A neighbour that stays keeps its state.
-    pub fn set_links(&mut self, peers: &[PeerId], now: Moment) {
-        self.links.retain(|peer, _| peers.contains(peer));
-        for peer in peers {
-            self.links.entry(*peer).or_insert_with(|| Link::new(now));
+    /// Probes these neighbours from now on, and no others, at these candidates too while a link is not alive. A
+    /// neighbour that stays keeps its state.
+    pub fn set_links(&mut self, links: impl IntoIterator<Item = (PeerId, Vec<SocketAddr>)>, now: Moment) {
+        let interval_before = self.idle_interval();
+        let mut old = std::mem::take(&mut self.links);
+        for (peer, candidates) in links {
+            let link = old.remove(&peer).unwrap_or_else(|| Link::new(now));
+            self.links.insert(peer, Link { candidates, ..link });
+        }
+        let interval = self.idle_interval();
+        if interval < interval_before {
+            // Nobody was asked at the new pace yet, and so nobody is silent by it.
+            for link in self.links.values_mut() {
+                link.excused = now;
+                link.next_probe = link.next_probe.min(now + interval);
+            }
         }
     }
 
@@ -100,7 +179,13 @@ impl Prober {
     /// direction has carried yet. Its life is reported again.
     pub fn restart(&mut self, peer: PeerId, now: Moment) {
         if let Some(link) = self.links.get_mut(&peer) {
-            *link = Link::new(now);
+            *link = Link {
+                candidates: std::mem::take(&mut link.candidates),
+                pace: link.pace,
+                carried: link.carried,
+                idleness_is_reported: link.idleness_is_reported,
+                ..Link::new(now)
+            };
         }
     }
 
@@ -111,9 +196,26 @@ impl Prober {
         }
     }
 
+    /// Frames have passed on the link to `peer`, in either direction, since this was last said. On a link that carried
+    /// none, a probe is due at once, and silence counts from now on.
+    pub fn carried(&mut self, peer: PeerId, now: Moment) {
+        let Some(link) = self.links.get_mut(&peer) else {
+            return;
+        };
+        link.carried = now;
+        link.idleness_is_reported = false;
+        if link.pace == Pace::Idle {
+            link.pace = Pace::Busy;
+            link.excused = now;
+            link.next_probe = link.next_probe.min(now);
+        }
+    }
+
     /// A reply of `peer` arrived. A reply to no probe of the last few, or one that was answered before, counts for
-    /// nothing. True when the link came alive by it, and so a report waits.
+    /// nothing. True when the link came alive by it, and so a report waits, and the reply's sender is where packets
+    /// should go.
     pub fn replied(&mut self, peer: PeerId, probe: Probe, now: Moment) -> bool {
+        let idle_interval = self.idle_interval();
         let Some(link) = self.links.get_mut(&peer) else {
             return false;
         };
@@ -123,50 +225,86 @@ impl Prober {
         if !is_recent || !is_news {
             return false;
         }
-        let came_alive = link.state == State::Dead;
         link.answered = probe.sequence;
         link.heard = link.heard.max(now);
-        link.state = State::Alive;
         let sample = now.since(Moment::from_origin(Duration::from_nanos(probe.sent_ns)));
         // RFC 6298, section 2: the first sample as it is, then a moving average with weight 1/8.
         link.rtt = Some(link.rtt.map_or(sample, |smoothed| (smoothed * 7 + sample) / 8));
+        let came_alive = link.state == State::Dead;
+        if came_alive {
+            link.enter(State::Alive, now);
+            // A link that was lost was probed more rarely than one that is alive may be silent.
+            link.next_probe = link.next_probe.min(now + link.interval(idle_interval));
+        }
         came_alive
+    }
+
+    /// The peer says that nothing of this router reaches it: the link is dead in the direction that only the peer can
+    /// see. A link that has just come alive is beyond what the peer knew. True when the link died by it, and so a report
+    /// waits.
+    pub fn is_unheard(&mut self, peer: PeerId, now: Moment) -> bool {
+        let link = self.links.get_mut(&peer);
+        let alive = link.filter(|link| link.state == State::Alive && now.since(link.since) >= SILENCE_MAX);
+        let Some(link) = alive else {
+            return false;
+        };
+        link.die(now);
+        true
     }
 
     /// Passes verdicts and makes probes due, as of `now`.
     pub fn handle_timeout(&mut self, now: Moment) {
-        let was_stalled = self.last_run.is_some_and(|last| now.since(last) > STALL_MAX);
-        self.last_run = Some(now);
-        for link in self.links.values_mut() {
+        let was_due = self.links.values().map(|link| link.next_probe).min();
+        let was_stalled = was_due.is_some_and(|at| now.since(at) > STALL_MAX);
+        let idle_interval = self.idle_interval();
+        self.due.clear();
+        for (peer, link) in &mut self.links {
             if was_stalled {
                 link.excused = now;
             }
-            if link.state == State::Alive && link.silence(now) >= SILENCE_MAX {
-                link.state = State::Dead;
-                link.rtt = None;
+            if now.since(link.carried) >= BUSY_FOR {
+                link.pace = Pace::Idle;
             }
-            if link.next_probe <= now {
-                link.is_due = true;
-                // Not "one interval after it was due": probes missed in a stall are not made up for.
-                link.next_probe = now + link.probe_interval(now);
+            let interval = link.interval(idle_interval);
+            if link.state == State::Alive && link.is_silent(idle_interval, now) {
+                link.die(now);
+            }
+            if link.next_probe > now {
+                continue;
+            }
+            // Not "one interval after it was due": probes missed in a stall are not made up for.
+            link.next_probe = now + link.probe_interval(interval, now);
+            link.sequence = link.sequence.wrapping_add(1);
+            self.due.push_back((*peer, None));
+            if link.state == State::Dead {
+                self.due.extend(link.candidates.iter().map(|candidate| (*peer, Some(*candidate))));
             }
         }
     }
 
-    /// A probe to send now, and to whom.
-    pub fn poll_probe(&mut self, now: Moment) -> Option<(PeerId, Probe)> {
-        let (peer, link) = self.links.iter_mut().find(|(_, link)| link.is_due)?;
-        link.is_due = false;
-        link.sequence = link.sequence.wrapping_add(1);
+    /// A probe to send now.
+    pub fn poll_probe(&mut self, now: Moment) -> Option<DueProbe> {
         let sent_ns = u64::try_from(now.since_origin().as_nanos()).expect("a clock runs out after 584 years");
-        Some((*peer, Probe { sequence: link.sequence, sent_ns }))
+        let idle_interval = self.idle_interval();
+        loop {
+            let (peer, candidate) = self.due.pop_front()?;
+            if let Some(link) = self.links.get(&peer) {
+                // All probes of one round have one number: the first reply to any of them is the one that counts.
+                let probe = Probe { sequence: link.sequence, sent_ns };
+                let is_deaf = link.state == State::Dead && link.is_silent(idle_interval, now);
+                return Some(DueProbe { peer, candidate, probe, is_deaf });
+            }
+        }
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called at the latest; `None` without links.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Moment> {
+        let idle_interval = self.idle_interval();
         let verdict = |link: &Link| match link.state {
-            State::Alive => link.heard.max(link.excused) + SILENCE_MAX,
+            State::Alive => {
+                link.heard.max(link.excused) + link.interval(idle_interval) * SILENT_INTERVALS_MAX
+            }
             State::Dead => link.next_probe,
         };
         self.links.values().map(|link| link.next_probe.min(verdict(link))).min()
@@ -175,16 +313,18 @@ impl Prober {
     /// The changes that nobody has taken yet: offers each to `deliver`, and again at the next call while it returns
     /// false. A link that changed back in the meantime is not mentioned.
     pub fn undelivered(&mut self, now: Moment, mut deliver: impl FnMut(LinkReport) -> bool) {
-        for (peer, link) in &mut self.links {
-            if link.state == link.reported {
-                continue;
+        for (&peer, link) in &mut self.links {
+            if link.state != link.reported {
+                let report = match link.state {
+                    State::Alive => LinkReport::Alive { peer, rtt: link.rtt.unwrap_or_default() },
+                    State::Dead => LinkReport::Dead { peer, silent_for: now.since(link.heard) },
+                };
+                if deliver(report) {
+                    link.reported = link.state;
+                }
             }
-            let report = match link.state {
-                State::Alive => LinkReport::Alive { peer: *peer, rtt: link.rtt.unwrap_or_default() },
-                State::Dead => LinkReport::Dead { peer: *peer, silent_for: now.since(link.heard) },
-            };
-            if deliver(report) {
-                link.reported = link.state;
+            if !link.idleness_is_reported && now.since(link.carried) >= IDLE_AFTER {
+                link.idleness_is_reported = deliver(LinkReport::Idle { peer });
             }
         }
     }
@@ -200,28 +340,71 @@ impl Prober {
     pub fn is_alive(&self, peer: PeerId) -> bool {
         self.links.get(&peer).is_some_and(|link| link.state == State::Alive)
     }
+
+    /// True while the link to `peer` carries no frames: the next one is worth a run at once.
+    #[must_use]
+    pub fn is_idle(&self, peer: PeerId) -> bool {
+        self.links.get(&peer).is_some_and(|link| link.pace == Pace::Idle)
+    }
+
+    fn idle_interval(&self) -> Duration {
+        let links = u32::try_from(self.links.len()).unwrap_or(u32::MAX);
+        IDLE_PROBE_SHARE.saturating_mul(links).clamp(PROBE_INTERVAL, IDLE_PROBE_INTERVAL_MAX)
+    }
 }
 
 impl Link {
     const fn new(now: Moment) -> Self {
         Self {
+            candidates: Vec::new(),
+            state: State::Dead,
+            reported: State::Dead,
             since: now,
             next_probe: now,
-            is_due: false,
             sequence: 0,
             answered: 0,
             heard: now,
             excused: now,
             rtt: None,
-            state: State::Dead,
-            reported: State::Dead,
+            pace: Pace::Idle,
+            carried: now,
+            idleness_is_reported: false,
         }
     }
 
-    fn probe_interval(&self, now: Moment) -> Duration {
+    const fn enter(&mut self, state: State, now: Moment) {
+        self.state = state;
+        self.since = now;
+    }
+
+    const fn die(&mut self, now: Moment) {
+        self.enter(State::Dead, now);
+        self.rtt = None;
+        self.next_probe = now;
+    }
+
+    fn is_silent(&self, idle_interval: Duration, now: Moment) -> bool {
+        self.silence(now) >= self.interval(idle_interval) * SILENT_INTERVALS_MAX
+    }
+
+    /// The time by which this link's silence is measured.
+    const fn interval(&self, idle: Duration) -> Duration {
+        match self.pace {
+            Pace::Busy => PROBE_INTERVAL,
+            Pace::Idle => idle,
+        }
+    }
+
+    fn probe_interval(&self, interval: Duration, now: Moment) -> Duration {
+        let age = now.since(self.since);
         match self.state {
-            State::Dead if now.since(self.since) < NEW_FOR => FIRST_PROBE_INTERVAL,
-            State::Dead | State::Alive => PROBE_INTERVAL,
+            State::Dead if age < NEW_FOR => FIRST_PROBE_INTERVAL,
+            State::Dead if age < SOUGHT_FOR => PROBE_INTERVAL,
+            State::Dead => LOST_PROBE_INTERVAL,
+            State::Alive if self.silence(now) >= interval * SILENT_INTERVALS_TO_DOUBT => {
+                interval / DOUBT_HASTE
+            }
+            State::Alive => interval,
         }
     }
 
@@ -231,195 +414,4 @@ impl Link {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PEER: PeerId = PeerId::from_bytes([1; 16]);
-
-    /// A prober with one link in virtual time.
-    struct Bench {
-        prober: Prober,
-        now: Moment,
-        reports: Vec<LinkReport>,
-    }
-
-    fn ms(milliseconds: u64) -> Duration {
-        Duration::from_millis(milliseconds)
-    }
-
-    impl Bench {
-        fn new() -> Self {
-            let mut prober = Prober::default();
-            prober.set_links(&[PEER], Moment::ORIGIN);
-            Self { prober, now: Moment::ORIGIN, reports: Vec::new() }
-        }
-
-        /// Lets `time` pass, run whenever it asks to be; `rtt` is how long replies take, `None` loses them.
-        fn run(&mut self, time: Duration, rtt: Option<Duration>) -> usize {
-            let end = self.now + time;
-            let mut probes = 0;
-            let mut replies: Vec<(Moment, Probe)> = Vec::new();
-            loop {
-                let next_reply = replies.first().map(|(at, _)| *at);
-                let next =
-                    next_reply.into_iter().chain(self.prober.poll_timeout()).min().filter(|at| *at <= end);
-                let Some(next) = next else { break };
-                self.now = self.now.max(next);
-                if next_reply == Some(next) {
-                    let (_, probe) = replies.remove(0);
-                    self.prober.replied(PEER, probe, self.now);
-                }
-                probes +=
-                    self.tick(|at, probe| rtt.into_iter().for_each(|rtt| replies.push((at + rtt, probe))));
-            }
-            self.now = end;
-            probes
-        }
-
-        fn tick(&mut self, mut sent: impl FnMut(Moment, Probe)) -> usize {
-            self.prober.handle_timeout(self.now);
-            let mut probes = 0;
-            while let Some((_, probe)) = self.prober.poll_probe(self.now) {
-                probes += 1;
-                sent(self.now, probe);
-            }
-            let reports = &mut self.reports;
-            self.prober.undelivered(self.now, |report| {
-                reports.push(report);
-                true
-            });
-            probes
-        }
-    }
-
-    #[test]
-    fn probes_four_times_a_second_and_reports_life_once() {
-        let mut bench = Bench::new();
-        bench.run(ms(1_000), Some(ms(10)));
-        assert_eq!(bench.run(ms(1_000), Some(ms(10))), 4);
-        assert_eq!(bench.reports, [LinkReport::Alive { peer: PEER, rtt: ms(10) }]);
-        assert_eq!(bench.prober.rtt(PEER), Some(ms(10)));
-    }
-
-    #[test]
-    fn a_new_link_is_probed_often_until_it_answers_or_is_no_longer_new() {
-        let mut bench = Bench::new();
-        assert_eq!(bench.run(ms(499), None), 25);
-        assert!((4..=5).contains(&bench.run(ms(1_000), None)));
-        let mut answered = Bench::new();
-        assert_eq!(answered.run(ms(499), Some(ms(1))), 3);
-    }
-
-    #[test]
-    fn a_link_is_not_alive_while_only_one_direction_carries() {
-        let mut bench = Bench::new();
-        bench.prober.heard(PEER, Moment::ORIGIN);
-        bench.run(ms(5_000), None);
-        assert!(bench.reports.is_empty());
-        assert!(!bench.prober.is_alive(PEER));
-    }
-
-    #[test]
-    fn a_silent_link_is_dead_after_five_intervals_and_not_before() {
-        let mut bench = Bench::new();
-        bench.run(ms(1_000), Some(ms(10)));
-        // Probes left at 0 and 20 ms, and from then on every 250 ms: the last reply came at 780 ms.
-        bench.run(ms(1_029), None);
-        assert!(bench.prober.is_alive(PEER));
-        bench.run(ms(1), None);
-        assert_eq!(bench.reports[1..], [LinkReport::Dead { peer: PEER, silent_for: SILENCE_MAX }]);
-        bench.run(ms(300), Some(ms(10)));
-        assert_eq!(bench.reports.len(), 3, "a reply revives it");
-    }
-
-    #[test]
-    fn any_packet_keeps_a_living_link_alive() {
-        let mut bench = Bench::new();
-        bench.run(ms(900), Some(ms(10)));
-        for _ in 0..20 {
-            bench.run(ms(1_000), None);
-            bench.prober.heard(PEER, bench.now);
-        }
-        assert!(bench.prober.is_alive(PEER));
-        bench.run(ms(1_250), None);
-        assert!(!bench.prober.is_alive(PEER));
-    }
-
-    #[test]
-    fn a_stall_of_our_own_blames_nobody() {
-        let mut bench = Bench::new();
-        bench.run(ms(900), Some(ms(10)));
-        bench.now = bench.now + ms(60_000);
-        bench.tick(|_, _| {});
-        assert!(bench.prober.is_alive(PEER));
-        bench.run(ms(1_249), None);
-        assert!(bench.prober.is_alive(PEER));
-        bench.run(ms(1), None);
-        assert!(!bench.prober.is_alive(PEER), "but the excuse ends");
-    }
-
-    #[test]
-    fn a_reply_counts_once_and_only_for_a_recent_probe() {
-        let mut bench = Bench::new();
-        let mut first = None;
-        bench.tick(|_, probe| first = Some(probe));
-        let first = first.unwrap();
-        bench.prober.replied(PEER, Probe { sequence: first.sequence + 1, ..first }, bench.now + ms(1));
-        assert!(!bench.prober.is_alive(PEER), "a reply to a probe never sent");
-        bench.prober.replied(PEER, first, bench.now + ms(1));
-        assert_eq!(bench.prober.rtt(PEER), Some(ms(1)));
-        bench.prober.replied(PEER, first, bench.now + ms(900));
-        assert_eq!(bench.prober.rtt(PEER), Some(ms(1)), "the same reply again");
-        bench.run(ms(1_000 * 20), None);
-        bench.prober.replied(PEER, Probe { sequence: first.sequence + 1, ..first }, bench.now);
-        assert!(!bench.prober.is_alive(PEER), "a reply to a probe of long ago");
-        bench.run(ms(1_000), Some(ms(1)));
-        assert!(bench.prober.is_alive(PEER), "eighty lost probes do not hide the next reply");
-    }
-
-    #[test]
-    fn round_trip_times_are_smoothed() {
-        let mut bench = Bench::new();
-        bench.run(ms(200), Some(ms(8)));
-        bench.run(ms(250), Some(ms(16)));
-        assert_eq!(bench.prober.rtt(PEER), Some(ms(9)));
-    }
-
-    #[test]
-    fn a_report_that_finds_no_room_is_offered_again() {
-        let mut bench = Bench::new();
-        let mut probes = Vec::new();
-        bench.tick(|_, probe| probes.push(probe));
-        bench.prober.replied(PEER, probes[0], bench.now);
-        let mut offers = 0;
-        for taken in [false, false, true, true] {
-            bench.prober.undelivered(bench.now, |_| {
-                offers += 1;
-                taken
-            });
-        }
-        assert_eq!(offers, 3);
-    }
-
-    #[test]
-    fn a_new_session_proves_itself_anew() {
-        let mut bench = Bench::new();
-        bench.run(ms(100), Some(ms(1)));
-        bench.prober.restart(PEER, bench.now);
-        assert!(!bench.prober.is_alive(PEER));
-        bench.run(ms(100), Some(ms(1)));
-        assert_eq!(bench.reports, [LinkReport::Alive { peer: PEER, rtt: ms(1) }; 2]);
-    }
-
-    #[test]
-    fn links_that_stay_keep_their_state_and_links_that_go_are_forgotten() {
-        let other = PeerId::from_bytes([2; 16]);
-        let mut bench = Bench::new();
-        bench.run(ms(100), Some(ms(1)));
-        bench.prober.set_links(&[PEER, other], bench.now);
-        assert!(bench.prober.is_alive(PEER) && !bench.prober.is_alive(other));
-        bench.prober.set_links(&[other], bench.now);
-        bench.prober.set_links(&[PEER, other], bench.now);
-        assert!(!bench.prober.is_alive(PEER));
-    }
-}
+mod tests;

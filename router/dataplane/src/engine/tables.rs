@@ -34,19 +34,10 @@ pub struct Tables {
 /// A broadcast tree as seen from here, with links in place of peers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FloodTree {
-    /// From where alone the source's frames are accepted; `None` in our own tree.
+    /// From where the source's frames are accepted, besides from itself; `None` in our own tree.
     pub parent: Option<LinkId>,
     /// Where they go.
-    pub children: Vec<FloodChild>,
-}
-
-/// One branch of a [`FloodTree`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FloodChild {
-    /// The link to the child.
-    pub link: LinkId,
-    /// True when the child sends frames on to children of its own.
-    pub relays: bool,
+    pub children: Vec<LinkId>,
 }
 
 impl Tables {
@@ -146,11 +137,6 @@ impl Tables {
 
 fn flood_tree(tree: &Tree, links: &BTreeMap<PeerId, LinkId>, usable: &BTreeMap<PeerId, LinkId>) -> FloodTree {
     let parent = tree.parent.and_then(|peer| links.get(&peer).copied());
-    let branch = |peer| usable.get(peer).copied();
-    let children = tree
-        .children
-        .iter()
-        .filter_map(|child| branch(&child.peer).map(|link| FloodChild { link, relays: child.relays }))
-        .collect();
+    let children = tree.children.iter().filter_map(|peer| usable.get(peer).copied()).collect();
     FloodTree { parent, children }
 }

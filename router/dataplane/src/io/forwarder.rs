@@ -1,6 +1,7 @@
 //! What one thread does with one frame or datagram: it asks the engine, and carries out what the engine says. Owns
 //! the thread's TAP queue and outbox; nothing here waits or allocates.
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -10,27 +11,52 @@ use mesh_wire::sleeve::{Envelope, Header, Message, MessageError, Messages, Probe
 
 use super::outbox::Outbox;
 use super::tap::{Captured, TapQueue};
+use crate::dataplane::WORKERS_MAX;
 use crate::engine::{
-    Arrival, Counters, Direction, DropReason, Event, Key, Learned, LinkId, Location, Path, decide,
+    Arrival, Counters, Direction, DropReason, DueProbe, Event, GarbageLimit, Key, Learned, LinkId, Location,
+    Path, RelayedPeers, Transmission, decide,
 };
 use crate::report::Report;
-use crate::shared::{Shared, Snapshot, lock};
+use crate::shared::{Link, Outlet, Roaming, Shared, Snapshot, lock};
 
 pub(super) struct Forwarder {
     pub(super) shared: Arc<Shared>,
     pub(super) counters: Arc<Counters>,
     pub(super) tap: TapQueue,
     pub(super) outbox: Outbox,
+    numbers: Numbers,
+    garbage: GarbageLimit,
+    relayed: RelayedPeers,
+}
+
+/// Where an authenticated packet came from.
+#[derive(Debug, Clone, Copy)]
+struct Sender {
+    link: LinkId,
+    address: SocketAddr,
 }
 
 impl Forwarder {
+    /// That of the thread with this number.
+    pub(super) fn new(
+        number: usize,
+        shared: Arc<Shared>,
+        counters: Arc<Counters>,
+        tap: TapQueue,
+        outbox: Outbox,
+    ) -> Self {
+        let (garbage, relayed) = (GarbageLimit::default(), RelayedPeers::default());
+        Self { shared, counters, tap, outbox, numbers: Numbers::new(number), garbage, relayed }
+    }
+
     /// Takes what was read from the TAP interface into `buffer`.
     pub(super) fn captured(&mut self, captured: Captured, buffer: &[u8], snapshot: &Snapshot, now: Moment) {
         let Captured::Frame(len) = captured else {
             return self.counters.dropped(DropReason::SuperFrame);
         };
         self.counters.passed(Path::Bridge, Direction::In, len);
-        self.forward(Arrival::Captured, &buffer[..len], snapshot, now);
+        let sequence = self.numbers.draw();
+        self.forward(Arrival::Captured { sequence }, &buffer[..len], snapshot, now);
     }
 
     /// Takes a datagram. Whatever is not authentic is counted, and has no other effect.
@@ -47,32 +73,51 @@ impl Forwarder {
         let Some(inlet) = snapshot.inlet(header.receiver) else {
             return self.counters.dropped(DropReason::UnknownReceiver);
         };
+        let Outlet { link, places, .. } = snapshot.outlet(inlet.link);
+        let is_strange = from != link.remote();
+        if is_strange && !self.garbage.allows(now) {
+            return self.counters.dropped(DropReason::GarbageLimit);
+        }
         let opened = match inlet.session.open(&header, datagram) {
             Ok(opened) => opened,
-            Err(reason) => return self.counters.dropped(reason),
+            Err(reason) => {
+                if is_strange {
+                    self.garbage.failed(now);
+                }
+                return self.counters.dropped(reason);
+            }
         };
-        let link = &snapshot.outlet(inlet.link).link;
-        if let Some(roaming) = link.heard(from, inlet.session.serial, opened.is_newest, now) {
-            self.report(Report::Roamed { peer: link.peer(), from: roaming.from, to: roaming.to });
+        self.roamed(link, link.heard(from, places, inlet.session.serial, opened.is_newest, now));
+        let sender = Sender { link: inlet.link, address: from };
+        self.messages(sender, Messages::new(opened.body), snapshot, now);
+    }
+
+    fn roamed(&self, link: &Link, roaming: Option<Roaming>) {
+        if let Some(Roaming { from, to }) = roaming {
+            self.report(Report::Roamed { peer: link.peer(), from, to });
         }
-        self.messages(inlet.link, Messages::new(opened.body), snapshot, now);
     }
 
     /// Probes what is due, tells the control plane what has changed, and says when to come again.
     pub(super) fn run_prober(&mut self, snapshot: &Snapshot, now: Moment) -> Option<Moment> {
         let shared = Arc::clone(&self.shared);
         let mut prober = lock(&shared.prober);
-        for outlet in snapshot.outlets() {
-            if let Some(at) = outlet.link.last_heard() {
-                prober.heard(outlet.link.peer(), at);
+        for Outlet { link, .. } in snapshot.outlets() {
+            if let Some(at) = link.last_heard() {
+                prober.heard(link.peer(), at);
+            }
+            if link.take_passed() {
+                prober.carried(link.peer(), now);
             }
         }
         prober.handle_timeout(now);
-        while let Some((peer, probe)) = prober.poll_probe(now) {
-            // The links may have changed since this snapshot was taken.
-            if let Some(link) = snapshot.tables.link(peer) {
-                self.send(link, &Message::Probe(probe), snapshot);
+        for Outlet { link, .. } in snapshot.outlets() {
+            if prober.is_idle(link.peer()) {
+                link.await_frame();
             }
+        }
+        while let Some(due) = prober.poll_probe(now) {
+            self.probe(due, snapshot);
         }
         prober.undelivered(now, |report| self.report(report.into()));
         for outlet in snapshot.outlets() {
@@ -86,6 +131,21 @@ impl Forwarder {
         prober.poll_timeout()
     }
 
+    fn probe(&mut self, due: DueProbe, snapshot: &Snapshot) {
+        let DueProbe { peer, candidate, probe, is_deaf } = due;
+        // The links may have changed since this snapshot was taken.
+        let Some(link) = snapshot.tables.link(peer) else { return };
+        let remote = snapshot.outlet(link).link.remote();
+        if candidate == Some(remote) {
+            return;
+        }
+        let destination = candidate.unwrap_or(remote);
+        self.send_to(destination, link, &Message::Probe(probe), snapshot);
+        if is_deaf {
+            self.send_to(destination, link, &Message::Deaf, snapshot);
+        }
+    }
+
     /// Tells the control plane; true when it took the report.
     pub(super) fn report(&self, report: Report) -> bool {
         let is_taken = (self.shared.reports)(report);
@@ -95,20 +155,22 @@ impl Forwarder {
         is_taken
     }
 
-    fn messages(&mut self, from: LinkId, messages: Messages<'_>, snapshot: &Snapshot, now: Moment) {
+    fn messages(&mut self, sender: Sender, messages: Messages<'_>, snapshot: &Snapshot, now: Moment) {
         let mut has_replied = false;
         for message in messages {
             match message {
                 Ok(Message::Frame { envelope, frame }) => {
                     self.counters.passed(Path::Sleeve, Direction::In, frame.len());
-                    self.forward(Arrival::Received { from, envelope }, frame, snapshot, now);
+                    self.frame_passes(sender.link, snapshot);
+                    self.forward(Arrival::Received { from: sender.link, envelope }, frame, snapshot, now);
                 }
                 Ok(Message::Probe(_)) if has_replied => self.counters.dropped(DropReason::SurplusProbe),
                 Ok(Message::Probe(probe)) => {
                     has_replied = true;
-                    self.send(from, &Message::ProbeReply(probe), snapshot);
+                    self.reply(sender, probe, snapshot);
                 }
-                Ok(Message::ProbeReply(probe)) => self.replied(from, probe, snapshot, now),
+                Ok(Message::ProbeReply(probe)) => self.replied(sender, probe, snapshot, now),
+                Ok(Message::Deaf) => self.is_unheard(sender, snapshot, now),
                 Err(MessageError::UnknownKind(_)) => self.counters.dropped(DropReason::UnknownMessage),
                 Err(MessageError::Payload(_) | MessageError::Truncated) => {
                     self.counters.dropped(DropReason::MalformedMessage);
@@ -117,9 +179,29 @@ impl Forwarder {
         }
     }
 
-    fn replied(&self, from: LinkId, probe: Probe, snapshot: &Snapshot, now: Moment) {
-        let came_alive = lock(&self.shared.prober).replied(snapshot.tables.neighbour(from), probe, now);
+    fn reply(&mut self, sender: Sender, probe: Probe, snapshot: &Snapshot) {
+        let Outlet { link, places, .. } = snapshot.outlet(sender.link);
+        let destination = places.answer(sender.address, link.remote());
+        self.send_to(destination, sender.link, &Message::ProbeReply(probe), snapshot);
+    }
+
+    fn replied(&self, sender: Sender, probe: Probe, snapshot: &Snapshot, now: Moment) {
+        let Outlet { link, places, .. } = snapshot.outlet(sender.link);
+        let came_alive = lock(&self.shared.prober).replied(link.peer(), probe, now);
         if came_alive {
+            self.roamed(link, link.settle(sender.address, places, now));
+            self.shared.want_prober();
+        }
+    }
+
+    fn is_unheard(&self, sender: Sender, snapshot: &Snapshot, now: Moment) {
+        if lock(&self.shared.prober).is_unheard(snapshot.tables.neighbour(sender.link), now) {
+            self.shared.want_prober();
+        }
+    }
+
+    fn frame_passes(&self, link: LinkId, snapshot: &Snapshot) {
+        if snapshot.outlet(link).link.frame_passes() {
             self.shared.want_prober();
         }
     }
@@ -130,10 +212,11 @@ impl Forwarder {
         };
         let (source, destination) = (frame.source(), frame.destination());
         let location = match arrival {
-            Arrival::Captured => self.shared.macs.locate(destination, now),
+            Arrival::Captured { .. } => self.shared.macs.locate(destination, now),
             Arrival::Received { .. } => Location::Unknown,
         };
         let decision = decide(&Key { arrival, source, destination }, &snapshot.tables, location);
+        let decision = self.shared.duplicates.check(arrival, decision, now);
         if let Some(owner) = decision.learn {
             match self.shared.macs.learn(source, owner, now) {
                 Learned::Added | Learned::Refreshed => {}
@@ -148,7 +231,7 @@ impl Forwarder {
             }
         }
         for sent in decision.transmissions() {
-            self.transmit(sent.link, sent.envelope, bytes, arrival, snapshot);
+            self.transmit(sent, bytes, arrival, snapshot, now);
         }
         decision.drop.into_iter().for_each(|reason| self.counters.dropped(reason));
         decision.event.into_iter().for_each(|event| self.counters.happened(event));
@@ -156,23 +239,80 @@ impl Forwarder {
 
     fn transmit(
         &mut self,
-        link: LinkId,
-        envelope: Envelope,
+        Transmission { link, envelope }: Transmission,
         frame: &[u8],
         arrival: Arrival,
         snapshot: &Snapshot,
+        now: Moment,
     ) {
-        if !self.send(link, &Message::Frame { envelope, frame }, snapshot) {
+        let remote = snapshot.outlet(link).link.remote();
+        if !self.send_to(remote, link, &Message::Frame { envelope, frame }, snapshot) {
             return;
         }
         self.counters.passed(Path::Sleeve, Direction::Out, frame.len());
-        if arrival != Arrival::Captured {
-            self.counters.passed(Path::Relay, Direction::Out, frame.len());
+        self.frame_passes(link, snapshot);
+        match (arrival, envelope) {
+            (Arrival::Received { .. }, _) => self.counters.passed(Path::Relay, Direction::Out, frame.len()),
+            (Arrival::Captured { .. }, Envelope::Unicast { destination, .. }) => {
+                if self.relayed.is_news(destination, now) {
+                    self.report(Report::Relayed { peer: destination });
+                }
+            }
+            (Arrival::Captured { .. }, Envelope::Direct | Envelope::Broadcast { .. }) => {}
         }
     }
 
-    fn send(&mut self, link: LinkId, message: &Message<'_>, snapshot: &Snapshot) -> bool {
-        let result = self.outbox.push(snapshot.outlet(link), message);
+    fn send_to(
+        &mut self,
+        destination: SocketAddr,
+        link: LinkId,
+        message: &Message<'_>,
+        snapshot: &Snapshot,
+    ) -> bool {
+        let result = self.outbox.push(snapshot.outlet(link), destination, message);
         result.inspect_err(|reason| self.counters.dropped(*reason)).is_ok()
+    }
+}
+
+/// The numbers of one thread's broadcasts. Each thread has a part of them to itself, and starts anywhere in it: those
+/// of an earlier life of this router may still be remembered.
+struct Numbers {
+    thread: u32,
+    next: u32,
+}
+
+impl Numbers {
+    /// Bits that count; the others, enough for all of [`WORKERS_MAX`], name the thread. At a million frames a second
+    /// they come round after a minute.
+    const COUNT_BITS: u32 = 26;
+
+    fn new(thread: usize) -> Self {
+        // The hasher's keys are the one thing at hand that differs from life to life.
+        let start = RandomState::new().hash_one(thread) as u32;
+        Self { thread: (thread as u32) << Self::COUNT_BITS, next: start }
+    }
+
+    const fn draw(&mut self) -> u32 {
+        self.next = self.next.wrapping_add(1);
+        self.thread | (self.next % (1 << Self::COUNT_BITS))
+    }
+}
+
+const _: () = assert!(WORKERS_MAX <= 1 << (u32::BITS - Numbers::COUNT_BITS));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_number_their_broadcasts_apart_from_each_other() {
+        let mut threads = [0, 1, WORKERS_MAX - 1].map(Numbers::new);
+        for _ in 0..3 {
+            let drawn = threads.each_mut().map(Numbers::draw);
+            let [a, b, c] = drawn.map(|number| number >> Numbers::COUNT_BITS);
+            assert_eq!([a, b, c], [0, 1, 63]);
+        }
+        threads[1].next = (1 << Numbers::COUNT_BITS) - 1;
+        assert_eq!(threads[1].draw(), 1 << Numbers::COUNT_BITS);
     }
 }

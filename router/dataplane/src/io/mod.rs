@@ -3,6 +3,7 @@
 
 mod forwarder;
 mod outbox;
+mod recovery;
 pub(crate) mod tap;
 pub(crate) mod udp;
 pub(crate) mod wake;

@@ -42,8 +42,14 @@ impl Outbox {
         Self { socket, counters, bytes: Vec::with_capacity(OUTBOX_LEN), train: None }
     }
 
-    /// Seals a packet with this message, to leave with the next [`flush`](Self::flush) at the latest.
-    pub(super) fn push(&mut self, outlet: &Outlet, message: &Message<'_>) -> Result<(), DropReason> {
+    /// Seals a packet with this message for the neighbour at `destination`, to leave with the next
+    /// [`flush`](Self::flush) at the latest.
+    pub(super) fn push(
+        &mut self,
+        outlet: &Outlet,
+        destination: SocketAddr,
+        message: &Message<'_>,
+    ) -> Result<(), DropReason> {
         let Some(session) = &outlet.session else {
             return Err(DropReason::NoSession);
         };
@@ -52,7 +58,7 @@ impl Outbox {
         }
         let start = self.bytes.len();
         session.write(message, &mut self.bytes)?;
-        let (destination, len) = (outlet.link.remote(), self.bytes.len() - start);
+        let len = self.bytes.len() - start;
         let segments_max = self.socket.segments_max();
         if let Some(train) =
             self.train.as_mut().filter(|train| train.takes(destination, start, len, segments_max))
@@ -64,6 +70,11 @@ impl Outbox {
         self.depart(start);
         self.train = Some(Train { destination, start, segment_len: len, count: 1, is_complete: false });
         Ok(())
+    }
+
+    /// Sends by `socket` from now on.
+    pub(super) fn use_socket(&mut self, socket: Arc<UdpQueue>) {
+        self.socket = socket;
     }
 
     /// Sends all that waits.

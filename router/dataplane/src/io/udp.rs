@@ -23,7 +23,9 @@ const RECEIVE_LEN: usize = 1 << 16;
 pub(crate) struct UdpQueue {
     socket: Socket,
     state: UdpSocketState,
+    local: SocketAddr,
     family: Family,
+    sharing: Sharing,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,16 +48,16 @@ enum Sharing {
 ///
 /// They belong to the network namespace of the calling thread.
 pub(crate) fn open(address: Option<IpAddr>, port: u16, queues: usize) -> io::Result<Vec<UdpQueue>> {
-    let first = match address {
+    let mut first = match address {
         Some(IpAddr::V4(ip)) => UdpQueue::bind(SocketAddr::new(ip.into(), port), Family::V4, Sharing::Never)?,
         Some(IpAddr::V6(ip)) => UdpQueue::bind(SocketAddr::new(ip.into(), port), Family::V6, Sharing::Never)?,
         None => open_everywhere(port)?,
     };
     if queues > 1 {
         // Only now: a port that is shared from the start would be taken together with another router's.
-        first.socket.set_reuse_port(true)?;
+        first.share()?;
     }
-    let (local, family) = (first.bound_to()?, first.family);
+    let (local, family) = (first.local, first.family);
     let others = (1..queues).map(|_| UdpQueue::bind(local, family, Sharing::WithOurs));
     std::iter::once(Ok(first)).chain(others).collect()
 }
@@ -85,17 +87,29 @@ impl UdpQueue {
         socket.bind(&local.into())?;
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         allow_fragments(&socket, family)?;
-        Ok(Self { socket, state, family })
+        let local = socket.local_addr()?.as_socket();
+        let local = local.ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
+        Ok(Self { socket, state, local, family, sharing })
     }
 
-    fn bound_to(&self) -> io::Result<SocketAddr> {
-        let address = self.socket.local_addr()?.as_socket();
-        address.ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))
+    fn share(&mut self) -> io::Result<()> {
+        self.sharing = Sharing::WithOurs;
+        self.socket.set_reuse_port(true)
+    }
+
+    /// A socket to take this one's place, on the same port.
+    pub(crate) fn reopen(&self) -> io::Result<Self> {
+        // So that the port is never free for another. It fails where there is no socket any more, nor a hold on a port.
+        self.socket.set_reuse_port(true).ok();
+        let mut new = Self::bind(self.local, self.family, Sharing::WithOurs)?;
+        new.sharing = self.sharing;
+        new.socket.set_reuse_port(new.sharing == Sharing::WithOurs)?;
+        Ok(new)
     }
 
     /// The port that the socket is bound to.
-    pub(crate) fn port(&self) -> io::Result<u16> {
-        self.bound_to().map(|address| address.port())
+    pub(crate) const fn port(&self) -> u16 {
+        self.local.port()
     }
 
     /// The most datagrams that one [`send`](Self::send) can carry at the moment.
@@ -239,7 +253,7 @@ mod tests {
     fn a_train_of_datagrams_arrives_as_the_datagrams_it_was_made_of() {
         let loopback = Some(Ipv4Addr::LOCALHOST.into());
         let [a, b] = [(); 2].map(|()| open(loopback, 0, 1).unwrap().remove(0));
-        let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), b.port().unwrap());
+        let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), b.port());
         let contents: Vec<u8> = (0..250).collect();
         a.send(to, &contents, 100).unwrap();
         let datagrams: Vec<_> = receive_all(&b, 3).into_iter().map(|(_, datagram)| datagram).collect();
@@ -251,14 +265,27 @@ mod tests {
         let everywhere = open(None, 0, 1).unwrap().remove(0);
         for loopback in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
             let other = open(Some(loopback), 0, 1).unwrap().remove(0);
-            other.send(SocketAddr::new(loopback, everywhere.port().unwrap()), b"hello", 5).unwrap();
+            other.send(SocketAddr::new(loopback, everywhere.port()), b"hello", 5).unwrap();
             let (from, datagram) = receive_all(&everywhere, 1).remove(0);
-            assert_eq!(
-                (from, datagram),
-                (SocketAddr::new(loopback, other.port().unwrap()), b"hello".to_vec())
-            );
+            assert_eq!((from, datagram), (SocketAddr::new(loopback, other.port()), b"hello".to_vec()));
             everywhere.send(from, b"", 1).unwrap();
             assert_eq!(receive_all(&other, 1)[0].1, b"");
+        }
+    }
+
+    #[test]
+    fn a_socket_opened_anew_takes_the_port_over_and_shares_it_as_before() {
+        let loopback = Some(Ipv4Addr::LOCALHOST.into());
+        let other = open(loopback, 0, 1).unwrap().remove(0);
+        for queues in [1, 2] {
+            let mut sockets = open(loopback, 0, queues).unwrap();
+            let port = sockets[0].port();
+            sockets.truncate(1);
+            sockets[0] = sockets[0].reopen().unwrap();
+            other.send(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port), b"hello", 5).unwrap();
+            assert_eq!(receive_all(&sockets[0], 1)[0].1, b"hello");
+            assert_eq!(open(loopback, port, 1).err().unwrap().kind(), io::ErrorKind::AddrInUse);
+            assert_eq!(sockets[0].socket.reuse_port().unwrap(), queues == 2);
         }
     }
 
@@ -266,8 +293,8 @@ mod tests {
     fn sockets_of_one_router_share_its_port_and_a_port_in_use_is_refused() {
         let loopback = Some(Ipv4Addr::LOCALHOST.into());
         let shared = open(loopback, 0, 3).unwrap();
-        let port = shared[0].port().unwrap();
-        assert!(shared.iter().all(|queue| queue.port().unwrap() == port));
+        let port = shared[0].port();
+        assert!(shared.iter().all(|queue| queue.port() == port));
         for queues in [1, 2] {
             let error = open(loopback, port, queues).err().unwrap();
             assert_eq!(error.kind(), io::ErrorKind::AddrInUse);

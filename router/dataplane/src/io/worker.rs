@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use super::forwarder::Forwarder;
 use super::outbox::Outbox;
+use super::recovery::Recovery;
 use super::tap::TapQueue;
 use super::udp::{ReceiveBuffer, UdpQueue};
 use crate::engine::Counters;
@@ -24,8 +25,8 @@ const CAPTURE_BATCH: usize = 64;
 /// Room for one frame: the longest that an interface with an MTU of 65,535 sends.
 const CAPTURE_LEN: usize = 65_535 + 18;
 
-/// Errors in a row after which the socket is given up. One or two may be news of the network (ICMP).
-const RECEIVE_ERRORS_MAX: u32 = 64;
+/// The prober is not run more often than this on its own account: with many links their probes are bundled.
+const PROBING_INTERVAL_MIN: Duration = Duration::from_millis(5);
 
 /// How often, at least, the first thread looks after the MAC table.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
@@ -39,19 +40,18 @@ pub(crate) struct Worker {
     received: ReceiveBuffer,
     captured: Vec<u8>,
     tap_state: End,
-    udp_state: End,
-    receive_errors: u32,
+    recovery: Recovery,
     housekeeping: Housekeeping,
 }
 
 /// The first thread's calendar.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Copy)]
 struct Housekeeping {
     next_probing: Option<Moment>,
     next_expiry: Moment,
 }
 
-/// Whether an end can be read.
+/// Whether the TAP interface can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Open,
@@ -76,7 +76,7 @@ impl Worker {
     ) -> Self {
         let udp = Arc::new(udp);
         let outbox = Outbox::new(Arc::clone(&udp), Arc::clone(&counters));
-        let forwarder = Forwarder { shared: Arc::clone(&shared), counters, tap, outbox };
+        let forwarder = Forwarder::new(number, Arc::clone(&shared), counters, tap, outbox);
         Self {
             number,
             shared,
@@ -85,8 +85,7 @@ impl Worker {
             received: ReceiveBuffer::new(),
             captured: vec![0; CAPTURE_LEN],
             tap_state: End::Open,
-            udp_state: End::Open,
-            receive_errors: 0,
+            recovery: Recovery::default(),
             housekeeping: Housekeeping::default(),
         }
     }
@@ -111,6 +110,9 @@ impl Worker {
             if ready.udp {
                 self.receive(&snapshot, now);
             }
+            if self.recovery.retry_at().is_some_and(|at| at <= now) {
+                self.reopen(now);
+            }
             if ready.tap {
                 self.capture(&snapshot, now);
             }
@@ -124,8 +126,8 @@ impl Worker {
     fn wait(&self) -> io::Result<Ready> {
         let wake = &self.shared.wakers[self.number];
         // A lost end would report its error at once and for ever; the waker stands in for it.
-        let udp =
-            if self.udp_state == End::Open { PollFd::new(&*self.udp, PollFlags::IN) } else { idle(wake) };
+        let is_open = self.recovery.retry_at().is_none();
+        let udp = if is_open { PollFd::new(&*self.udp, PollFlags::IN) } else { idle(wake) };
         let tap = if self.tap_state == End::Open {
             PollFd::new(&self.forwarder.tap, PollFlags::IN)
         } else {
@@ -137,18 +139,14 @@ impl Worker {
             Err(error) => return Err(error.into()),
         }
         let [wake, udp, tap] = fds.map(|fd| !fd.revents().is_empty());
-        Ok(Ready { wake, udp: udp && self.udp_state == End::Open, tap: tap && self.tap_state == End::Open })
+        Ok(Ready { wake, udp: udp && is_open, tap: tap && self.tap_state == End::Open })
     }
 
-    /// How long to wait: for ever, unless this thread keeps house.
+    /// How long to wait: for ever, unless this thread keeps house or has a socket to open.
     fn timeout(&self) -> Option<Timespec> {
-        if self.number != 0 {
-            return None;
-        }
-        let next = self
-            .housekeeping
-            .next_probing
-            .map_or(self.housekeeping.next_expiry, |probing| probing.min(self.housekeeping.next_expiry));
+        let Housekeeping { next_probing, next_expiry } = self.housekeeping;
+        let house = next_probing.into_iter().chain([next_expiry]).filter(|_| self.number == 0);
+        let next = house.chain(self.recovery.retry_at()).min()?;
         let wait = next.since(self.shared.clock.now());
         Some(Timespec::try_from(wait).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 }))
     }
@@ -159,14 +157,25 @@ impl Worker {
             .received
             .receive(&self.udp, |from, datagram| forwarder.datagram(from, datagram, snapshot, now));
         match result {
-            Ok(_) => self.receive_errors = 0,
-            Err(error) => {
-                self.receive_errors += 1;
-                if self.receive_errors >= RECEIVE_ERRORS_MAX {
-                    self.udp_state = End::Lost;
-                    self.forwarder.report(Report::Failed(Failure::Udp(error)));
-                }
+            Ok(_) => self.recovery.succeeded(),
+            Err(error) => self.receiving_failed(error, now),
+        }
+    }
+
+    fn receiving_failed(&mut self, error: io::Error, now: Moment) {
+        if self.recovery.failed(now) {
+            self.forwarder.report(Report::Failed(Failure::Udp(error)));
+        }
+    }
+
+    fn reopen(&mut self, now: Moment) {
+        match self.udp.reopen() {
+            Ok(socket) => {
+                self.udp = Arc::new(socket);
+                self.forwarder.outbox.use_socket(Arc::clone(&self.udp));
+                self.recovery.reopened();
             }
+            Err(error) => self.receiving_failed(error, now),
         }
     }
 
@@ -188,7 +197,8 @@ impl Worker {
     fn keep_house(&mut self, snapshot: &Snapshot, now: Moment) {
         let is_wanted = self.shared.prober_is_wanted.swap(false, Ordering::Acquire);
         if is_wanted || self.housekeeping.next_probing.is_some_and(|at| at <= now) {
-            self.housekeeping.next_probing = self.forwarder.run_prober(snapshot, now);
+            let next = self.forwarder.run_prober(snapshot, now);
+            self.housekeeping.next_probing = next.map(|at| at.max(now + PROBING_INTERVAL_MIN));
         }
         if self.housekeeping.next_expiry <= now {
             self.housekeeping.next_expiry = now + HOUSEKEEPING_INTERVAL;

@@ -15,11 +15,11 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use mesh_wire::Moment;
 
-use crate::engine::Prober;
+use crate::engine::{Duplicates, Prober};
 use crate::io::wake::Waker;
 use crate::report::Report;
 
-pub(crate) use links::{Link, canonical};
+pub(crate) use links::{Link, Roaming, canonical};
 pub(crate) use macs::Macs;
 pub(crate) use publisher::{Outlet, Publisher, Snapshot};
 
@@ -28,9 +28,11 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) snapshot: ArcSwap<Snapshot>,
     pub(crate) macs: Macs,
+    pub(crate) duplicates: Duplicates,
     /// Locked for each probe and each run of the prober, some times a second and link, never for a frame.
     pub(crate) prober: Mutex<Prober>,
-    /// Set when the prober must be run before its time, because a report waits or the links changed.
+    /// Set when the prober must be run before its time, because a report waits, the links changed, or a frame passes on
+    /// an idle one.
     pub(crate) prober_is_wanted: AtomicBool,
     pub(crate) reports: Box<dyn Fn(Report) -> bool + Send + Sync>,
     pub(crate) is_stopping: AtomicBool,

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use mesh_wire::{PeerId, ReceiverIndex};
 
-use super::links::Link;
+use super::links::{Link, canonical};
 use super::sessions::{ReceiveSession, SendSession};
-use crate::engine::{LinkId, LinkPlan, Plan, ReceivePlan, SendPlan, Tables};
+use crate::engine::{LinkId, LinkPlan, Places, Plan, ReceivePlan, SendPlan, Tables};
 
 /// The first counter of a session.
 const FIRST_COUNTER: u64 = 1;
@@ -30,6 +30,7 @@ pub(crate) struct Snapshot {
 /// The way to a neighbour.
 pub(crate) struct Outlet {
     pub(crate) link: Arc<Link>,
+    pub(crate) places: Places,
     pub(crate) session: Option<Arc<SendSession>>,
 }
 
@@ -104,7 +105,7 @@ impl Publisher {
         let mut old_receive = std::mem::take(&mut self.receive.current);
         let (mut outlets, mut inlets, mut restarted) = (Vec::new(), Vec::new(), Vec::new());
         let mut taken = BTreeSet::new();
-        for LinkPlan { peer, remote, candidates: _, roams: _, receive, send } in plan.links {
+        for LinkPlan { peer, remote, candidates, roams, receive, send } in plan.links {
             let stays = receive.iter().any(|plan| old_receive.contains_key(&plan.index));
             let kept = old_links.remove(&peer);
             restarted.extend(kept.is_some().then_some(peer).filter(|_| !stays));
@@ -117,7 +118,8 @@ impl Publisher {
                 }
             }
             let session = send.map(|plan| self.send_session(peer, plan, &mut old_send));
-            outlets.push(Outlet { link, session });
+            let places = Places::new(canonical(remote), candidates.into_iter().map(canonical), roams);
+            outlets.push(Outlet { link, places, session });
         }
         self.send.lingering.extend(old_send);
         self.receive.lingering.extend(old_receive);
@@ -349,7 +351,8 @@ mod tests {
         let mut at =
             |port| publisher.publish(plan(vec![link(port, &[5])])).snapshot.outlets()[0].link.clone();
         let kept = at(1);
-        kept.heard(remote(9), 1, true, mesh_wire::Moment::ORIGIN);
+        let anywhere = Places::new(remote(1), std::iter::empty(), true);
+        kept.heard(remote(9), &anywhere, 1, true, mesh_wire::Moment::ORIGIN);
         assert_eq!(at(1).remote(), remote(9));
         assert_eq!(at(2).remote(), remote(2));
     }
