@@ -45,6 +45,19 @@ pub enum Fault {
     Partition(Vec<bool>),
     /// So many packets of a hundred are lost.
     Loss(u64),
+    /// So many datagrams of a hundred arrive twice.
+    Duplicates(u64),
+    /// A router does nothing for a while: its process is stopped, or its host sleeps.
+    Pause {
+        /// Whose.
+        host: HostId,
+        /// For how long.
+        length: Duration,
+    },
+    /// A host gets another address.
+    Move(HostId),
+    /// A host's NAT loses its table.
+    ForgetMappings(HostId),
     /// All is repaired, and every router runs.
     Calm,
 }
@@ -82,6 +95,10 @@ impl fmt::Display for Fault {
                 side.iter().try_for_each(|side| f.write_str(if *side { "1" } else { "0" }))
             }
             Self::Loss(percent) => write!(f, "loss {percent} %"),
+            Self::Duplicates(percent) => write!(f, "duplicates {percent} %"),
+            Self::Pause { host, length } => write!(f, "{host} pauses for {} ms", length.as_millis()),
+            Self::Move(host) => write!(f, "{host} moves"),
+            Self::ForgetMappings(host) => write!(f, "the NAT of {host} forgets"),
             Self::Calm => f.write_str("calm"),
         }
     }
@@ -93,14 +110,26 @@ enum Kind {
     Partition,
     Cut,
     Loss,
+    Duplicates,
+    Pause,
+    Move,
+    Mappings,
 }
+
+const KINDS: [Kind; 8] = [
+    Kind::Crash,
+    Kind::Partition,
+    Kind::Cut,
+    Kind::Loss,
+    Kind::Duplicates,
+    Kind::Pause,
+    Kind::Move,
+    Kind::Mappings,
+];
 
 /// Faults during `span`, in order, from a random subset of all kinds; calm at its end.
 pub(crate) fn chaos(rng: &mut Rng, hosts: usize, span: Duration) -> Vec<(Duration, Fault)> {
-    let mut kinds: Vec<_> = [Kind::Crash, Kind::Partition, Kind::Cut, Kind::Loss]
-        .into_iter()
-        .filter(|_| rng.below(2) == 0)
-        .collect();
+    let mut kinds: Vec<_> = KINDS.into_iter().filter(|_| rng.below(2) == 0).collect();
     if kinds.is_empty() {
         kinds.push(Kind::Crash);
     }
@@ -147,6 +176,10 @@ fn episode(rng: &mut Rng, hosts: usize, kind: Kind, at: Duration) -> Vec<(Durati
             faults
         }
         Kind::Loss => vec![(at, Fault::Loss(rng_up_to(rng, 30)))],
+        Kind::Duplicates => vec![(at, Fault::Duplicates(rng_up_to(rng, 100)))],
+        Kind::Pause => vec![(at, Fault::Pause { host: a, length: end - at })],
+        Kind::Move => vec![(at, Fault::Move(a))],
+        Kind::Mappings => vec![(at, Fault::ForgetMappings(a))],
     }
 }
 

@@ -107,6 +107,24 @@ pub enum Violation {
         /// The sender.
         peer: PeerId,
     },
+    /// A frame does not arrive, though all agree on the topology.
+    #[error("a frame from {from} to {to} goes no further than {at:?}")]
+    WrongWay {
+        /// Whose frame.
+        from: HostId,
+        /// For whom.
+        to: PeerId,
+        /// Where it is lost.
+        at: Option<HostId>,
+    },
+    /// A broadcast misses a host or comes twice, though all agree on the topology.
+    #[error("a broadcast of {origin} does not come to {at} exactly once, from its parent")]
+    WrongTree {
+        /// Whose.
+        origin: HostId,
+        /// Where.
+        at: PeerId,
+    },
     /// A router panicked.
     #[error("panic: {0}")]
     Panic(Panic),
@@ -137,8 +155,7 @@ impl World {
     pub(crate) fn check_step(&self, host: HostId) -> Result<(), Violation> {
         let now = self.now();
         let Some(life) = &self.hosts[host.0].life else { return Ok(()) };
-        let timeout = life.node.poll_timeout();
-        if let Some(at) = timeout.filter(|at| *at < now) {
+        if let Some(at) = life.node_timeout.filter(|at| *at < now) {
             return Err(Violation::TimeoutInThePast { host, late_ns: since(now, at) });
         }
         if life.wakes_at.0 == now && life.wakes_at.1 > WAKES_PER_MOMENT_MAX {
@@ -157,6 +174,22 @@ impl World {
         8 * self.hosts.len() + 8
     }
 
+    /// Remembers what a router says of itself, whenever it says something new.
+    pub(crate) fn note_own_record(&mut self, host: HostId) {
+        let place = &mut self.hosts[host.0];
+        let Some(life) = &place.life else { return };
+        let own = life.node.own_record();
+        if place.noted != (own.boot, own.version) {
+            place.noted = (own.boot, own.version);
+            let links = own
+                .links
+                .iter()
+                .map(|link| (link.peer, link.address, link.outbound, link.established))
+                .collect();
+            self.histories.records.entry((place.peer, own.version)).or_default().insert(links);
+        }
+    }
+
     /// The checks of every step that may have changed topology, sessions or plan.
     pub(crate) fn check_views(&mut self, host: HostId) -> Result<(), Violation> {
         let place = &self.hosts[host.0];
@@ -167,9 +200,9 @@ impl World {
                 return Err(Violation::Stranger { host, peer: status.peer });
             }
             let name = (status.peer, status.version);
-            if status.is_self {
-                self.histories.records.entry(name).or_default().insert(links(status));
-            } else if !self.histories.records.get(&name).is_some_and(|sets| sets.contains(&links(status))) {
+            if !status.is_self
+                && !self.histories.records.get(&name).is_some_and(|sets| sets.contains(&links(status)))
+            {
                 return Err(Violation::Forged { host, peer: status.peer, version: status.version });
             }
         }
@@ -186,7 +219,8 @@ impl World {
             }
         }
         let Some(sleeve) = &life.sleeve else { return Ok(()) };
-        check_plan(host, sleeve.plan(), &sessions)?;
+        let with_keys = sessions.into_keys().chain(life.node.relayed_peers()).collect();
+        check_plan(host, sleeve.plan(), &with_keys)?;
         let sealed = life.node.has_secret();
         let number = life.number;
         for link in &sleeve.plan().links {
@@ -211,17 +245,14 @@ impl World {
     }
 }
 
-fn check_plan(host: HostId, plan: &Plan, sessions: &BTreeMap<PeerId, usize>) -> Result<(), Violation> {
+fn check_plan(host: HostId, plan: &Plan, sessions: &BTreeSet<PeerId>) -> Result<(), Violation> {
     let neighbours: BTreeSet<_> = plan.links.iter().map(|link| link.peer).collect();
-    if let Some(peer) = neighbours.iter().find(|peer| !sessions.contains_key(peer)) {
+    if let Some(peer) = neighbours.iter().find(|peer| !sessions.contains(peer)) {
         return Err(Violation::LinkWithoutSession { host, peer: *peer });
     }
     let hops = plan.routes.next_hop.values().copied();
-    let tree_hops = plan
-        .routes
-        .trees
-        .values()
-        .flat_map(|tree| tree.children.iter().map(|child| child.peer).chain(tree.parent));
+    let tree_hops =
+        plan.routes.trees.values().flat_map(|tree| tree.children.iter().copied().chain(tree.parent));
     match hops.chain(tree_hops).find(|hop| !neighbours.contains(hop)) {
         Some(hop) => Err(Violation::HopWithoutLink { host, hop }),
         None => Ok(()),

@@ -13,8 +13,11 @@
 mod convergence;
 mod faults;
 mod invariants;
+pub mod nat;
 pub mod network;
+mod routes;
 mod run;
+mod scale;
 mod scenario;
 mod sleeve;
 mod tcp;
@@ -30,6 +33,7 @@ pub use invariants::{Panic, Violation};
 pub use run::{
     CONVERGED_WITHIN, Failure, Outcome, QUIET_FOR, Reason, SETTLED_FOR, Unrest, control_bytes_max, run,
 };
+pub use scale::{Figures, measure};
 pub use scenario::{HostPlan, Scenario, Secret, Shape};
 pub use trace::{Sink, Trace};
 pub use world::{HostId, World};

@@ -2,10 +2,16 @@
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use mesh_sim::{Scenario, Sink, run};
+use mesh_sim::{Failure, Outcome, Scenario, Sink, measure, run};
+
+/// Up to so many seeds, each gets a line.
+const SHOWN_MAX: u64 = 100;
 
 /// Simulates networks of routers, one for each seed.
 #[derive(Parser)]
@@ -28,48 +34,93 @@ struct Options {
     /// Print every event
     #[arg(long)]
     verbose: bool,
+    /// Instead of seeds with faults: figures of one quiet network of so many routers
+    #[arg(long)]
+    measure: bool,
+    /// Seeds that run at once
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
+}
+
+/// What came of a seed, and how long it really took.
+type Done = (u64, Result<Outcome, Failure>, Duration);
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    if options.measure { measured(&options) } else { seeds(&options) }
 }
 
 #[expect(clippy::print_stdout, reason = "printing is what this program is for")]
-fn main() -> ExitCode {
-    let options = Options::parse();
-    let mut converged = Vec::new();
-    let mut failures = 0_u32;
-    for seed in options.seed..options.seed + options.seeds {
-        let scenario = Scenario::from_seed(seed, options.nodes, Duration::from_secs(options.chaos));
-        let sink = options.verbose.then(|| Box::new(|line: &str| println!("{line}")) as Sink);
-        let started = Instant::now();
-        let outcome = run(&scenario, sink);
-        let took = started.elapsed();
-        match &outcome {
-            Ok(outcome) => {
-                println!(
-                    "seed {seed}: converged after {:.2} s; {} events, {:.1} s in {:.2} s; plans {}, bytes {}, \
-                     quiet {} B/s, trace {:016x}",
-                    outcome.converged_after.as_secs_f64(),
-                    outcome.events,
-                    outcome.lasted.as_secs_f64(),
-                    took.as_secs_f64(),
-                    outcome.plans_max,
-                    outcome.control_bytes_max,
-                    outcome.quiet_bytes_per_second_max,
-                    outcome.trace,
-                );
-                converged.push(outcome.converged_after);
-            }
-            Err(failure) => {
-                println!("FAILED {failure}");
-                failures += 1;
-            }
+fn measured(options: &Options) -> ExitCode {
+    match measure(options.nodes, options.seed) {
+        Ok(figures) => {
+            println!("{figures}");
+            ExitCode::SUCCESS
         }
-        if options.twice && run(&scenario, None) != outcome {
-            println!("FAILED seed {seed}: a second run differs");
-            failures += 1;
+        Err(reason) => {
+            println!("FAILED {reason}");
+            ExitCode::FAILURE
         }
     }
+}
+
+#[expect(clippy::print_stdout, reason = "printing is what this program is for")]
+fn seeds(options: &Options) -> ExitCode {
+    let next = AtomicU64::new(options.seed);
+    let (done, results) = mpsc::channel();
+    let mut converged = Vec::new();
+    let mut failures = 0_u32;
+    thread::scope(|scope| {
+        for _ in 0..options.jobs.max(1) {
+            let (next, done) = (&next, done.clone());
+            scope.spawn(move || run_seeds(options, next, &done));
+        }
+        drop(done);
+        for (seed, outcome, took) in results {
+            match outcome {
+                Ok(outcome) => {
+                    if options.seeds <= SHOWN_MAX {
+                        println!("seed {seed}: {outcome}, in {:.2} s", took.as_secs_f64());
+                    }
+                    converged.push(outcome.converged_after);
+                }
+                Err(failure) => {
+                    println!("FAILED {failure}");
+                    failures += 1;
+                }
+            }
+        }
+    });
     converged.sort_unstable();
     let at = |index: usize| converged.get(index).copied().unwrap_or(Duration::ZERO).as_secs_f64();
     let worst = at(converged.len().saturating_sub(1));
     println!("converged: median {:.2} s, worst {worst:.2} s; {failures} failures", at(converged.len() / 2));
     if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs seeds until none is left. Each is a world of its own, so that they do not know of each other.
+fn run_seeds(options: &Options, next: &AtomicU64, done: &mpsc::Sender<Done>) {
+    loop {
+        let seed = next.fetch_add(1, Ordering::Relaxed);
+        if seed >= options.seed + options.seeds {
+            return;
+        }
+        let scenario = Scenario::from_seed(seed, options.nodes, Duration::from_secs(options.chaos));
+        let started = Instant::now();
+        let outcome = run(&scenario, options.verbose.then(|| Box::new(print_line) as Sink));
+        let took = started.elapsed();
+        let repeated = if options.twice && run(&scenario, None) != outcome {
+            Err(Failure::differs(&scenario))
+        } else {
+            outcome
+        };
+        if done.send((seed, repeated, took)).is_err() {
+            return;
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "printing is what this program is for")]
+fn print_line(line: &str) {
+    println!("{line}");
 }

@@ -1,5 +1,6 @@
 //! A whole run of a scenario: things break, are repaired, and then everything must come right and fall quiet.
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -64,6 +65,31 @@ pub struct Failure {
     pub fault: Reason,
 }
 
+impl Failure {
+    /// A second run of a scenario went another way than the first.
+    #[must_use]
+    pub fn differs(scenario: &Scenario) -> Self {
+        let (seed, hosts) = (scenario.seed, scenario.hosts.len());
+        Self { seed, hosts, at: Moment::ORIGIN, fault: Reason::Differs }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "converged after {:.2} s; {} events in {:.1} s; plans {}, bytes {}, quiet {} B/s, trace {:016x}",
+            self.converged_after.as_secs_f64(),
+            self.events,
+            self.lasted.as_secs_f64(),
+            self.plans_max,
+            self.control_bytes_max,
+            self.quiet_bytes_per_second_max,
+            self.trace,
+        )
+    }
+}
+
 /// What makes a run fail.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
@@ -73,6 +99,17 @@ pub enum Reason {
     /// The members do not agree in time.
     #[error("not converged within {limit} s: {0}", limit = CONVERGED_WITHIN.as_secs())]
     NotConverged(Difference),
+    /// The same seed led elsewhere the second time.
+    #[error("a second run differs")]
+    Differs,
+    /// A change does not reach all in time.
+    #[error("after {} s there are still {views} views of the topology", within.as_secs())]
+    NotSettled {
+        /// How many different ones.
+        views: usize,
+        /// Within which time there should be one.
+        within: Duration,
+    },
     /// Something changed after all had agreed and nothing broke.
     #[error("not quiet: {0}")]
     NotQuiet(Unrest),
@@ -100,8 +137,9 @@ pub enum Unrest {
 /// host that cannot join, attempts at it.
 #[must_use]
 pub fn control_bytes_max(scenario: &Scenario) -> u64 {
-    let outside = scenario.hosts.iter().filter(|host| host.secret != Secret::Right || host.firewalled);
-    64 + 24 * scenario.hosts.len() as u64 + 256 * outside.count() as u64
+    let outside = scenario.hosts.iter().filter(|host| host.secret != Secret::Right || host.is_closed());
+    let talks: usize = scenario.hosts.iter().map(|host| host.talks_to.len()).sum();
+    64 + (24 * scenario.hosts.len() + 256 * outside.count() + 256 * talks) as u64
 }
 
 /// Runs a scenario to its end. Lines of the trace go to `sink`.
@@ -125,6 +163,7 @@ fn phases(world: &mut World, scenario: &Scenario) -> Result<Outcome, Reason> {
     let last_fault = scenario.faults.last().map_or(Duration::ZERO, |(at, _)| *at);
     world.run_until(Moment::ORIGIN + last_fault.max(scenario.start_within))?;
     let converged_after = converge(world, scenario)?;
+    world.follow_routes(scenario.hosts.len())?;
     let before: Vec<Tally> = world.hosts.iter().map(|host| host.tally).collect();
     world.run_for(QUIET_FOR)?;
     let quiet_bytes_per_second_max = quiet(world, scenario, &before)?;

@@ -7,6 +7,7 @@ use mesh_crypto::Rng;
 
 use crate::HostId;
 use crate::faults::{self, Fault};
+use crate::nat::NatKind;
 use crate::tcp::index_below;
 
 /// Everything that a run depends on.
@@ -20,6 +21,9 @@ pub struct Scenario {
     pub latency_max: Duration,
     /// Routers start at random times up to this one.
     pub start_within: Duration,
+    /// Whether there are so many hosts that looking at everything after each step would cost too much: records are opened
+    /// once for all, data planes get links without routes, and agreement is judged by hashes.
+    pub light: bool,
     /// What breaks, and when, counted from the start. The last entry is [`Fault::Calm`] if there are any.
     pub faults: Vec<(Duration, Fault)>,
 }
@@ -33,6 +37,12 @@ pub struct HostPlan {
     pub discovery: bool,
     /// Whether nobody can dial it.
     pub firewalled: bool,
+    /// The NAT that it is behind.
+    pub nat: Option<NatKind>,
+    /// Past so many connections a well-connected subset of the peers is enough.
+    pub connection_limit: usize,
+    /// To whose containers its own talk all the time.
+    pub talks_to: Vec<HostId>,
     /// Whether its CPU computes AES fast.
     pub aes: bool,
     /// Whom it names.
@@ -65,6 +75,17 @@ pub enum Shape {
     Everybody,
 }
 
+impl HostPlan {
+    /// Whether nobody can open a connection to it.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        self.firewalled || self.nat.is_some()
+    }
+}
+
+/// Connections that a router wants at most, unless a scenario says otherwise: the product's own setting.
+pub(crate) const CONNECTION_LIMIT: usize = 64;
+
 impl Scenario {
     /// Routers with the right secret on a fast network where nothing breaks, all started at once.
     #[must_use]
@@ -75,12 +96,15 @@ impl Scenario {
                 secret: Secret::Right,
                 discovery: true,
                 firewalled: false,
+                nat: None,
+                connection_limit: CONNECTION_LIMIT,
+                talks_to: Vec::new(),
                 aes: true,
                 targets: targets(shape, host, hosts, &mut rng),
             })
             .collect();
         let latency_max = Duration::from_millis(1);
-        Self { seed, hosts, latency_max, start_within: Duration::ZERO, faults: Vec::new() }
+        Self { seed, hosts, latency_max, start_within: Duration::ZERO, light: false, faults: Vec::new() }
     }
 
     /// The scenario of a seed, with so many routers that belong together, and a few that do not. Things break during
@@ -102,21 +126,33 @@ impl Scenario {
             scenario.firewall_some(&mut rng);
         }
         scenario.add_strangers(&mut rng);
+        if rng.below(2) == 0 {
+            scenario.let_some_talk(&mut rng);
+        }
+        if rng.below(8) == 0 {
+            let limit = 2 + index_below(&mut rng, nodes);
+            scenario.hosts.iter_mut().for_each(|host| host.connection_limit = limit);
+        }
         scenario.faults = faults::chaos(&mut rng, scenario.hosts.len(), chaos);
         scenario
     }
 
-    /// Puts some hosts behind firewalls, and turns the targets round so that all can still meet: every firewalled
+    /// Puts some hosts behind firewalls and NATs, and turns the targets round so that all can still meet: every firewalled
     /// host names the first, which is not, and edges towards it are turned.
     fn firewall_some(&mut self, rng: &mut Rng) {
         for host in self.hosts.iter_mut().skip(1) {
-            host.firewalled = rng.below(4) == 0;
+            match rng.below(8) {
+                0 => host.firewalled = true,
+                1 | 2 => host.nat = Some(NatKind::EndpointIndependent),
+                3 => host.nat = Some(NatKind::AddressAndPortDependent),
+                _ => {}
+            }
         }
-        let firewalled: Vec<_> = self.hosts.iter().map(|host| host.firewalled).collect();
+        let firewalled: Vec<_> = self.hosts.iter().map(HostPlan::is_closed).collect();
         let mut turned = Vec::new();
         for (index, host) in self.hosts.iter().enumerate() {
             turned.extend(host.targets.iter().filter(|to| firewalled[to.0]).map(|to| (to.0, HostId(index))));
-            if host.firewalled {
+            if host.is_closed() {
                 turned.push((index, HostId(0)));
             }
         }
@@ -132,18 +168,57 @@ impl Scenario {
             let stranger = HostId(self.hosts.len());
             let secret = if rng.below(2) == 0 { Secret::Wrong } else { Secret::Missing };
             let targets = vec![HostId(index_below(rng, members)), HostId(index_below(rng, members))];
-            self.hosts.push(HostPlan { secret, discovery: true, firewalled: false, aes: true, targets });
+            self.hosts.push(HostPlan {
+                secret,
+                discovery: true,
+                firewalled: false,
+                nat: None,
+                connection_limit: CONNECTION_LIMIT,
+                talks_to: Vec::new(),
+                aes: true,
+                targets,
+            });
             self.hosts[index_below(rng, members)].targets.push(stranger);
         }
+    }
+
+    /// Lets up to four pairs of members' containers talk, of those whose routers can reach each other somehow.
+    fn let_some_talk(&mut self, rng: &mut Rng) {
+        let members = self.hosts.iter().filter(|host| host.secret == Secret::Right).count();
+        for _ in 0..=rng.below(4) {
+            let (a, b) = (index_below(rng, members), index_below(rng, members));
+            if a != b && self.can_send_datagrams(HostId(a), HostId(b)) {
+                self.hosts[a].talks_to.push(HostId(b));
+                self.hosts[b].talks_to.push(HostId(a));
+            }
+        }
+    }
+
+    /// Whether datagrams can pass between two hosts when both try: not through two NATs one of which shows each
+    /// destination another port.
+    #[must_use]
+    pub fn can_send_datagrams(&self, a: HostId, b: HostId) -> bool {
+        let nats = [a, b].map(|host| self.hosts[host.0].nat);
+        nats.contains(&None) || !nats.contains(&Some(NatKind::AddressAndPortDependent))
+    }
+
+    /// Whether the members are too many for all to be connected.
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        let members = self.hosts.iter().filter(|host| host.secret == Secret::Right).count();
+        self.hosts.iter().any(|host| host.connection_limit < members.saturating_sub(1))
     }
 
     /// Whether two running members have a connection once all is calm: one of them has a reason to dial the other,
     /// and can.
     #[must_use]
     pub fn expects_link(&self, a: HostId, b: HostId) -> bool {
+        if self.is_partial() {
+            return false;
+        }
         let dials = |from: HostId, to: HostId| {
             let host = &self.hosts[from.0];
-            !self.hosts[to.0].firewalled && (host.discovery || host.targets.contains(&to))
+            !self.hosts[to.0].is_closed() && (host.discovery || host.targets.contains(&to))
         };
         dials(a, b) || dials(b, a)
     }

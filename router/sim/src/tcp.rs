@@ -2,6 +2,7 @@
 //! what is on its way; who gets it is the world's business.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use mesh_crypto::Rng;
@@ -28,6 +29,8 @@ pub(crate) struct End {
     pub(crate) life: u64,
     pub(crate) id: ConnectionId,
     pub(crate) state: EndState,
+    /// The address that the other end sees. A host that has another one by now hears nothing of this connection.
+    pub(crate) address: IpAddr,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

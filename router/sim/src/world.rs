@@ -9,13 +9,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mesh_crypto::{Identity, Psk, Rng, SecretBytes};
-use mesh_node::{Config, ConnectionId, DialFailure, Event, Input, Node, Output};
-use mesh_topology::Target;
+use mesh_node::{Config, ConnectionId, DialFailure, Event, Input, Node, Output, Plan, Report};
+use mesh_topology::{Routes, Target};
 use mesh_wire::{BootCount, Moment, PeerId};
 
 use crate::faults::{Boot, Crash, Fault};
 use crate::invariants::{Histories, Violation};
 use crate::network::{self, Network, PORT};
+use crate::scale::Memo;
 use crate::scenario::{HostPlan, Scenario, Secret, rng_from};
 use crate::sleeve::{Arrival, Datagram, Sleeve};
 use crate::tcp::{self, End, EndState, Pipe, Segment, Stream};
@@ -23,6 +24,9 @@ use crate::trace::{Sink, Trace};
 
 /// A shell gives a dial up after this long.
 const DIAL_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// How often the containers of a host talk to each host that they talk to.
+const TALKS_EVERY: Duration = Duration::from_secs(1);
 
 /// A connection request that is lost is sent again after this long (RFC 6298, section 2.1).
 const REQUEST_AGAIN: Duration = Duration::from_secs(1);
@@ -55,6 +59,8 @@ pub struct World {
     streams: BTreeMap<u64, Stream>,
     streams_opened: u64,
     pub(crate) histories: Histories,
+    /// Where there are many hosts: what opens records once for all.
+    memo: Option<Memo>,
     rng: Rng,
     trace: Trace,
 }
@@ -70,6 +76,12 @@ pub(crate) struct Host {
     lives: u64,
     rng: Rng,
     pub(crate) life: Option<Life>,
+    /// Its router does nothing until then.
+    paused_until: Option<Moment>,
+    /// What has come for it meanwhile.
+    waiting: Vec<Input>,
+    /// The number of its own record that was noted last.
+    pub(crate) noted: (BootCount, u64),
     pub(crate) tally: Tally,
 }
 
@@ -78,7 +90,9 @@ pub(crate) struct Host {
 pub(crate) struct Tally {
     /// Bytes written to control connections.
     pub(crate) control_bytes: u64,
-    /// Plans given to the data plane.
+    /// Bytes of probes and their replies, as UDP payload.
+    pub(crate) probe_bytes: u64,
+    /// Plans given to the data plane that sent frames other ways than the one before.
     pub(crate) plans: u64,
     /// Sessions begun.
     pub(crate) sessions: u64,
@@ -88,6 +102,8 @@ pub(crate) struct Tally {
 pub(crate) struct Life {
     pub(crate) number: u64,
     pub(crate) node: Node,
+    /// The node's next timeout, as of its last input.
+    pub(crate) node_timeout: Option<Moment>,
     pub(crate) sleeve: Option<Sleeve>,
     pub(crate) streams: BTreeMap<ConnectionId, (u64, usize)>,
     dials: BTreeSet<ConnectionId>,
@@ -103,7 +119,9 @@ enum Happening {
     Request(Request),
     DialFailed { host: HostId, life: u64, id: ConnectionId, failure: DialFailure },
     Segment { stream: u64, side: usize },
-    Datagram { from: HostId, to: HostId, bytes: Vec<u8> },
+    Datagram { from: HostId, source: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
+    Talk { host: HostId },
+    Resume { host: HostId },
     Fault(Fault),
 }
 
@@ -122,7 +140,8 @@ impl World {
     #[must_use]
     pub fn new(scenario: &Scenario, sink: Option<Sink>) -> Self {
         let mut rng = rng_from(scenario.seed);
-        let network = Network::new(scenario.hosts.len(), scenario.latency_max, &mut rng);
+        let nats: Vec<_> = scenario.hosts.iter().map(|host| host.nat).collect();
+        let network = Network::new(&nats, scenario.latency_max, &mut rng);
         let hosts = scenario.hosts.iter().map(|plan| Host::new(plan.clone(), &mut rng)).collect();
         let mut world = Self {
             now: Moment::ORIGIN,
@@ -133,12 +152,16 @@ impl World {
             streams: BTreeMap::new(),
             streams_opened: 0,
             histories: Histories::default(),
+            memo: scenario.light.then(Memo::default),
             rng,
             trace: Trace::new(sink),
         };
         for host in 0..scenario.hosts.len() {
             let at = world.now + network::below(&mut world.rng, scenario.start_within);
             world.at(at, Fault::Start { host: HostId(host), boot: Boot::Next });
+            if !scenario.hosts[host].talks_to.is_empty() {
+                world.push(at, Happening::Talk { host: HostId(host) });
+            }
         }
         for (after, fault) in &scenario.faults {
             world.at(Moment::ORIGIN + *after, fault.clone());
@@ -189,6 +212,24 @@ impl World {
         self.hosts[host.0].peer
     }
 
+    /// All running routers.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.hosts.iter().filter_map(|host| Some(&host.life.as_ref()?.node))
+    }
+
+    /// Whether the scenario is simulated lightly.
+    pub(crate) const fn is_light(&self) -> bool {
+        self.memo.is_some()
+    }
+
+    /// A host that `of` has a session with.
+    pub(crate) fn neighbour_of(&self, of: HostId) -> HostId {
+        let links = self.node(of).map(|node| node.own_record().links.as_slice()).unwrap_or_default();
+        let peer = links.first().map(|link| link.peer);
+        let place = self.hosts.iter().position(|host| Some(host.peer) == peer);
+        HostId(place.expect("it has neighbours, and they are hosts"))
+    }
+
     /// The neighbour by which one router reaches another.
     #[must_use]
     pub fn next_hop(&self, from: HostId, to: HostId) -> Option<HostId> {
@@ -230,7 +271,9 @@ impl World {
             Happening::Request(request) => self.request(request),
             Happening::DialFailed { host, life, id, failure } => self.dial_failed(host, life, id, failure),
             Happening::Segment { stream, side } => self.segment(stream, side),
-            Happening::Datagram { from, to, bytes } => self.datagram(from, to, &bytes),
+            Happening::Datagram { from, source, to, bytes } => self.datagram(from, source, to, bytes),
+            Happening::Talk { host } => self.talk(host),
+            Happening::Resume { host } => self.resume(host),
             Happening::Fault(fault) => self.fault(&fault),
         }
     }
@@ -238,12 +281,13 @@ impl World {
     /// Runs what is due at a router: its timers and its probes.
     fn wake(&mut self, host: HostId, number: u64) -> Result<(), Violation> {
         let now = self.now;
+        let paused = self.hosts[host.0].paused_until.is_some();
         let Some(life) = self.hosts[host.0].life_numbered(number) else { return Ok(()) };
-        if life.wake != Some(now) {
+        if life.wake != Some(now) || paused {
             return Ok(());
         }
         life.wake = None;
-        let node_due = life.node.poll_timeout().is_some_and(|at| at <= now);
+        let node_due = life.node_timeout.is_some_and(|at| at <= now);
         let sleeve_due = life.sleeve.as_ref().and_then(Sleeve::poll_timeout).is_some_and(|at| at <= now);
         if node_due {
             life.wakes_at = if life.wakes_at.0 == now { (now, life.wakes_at.1 + 1) } else { (now, 1) };
@@ -266,7 +310,7 @@ impl World {
         let now = self.now;
         let Some(life) = &mut self.hosts[host.0].life else { return };
         let sleeve = life.sleeve.as_ref().and_then(Sleeve::poll_timeout);
-        let Some(at) = life.node.poll_timeout().into_iter().chain(sleeve).min() else { return };
+        let Some(at) = life.node_timeout.into_iter().chain(sleeve).min() else { return };
         let at = at.max(now);
         if life.wake.is_none_or(|wake| at < wake) {
             life.wake = Some(at);
@@ -278,7 +322,12 @@ impl World {
     /// One step of a router: input, outputs, checks.
     fn input(&mut self, host: HostId, input: Input) -> Result<(), Violation> {
         let now = self.now;
-        let Some(life) = &mut self.hosts[host.0].life else { return Ok(()) };
+        let place = &mut self.hosts[host.0];
+        if place.paused_until.is_some() {
+            place.waiting.push(input);
+            return Ok(());
+        }
+        let Some(life) = &mut place.life else { return Ok(()) };
         match &input {
             Input::Received { id, bytes } => {
                 self.trace.record(now, format_args!("{host} received {id:?} {}", bytes.len()), bytes);
@@ -302,12 +351,18 @@ impl World {
         while let Some(output) = life.node.poll_output() {
             outputs.push(output);
         }
+        life.node_timeout = life.node.poll_timeout();
         let mut planned = false;
         for output in outputs {
             planned |= matches!(output, Output::PlanChanged);
             self.output(host, output);
         }
         self.check_step(host)?;
+        if self.is_light() {
+            self.schedule_wake(host);
+            return Ok(());
+        }
+        self.note_own_record(host);
         if planned || (news && self.hosts[host.0].restored) {
             self.check_views(host)?;
         }
@@ -322,20 +377,27 @@ impl World {
             Output::Write { id, bytes } => self.write(host, id, bytes),
             Output::Close { id } => self.close(host, id),
             Output::PlanChanged => {
+                let is_light = self.is_light();
                 let Some(life) = &mut self.hosts[host.0].life else { return };
-                let plan = life.node.plan();
+                let plan = if is_light {
+                    let (me, links) = (life.node.peer_id(), life.node.links());
+                    Plan { me, links, routes: Routes::default() }
+                } else {
+                    life.node.plan()
+                };
                 let links = plan.links.len();
                 self.trace.record(
                     now,
                     format_args!("{host} plan {links} links, digest {:08x}", plan.routes.digest),
                     &[],
                 );
-                self.hosts[host.0].tally.plans += 1;
-                let Some(life) = &mut self.hosts[host.0].life else { return };
+                let before = life.sleeve.as_ref().map(|sleeve| ways(sleeve.plan()));
+                let is_other = before.is_none_or(|before| before != ways(&plan));
                 match &mut life.sleeve {
                     Some(sleeve) => sleeve.install(plan, now),
                     None => life.sleeve = Some(Sleeve::new(plan, now)),
                 }
+                self.hosts[host.0].tally.plans += u64::from(is_other);
             }
             Output::Joined(_) => {}
             Output::Event(event) => {
@@ -373,7 +435,8 @@ impl World {
     fn request(&mut self, request: Request) -> Result<(), Violation> {
         let Request { from, life, id, to, port } = request;
         let dialing = self.hosts[from.0].life_numbered(life).is_some_and(|life| life.dials.contains(&id));
-        if !dialing || (self.hosts[to.0].plan.firewalled && from != to) {
+        let is_closed = self.hosts[to.0].plan.firewalled || self.network.is_behind_nat(to);
+        if !dialing || (is_closed && from != to) {
             return Ok(());
         }
         if !self.network.carries(from, to) {
@@ -393,15 +456,16 @@ impl World {
         let number = self.streams_opened;
         self.streams_opened += 1;
         acceptor.streams.insert(there, (number, 1));
+        let [here, far] = [from, to].map(|host| self.network.outside_address(host));
         let ends = [
-            End { host: from, life, id, state: EndState::Dialing },
-            End { host: to, life: acceptor.number, id: there, state: EndState::Open },
+            End { host: from, life, id, state: EndState::Dialing, address: here },
+            End { host: to, life: acceptor.number, id: there, state: EndState::Open, address: far },
         ];
         self.streams.insert(number, Stream { ends, pipes: [Pipe::default(), Pipe::default()] });
         self.send_segment(number, 1, Segment::Established);
         let ephemeral = EPHEMERAL.0 + u16::try_from(number % EPHEMERAL.1).expect("a port is below 2^16");
-        let local = SocketAddr::new(network::ip(to), PORT);
-        let remote = SocketAddr::new(network::ip(from), ephemeral);
+        let local = SocketAddr::new(self.network.own_address(to), PORT);
+        let remote = SocketAddr::new(here, ephemeral);
         self.input(to, Input::Accepted { id: there, local, remote })
     }
 
@@ -460,7 +524,8 @@ impl World {
         let now = self.now;
         let Some(stream) = self.streams.get_mut(&number) else { return Ok(()) };
         let (from, to) = (stream.ends[side], stream.ends[1 - side]);
-        if !self.network.carries(from.host, to.host) {
+        let has_moved = [from, to].iter().any(|end| self.network.outside_address(end.host) != end.address);
+        if has_moved || !self.network.carries(from.host, to.host) {
             if stream.is_over() {
                 self.streams.remove(&number);
                 return Ok(());
@@ -491,7 +556,7 @@ impl World {
     }
 
     fn established(&mut self, stream: u64, end: End) -> Result<(), Violation> {
-        let remote = self.streams.get(&stream).map(|stream| stream.ends[1].host);
+        let remote = self.streams.get(&stream).map(|stream| stream.ends[1].address);
         let life = self.hosts[end.host.0].life_numbered(end.life);
         let (Some(life), Some(remote)) = (life.filter(|life| life.dials.contains(&end.id)), remote) else {
             self.end_side(stream, 0);
@@ -503,8 +568,8 @@ impl World {
             known.ends[0].state = EndState::Open;
         }
         let ephemeral = EPHEMERAL.0 + u16::try_from(stream % EPHEMERAL.1).expect("a port is below 2^16");
-        let local = SocketAddr::new(network::ip(end.host), ephemeral);
-        let remote = SocketAddr::new(network::ip(remote), PORT);
+        let local = SocketAddr::new(self.network.own_address(end.host), ephemeral);
+        let remote = SocketAddr::new(remote, PORT);
         self.input(end.host, Input::Dialed { id: end.id, local, remote })
     }
 
@@ -525,30 +590,47 @@ impl World {
     }
 
     fn send_datagram(&mut self, from: HostId, (remote, bytes): Datagram) {
-        let Some(to) = self.network.host_at(remote).filter(|_| remote.port() == PORT) else { return };
-        if !self.network.loses(from, to, &mut self.rng) {
-            let at = self.now + self.network.latency(from, to, &mut self.rng);
-            self.push(at, Happening::Datagram { from, to, bytes });
+        self.hosts[from.0].tally.probe_bytes += bytes.len() as u64;
+        let source = self.network.send(from, remote, &mut self.rng, self.now);
+        let Some(to) = self.network.host_at(remote) else { return };
+        let copies = if self.network.duplicates(&mut self.rng) { 2 } else { 1 };
+        for _ in 0..copies {
+            if !self.network.loses(from, to, &mut self.rng) {
+                let at = self.now + self.network.latency(from, to, &mut self.rng);
+                self.push(at, Happening::Datagram { from, source, to: remote, bytes: bytes.clone() });
+            }
         }
     }
 
-    fn datagram(&mut self, from: HostId, to: HostId, bytes: &[u8]) -> Result<(), Violation> {
+    fn datagram(
+        &mut self,
+        from: HostId,
+        source: SocketAddr,
+        address: SocketAddr,
+        bytes: Vec<u8>,
+    ) -> Result<(), Violation> {
         let now = self.now;
+        let Some(to) = self.network.receive(source, address, now) else { return Ok(()) };
         if !self.network.carries(from, to) {
             return Ok(());
         }
+        if let Some(resumes) = self.hosts[to.0].paused_until {
+            self.push(resumes, Happening::Datagram { from, source, to: address, bytes });
+            return Ok(());
+        }
         let Some(sleeve) = self.hosts[to.0].sleeve() else { return Ok(()) };
-        let arrival = sleeve.receive(bytes, now);
+        let arrival = sleeve.receive(source, &bytes, now);
         let reports = sleeve.reports(now);
         let outcome = match &arrival {
             Arrival::Unknown => "of an unknown session",
+            Arrival::Replayed => "that came before",
             Arrival::Authentic(Some(_)) => "with a probe",
             Arrival::Authentic(None) => "with a reply",
             Arrival::Undecryptable(_) => "that does not decrypt",
         };
-        self.trace.record(now, format_args!("{to} datagram of {from} {outcome}"), bytes);
+        self.trace.record(now, format_args!("{to} datagram of {from} {outcome}"), &bytes);
         match arrival {
-            Arrival::Unknown | Arrival::Authentic(None) => {}
+            Arrival::Unknown | Arrival::Replayed | Arrival::Authentic(None) => {}
             Arrival::Authentic(Some(answer)) => self.send_datagram(to, answer),
             Arrival::Undecryptable(peer) => return Err(Violation::KeysDiffer { host: to, peer }),
         }
@@ -567,6 +649,10 @@ impl World {
             Fault::Unblock { from, to } => self.network.set_blocked(*from, *to, false),
             Fault::Partition(side) => self.network.set_sides(side),
             Fault::Loss(percent) => self.network.set_loss(*percent),
+            Fault::Duplicates(percent) => self.network.set_duplicates(*percent),
+            Fault::Pause { host, length } => self.pause(*host, *length),
+            Fault::Move(host) => self.move_host(*host)?,
+            Fault::ForgetMappings(host) => self.network.forget_mappings(*host),
             Fault::Calm => {
                 self.network.heal();
                 for host in (0..self.hosts.len()).map(HostId) {
@@ -581,10 +667,12 @@ impl World {
         if self.hosts[host.0].life.is_none() {
             return Ok(());
         }
-        if how == Crash::Stopped {
+        if how == Crash::Stopped && self.hosts[host.0].paused_until.is_none() {
             self.input(host, Input::Stop)?;
         }
         let Some(life) = self.hosts[host.0].life.take() else { return Ok(()) };
+        self.hosts[host.0].paused_until = None;
+        self.hosts[host.0].waiting.clear();
         for (stream, side) in life.streams.into_values() {
             match how {
                 Crash::Stopped | Crash::Killed => self.end_side(stream, side),
@@ -616,9 +704,13 @@ impl World {
         }
         place.lives += 1;
         let config = place.config(host);
-        let node = Node::new(config, place.rng.fork(), now);
+        let node = match &self.memo {
+            Some(memo) => Node::with_opener(config, Box::new(memo.clone()), place.rng.fork(), now),
+            None => Node::new(config, place.rng.fork(), now),
+        };
         let life = Life {
             number: place.lives,
+            node_timeout: node.poll_timeout(),
             node,
             sleeve: None,
             streams: BTreeMap::new(),
@@ -628,9 +720,69 @@ impl World {
             wakes_at: (now, 0),
         };
         place.life = Some(life);
+        place.paused_until = None;
+        place.waiting.clear();
         self.network.set_powered(host, true);
+        self.input(host, Input::Addresses(vec![self.network.own_address(host)]))?;
         self.input(host, Input::Timeout)
     }
+
+    /// Stops a router without ending it: what comes for it waits.
+    fn pause(&mut self, host: HostId, length: Duration) {
+        let resumes = self.now + length;
+        let place = &mut self.hosts[host.0];
+        if place.life.is_some() && place.paused_until.is_none() {
+            place.paused_until = Some(resumes);
+            self.push(resumes, Happening::Resume { host });
+        }
+    }
+
+    fn resume(&mut self, host: HostId) -> Result<(), Violation> {
+        let now = self.now;
+        let place = &mut self.hosts[host.0];
+        if place.paused_until.is_none_or(|at| at > now) {
+            return Ok(());
+        }
+        place.paused_until = None;
+        for input in std::mem::take(&mut place.waiting) {
+            self.input(host, input)?;
+        }
+        let Some(life) = &mut self.hosts[host.0].life else { return Ok(()) };
+        life.wake = Some(now);
+        let number = life.number;
+        self.wake(host, number)
+    }
+
+    /// A host turns up in another network: its router hears of it, and its connections lead nowhere.
+    fn move_host(&mut self, host: HostId) -> Result<(), Violation> {
+        self.network.move_host(host);
+        self.input(host, Input::Addresses(vec![self.network.own_address(host)]))
+    }
+
+    /// A host's containers talk to those of the hosts that the scenario names.
+    fn talk(&mut self, host: HostId) -> Result<(), Violation> {
+        let now = self.now;
+        self.push(now + TALKS_EVERY, Happening::Talk { host });
+        if self.hosts[host.0].paused_until.is_some() {
+            return Ok(());
+        }
+        for to in self.hosts[host.0].plan.talks_to.clone() {
+            let peer = self.peer(to);
+            let Some(sleeve) = self.hosts[host.0].sleeve() else { return Ok(()) };
+            let Some(next) = sleeve.plan().routes.next_hop.get(&peer).copied() else { continue };
+            sleeve.carried(next, now);
+            if next != peer {
+                self.input(host, Input::Report(Report::Relayed { peer }))?;
+            }
+        }
+        self.schedule_wake(host);
+        Ok(())
+    }
+}
+
+/// What a plan says about where frames go, its keys apart.
+fn ways(plan: &Plan) -> (u32, Vec<PeerId>, &BTreeMap<PeerId, PeerId>) {
+    (plan.routes.digest, plan.links.iter().map(|link| link.peer).collect(), &plan.routes.next_hop)
 }
 
 impl Host {
@@ -646,6 +798,9 @@ impl Host {
             lives: 0,
             rng,
             life: None,
+            paused_until: None,
+            waiting: Vec::new(),
+            noted: (BootCount(0), 0),
             tally: Tally::default(),
         }
     }
@@ -667,11 +822,16 @@ impl Host {
             network: None,
             allowed: None,
             trusted_subnets: Vec::new(),
-            connection_limit: 64,
+            connection_limit: self.plan.connection_limit,
             aes_preferred: self.plan.aes,
             discovery: self.plan.discovery,
             targets: self.plan.targets.iter().map(target).collect(),
         }
+    }
+
+    /// Sessions that count.
+    pub(crate) fn degree(&self) -> usize {
+        self.life.as_ref().map_or(0, |life| life.node.own_record().links.len())
     }
 
     fn life_numbered(&mut self, number: u64) -> Option<&mut Life> {

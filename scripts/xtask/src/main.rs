@@ -35,6 +35,14 @@ enum Task {
     },
     /// Simulated routers in virtual time, from seeds
     Sim(SimArguments),
+    /// Looks for inputs that a decoder or a router does not survive, guided by coverage; keeps those that reach something new
+    Fuzz {
+        /// What to feed; all targets in turn when left out
+        target: Option<String>,
+        /// For how long, in seconds, each target
+        #[arg(long, value_name = "S", default_value_t = 60)]
+        seconds: u32,
+    },
     /// Throughput and round trip of a mesh of two hosts in namespaces, beside the bare wire between them
     Bench {
         /// Shorter runs, for a look rather than a record
@@ -55,6 +63,9 @@ struct SimArguments {
     /// Routers in each run
     #[arg(long, value_name = "N")]
     nodes: Option<u32>,
+    /// Figures of one quiet network of that size, in place of seeds with faults
+    #[arg(long)]
+    measure: bool,
 }
 
 fn main() -> Result<ExitCode> {
@@ -62,10 +73,11 @@ fn main() -> Result<ExitCode> {
         Task::Check => (stages::check(), OnFailure::Stop),
         Task::Ci => (stages::ci(), OnFailure::Continue),
         Task::Netns { filter } => (stages::netns(filter), OnFailure::Stop),
-        Task::Sim(SimArguments { seeds, seed, nodes }) => {
+        Task::Sim(SimArguments { seeds, seed, nodes, measure }) => {
             let options = [("--seeds", seeds), ("--seed", seed), ("--nodes", nodes.map(u64::from))];
-            (vec![stages::sim(options)], OnFailure::Stop)
+            (vec![stages::sim(options, measure)], OnFailure::Stop)
         }
+        Task::Fuzz { target, seconds } => (stages::fuzz(target.as_deref(), seconds), OnFailure::Continue),
         Task::Bench { quick } => (stages::bench(quick), OnFailure::Stop),
     };
     stage::run(stages, on_failure)

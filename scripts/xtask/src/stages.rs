@@ -4,8 +4,8 @@ use std::process::{Command, Stdio};
 
 use crate::stage::Stage;
 
-/// Seeds of the simulation in `ci`. With the simulator's default size they take well under a minute.
-const CI_SIM_SEEDS: u64 = 50;
+/// Seeds of the simulation in `ci`, and routers in each: some two minutes on two cores.
+const CI_SIM: [(&str, Option<u64>); 2] = [("--seeds", Some(2_000)), ("--nodes", Some(5))];
 
 /// What every commit passes.
 pub(crate) fn check() -> Vec<Stage> {
@@ -20,7 +20,7 @@ pub(crate) fn ci() -> Vec<Stage> {
     stages.extend(lints());
     stages.push(deny());
     stages.push(Stage::cargo("unit", "nextest run --workspace --locked --profile ci"));
-    stages.push(sim([("--seeds", Some(CI_SIM_SEEDS))]));
+    stages.push(sim(CI_SIM, false));
     stages.push(Stage::cargo("release build", "build --release --locked --package mesh"));
     stages.extend(netns(Vec::new()));
     stages
@@ -57,11 +57,62 @@ pub(crate) fn netns(filter: Vec<String>) -> Vec<Stage> {
     ]
 }
 
-/// The simulator, with those of its options that are given.
-pub(crate) fn sim<const N: usize>(options: [(&str, Option<u64>); N]) -> Stage {
+/// The simulator, with those of its options that are given; as many seeds at once as there are cores.
+pub(crate) fn sim<const N: usize>(options: [(&str, Option<u64>); N], measure: bool) -> Stage {
     let given =
         options.into_iter().filter_map(|(option, value)| Some([option.to_owned(), value?.to_string()]));
-    Stage::cargo("sim", "run --locked --quiet --package mesh-sim --").args(given.flatten())
+    let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).to_string();
+    let measure = measure.then(|| "--measure".to_owned());
+    Stage::cargo("sim", "run --locked --quiet --package mesh-sim --")
+        .args(given.flatten())
+        .args(["--jobs".to_owned(), jobs])
+        .args(measure)
+}
+
+/// What `-C passes=sancov-module` instruments, as libFuzzer wants it; all of it is stable.
+const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+    -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions -Coverflow-checks";
+
+/// libFuzzer over one target or all of them, on an optimized build with assertions; what reaches something new is kept.
+pub(crate) fn fuzz(target: Option<&str>, seconds: u32) -> Vec<Stage> {
+    let files = std::fs::read_dir("router/fuzz/corpus").into_iter().flatten().flatten();
+    let mut names: Vec<_> = files
+        .filter_map(|file| file.file_name().to_str()?.strip_suffix(".txt").map(str::to_owned))
+        .filter(|name| target.is_none_or(|wanted| wanted == name))
+        .collect();
+    names.sort();
+    if names.is_empty() {
+        return vec![Stage::skip("fuzz", "no such target: its corpus would be a file of router/fuzz/corpus")];
+    }
+    // With a target named, the flags hold for our code alone and not for build scripts.
+    let Some(host) = host() else {
+        return vec![Stage::skip("fuzz", "rustc does not say what it builds for")];
+    };
+    names.iter().flat_map(|name| fuzz_one(name, &host, seconds)).collect()
+}
+
+fn fuzz_one(name: &str, host: &str, seconds: u32) -> [Stage; 4] {
+    let (all, least) = (format!("target/fuzz/corpus/{name}"), format!("target/fuzz/least/{name}"));
+    let corpus = |action, dir: &str| {
+        let options =
+            format!("run --locked --quiet --package mesh-fuzz --bin corpus -- {action} {name} {dir}");
+        Stage::cargo("corpus", &options)
+    };
+    let fuzzer = |options: &str| {
+        let options = format!(
+            "run --release --locked --quiet --package mesh-fuzz --bin mesh-fuzz --features libfuzzer \
+             --target {host} --target-dir target/fuzz -- -timeout=10 -rss_limit_mb=2048 -max_len=16384 \
+             -artifact_prefix=target/fuzz/ {options}"
+        );
+        Stage::cargo("fuzz", &options).env("MESH_FUZZ_TARGET", name).env("RUSTFLAGS", COVERAGE)
+    };
+    [
+        corpus("unpack", &all),
+        fuzzer(&format!("-max_total_time={seconds} {all}")),
+        fuzzer(&format!("-merge=1 -create_missing_dirs=1 {least} {all}")),
+        corpus("pack", &least),
+    ]
 }
 
 /// The comparison of throughput in namespaces, on the release build.
@@ -74,6 +125,13 @@ pub(crate) fn bench(quick: bool) -> Vec<Stage> {
         Stage::cargo("release build", "build --release --locked --package mesh --package mesh-lab --bins"),
         Stage::cargo("bench", "bench --locked --package mesh-netns-tests --bench throughput --").args(quick),
     ]
+}
+
+/// The triple that rustc builds for when nobody says otherwise.
+fn host() -> Option<String> {
+    let output = Command::new("rustc").arg("-vV").output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("host: ")).map(str::to_owned)
 }
 
 fn is_root() -> bool {

@@ -7,12 +7,12 @@ use cargo_metadata::DependencyKind;
 use crate::workspace::{PURE, assert_none, is_member, members, metadata};
 
 /// Each of our crates, and those of ours that it may name, in tests too.
-const OURS: [(&str, &[&str]); 17] = [
+const OURS: [(&str, &[&str]); 18] = [
     ("mesh-wire", &[]),
     ("mesh-crypto", &["mesh-wire"]),
     ("mesh-topology", &["mesh-crypto", "mesh-wire"]),
     ("mesh-ipam", &["mesh-wire"]),
-    ("mesh-names", &["mesh-wire"]),
+    ("mesh-names", &["mesh-crypto", "mesh-wire"]),
     ("mesh-node", &["mesh-crypto", "mesh-ipam", "mesh-names", "mesh-topology", "mesh-wire"]),
     ("mesh-dataplane", &["mesh-crypto", "mesh-wire"]),
     ("mesh-hostnet", &["mesh-wire"]),
@@ -34,6 +34,7 @@ const OURS: [(&str, &[&str]); 17] = [
         ],
     ),
     ("mesh-sim", &["mesh-crypto", "mesh-dataplane", "mesh-node", "mesh-topology", "mesh-wire"]),
+    ("mesh-fuzz", &["mesh-crypto", "mesh-node", "mesh-topology", "mesh-wire"]),
     ("mesh", &["mesh-api", "mesh-daemon"]),
     ("mesh-lab", &["mesh-api"]),
     ("mesh-netns-tests", &["mesh-api", "mesh-lab"]),
