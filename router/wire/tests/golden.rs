@@ -167,6 +167,7 @@ fn golden_sleeve_packets() {
         ("relayed broadcast", Sleeve::Frame { envelope: broadcast, frame: &frame }),
         ("probe", Sleeve::Probe(probe)),
         ("probe reply", Sleeve::ProbeReply(probe)),
+        ("deaf", Sleeve::Deaf),
     ] {
         let mut bytes = Vec::new();
         message.encode(&mut bytes).expect("a short frame");
