@@ -1,8 +1,40 @@
 //! Which peer may hand out which address, agreed without a coordinator.
 //!
-//! Will own the ring of ownership records and its merge, the agreement that founds it, the allocator, claims, and the
-//! donation and reclamation of space. Will own no interface and no file: addresses are plugged in by the daemon, and
-//! what must outlive a crash leaves this crate as an output that the daemon acknowledges once it is on disk.
+//! Owns the custody of addresses and its merge, the foundation of a network, the allocator, claims, grants and the
+//! succession of peers that are gone, as one state machine, [`Ipam`]; and the format in which its state outlives a crash.
+//! Owns no interface, socket, clock or file: what must be on disk leaves as an output that the shell acknowledges, and
+//! nothing is said before. `FORMAT.md` beside this crate gives the bytes.
 //!
-//! Empty in this version: `mesh attach` takes an explicit `A.B.C.D/LEN`, and nothing checks that it is given once.
+//! **Invariant:** no address ever has two holders, in any merge of reachable states; the argument stands in [`custody`].
 #![forbid(unsafe_code)]
+
+pub mod addr;
+pub mod answers;
+pub mod book;
+pub mod checksum;
+mod cooling;
+pub mod custody;
+pub mod epoch;
+pub mod founding;
+pub mod interface;
+mod ipam;
+pub mod limits;
+pub mod log;
+pub mod map;
+pub mod message;
+pub mod mutant;
+pub mod range;
+pub mod state;
+mod status;
+pub mod view;
+
+pub use book::{Ident, IdentError};
+pub use founding::{Founding, NetworkId};
+pub use interface::{Answer, Config, Event, Input, Output, Reachable, Refusal, Request, Ticket, Waiting};
+pub use ipam::Ipam;
+pub use log::{Corrupt, recover};
+pub use state::{Fence, State, Violation};
+pub use status::{Owned, PendingStatus, Readiness, Status};
+
+#[cfg(test)]
+mod tests;
