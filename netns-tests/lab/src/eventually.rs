@@ -36,10 +36,16 @@ impl<T> Sight for Option<T> {
     }
 }
 
+/// Not for a `bool` inside: whether `Ok(false)` was seen or not would be anybody's guess.
 impl<T, E: Display> Sight for Result<T, E> {
     type Seen = T;
 
     fn verdict(self) -> Result<T, String> {
+        assert_ne!(
+            std::any::type_name::<T>(),
+            "bool",
+            "a look gives a bool or a Result, not one in the other"
+        );
         self.map_err(|error| format!("{error:#}"))
     }
 }
@@ -112,6 +118,12 @@ mod tests {
         let error = eventually(millis(30), || Err::<(), _>("the cat is out")).unwrap_err();
 
         assert!(error.to_string().contains("last seen: the cat is out"), "{error}");
+    }
+
+    #[test]
+    #[should_panic(expected = "not one in the other")]
+    fn a_bool_in_a_result_is_refused_because_false_would_count_as_seen() {
+        eventually(millis(30), || Ok::<_, anyhow::Error>(false)).ok();
     }
 
     #[test]

@@ -50,6 +50,25 @@ impl fmt::Display for Protocol {
     }
 }
 
+/// What a loss takes its share of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Traffic {
+    /// All frames.
+    Everything,
+    /// One transport protocol; the other one passes.
+    Only(Protocol),
+}
+
+impl Traffic {
+    /// The beginning of an nft rule that matches it.
+    fn matched(self) -> String {
+        match self {
+            Self::Everything => String::new(),
+            Self::Only(protocol) => format!("meta l4proto {protocol} "),
+        }
+    }
+}
+
 /// A direction, seen from a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Direction {
@@ -82,6 +101,14 @@ impl Share {
         let steps = (percent * f64::from(Self::WHOLE) / 100.0).round() as u16;
         Some(Self(steps))
     }
+
+    /// The middle of an nft rule that holds for this share; nft takes no comparison that always holds.
+    fn drawn(self) -> String {
+        match self.0 {
+            Self::WHOLE => String::new(),
+            steps => format!("numgen random mod {} < {steps} ", Self::WHOLE),
+        }
+    }
 }
 
 /// How frames that go from one port to another are dropped.
@@ -99,7 +126,7 @@ pub(crate) struct Faults {
     /// From the first port to the second.
     pub(crate) cuts: BTreeMap<(Port, Port), Cut>,
     pub(crate) isolated: BTreeSet<Port>,
-    pub(crate) loss: BTreeMap<(Port, Direction), Share>,
+    pub(crate) loss: BTreeMap<(Port, Direction, Traffic), Share>,
     pub(crate) blocked: BTreeSet<(Port, Direction, Protocol, u16)>,
 }
 
@@ -126,10 +153,10 @@ impl Faults {
     fn at_the_port(&self, direction: Direction) -> Vec<String> {
         let at = |port: Port| interface(port, direction);
         let isolated = self.isolated.iter().map(|port| format!("{} drop", at(*port)));
-        let loss =
-            self.loss.iter().filter(|((_, way), _)| *way == direction).map(|((port, _), Share(steps))| {
-                format!("{} numgen random mod {} < {steps} drop", at(*port), Share::WHOLE)
-            });
+        let losses = self.loss.iter().filter(|((_, way, _), _)| *way == direction);
+        let loss = losses.map(|((port, _, traffic), share)| {
+            format!("{} {}{}drop", at(*port), traffic.matched(), share.drawn())
+        });
         isolated.chain(loss).collect()
     }
 
@@ -197,11 +224,22 @@ mod tests {
     #[test]
     fn loss_stands_where_its_direction_passes_once() {
         let mut faults = Faults::default();
-        faults.loss.insert((A, Direction::Incoming), Share::from_percent(2.5).unwrap());
+        let traffic = Traffic::Everything;
+        faults.loss.insert((A, Direction::Incoming, traffic), Share::from_percent(2.5).unwrap());
 
         let rules = faults.ruleset();
         let (_, leaving) = rules.split_once("chain leaving").unwrap();
         assert!(leaving.contains("oifname { \"p1\", \"w1\" } numgen random mod 10000 < 250 drop"), "{rules}");
+    }
+
+    #[test]
+    fn a_loss_can_be_of_one_protocol() {
+        let mut faults = Faults::default();
+        let udp = Traffic::Only(Protocol::Udp);
+        faults.loss.insert((A, Direction::Outgoing, udp), Share::from_percent(30.0).unwrap());
+
+        let wanted = "iifname { \"p1\", \"w1\" } meta l4proto udp numgen random mod 10000 < 3000 drop";
+        assert!(faults.ruleset().contains(wanted), "{}", faults.ruleset());
     }
 
     #[test]

@@ -2,10 +2,11 @@
 //!
 //! Owns the host's addresses and link. Running `mesh` on it is in [`router`](crate::router).
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -30,8 +31,16 @@ struct Core {
     /// The last byte of both addresses.
     number: Mutex<u8>,
     gateway: Gateway,
-    /// The `mesh` binary of this host; `None` stands for that of the whole test.
-    binary: Mutex<Option<PathBuf>>,
+    settings: Mutex<Settings>,
+}
+
+/// How `mesh` is started on a host.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Settings {
+    /// The binary; `None` stands for that of the whole test.
+    pub(crate) binary: Option<PathBuf>,
+    /// By how much its clocks are ahead of the machine's; whole seconds count.
+    pub(crate) clocks_ahead: Duration,
 }
 
 /// By which way a host reaches what is not on its switch.
@@ -68,8 +77,8 @@ impl Host {
         std::fs::create_dir_all(site.directory().join(name))?;
         let port = segment.plug_in(&namespace, number)?;
         let number = Mutex::new(number);
-        let core =
-            Core { namespace, segment: Arc::clone(segment), port, number, gateway, binary: Mutex::default() };
+        let (segment, settings) = (Arc::clone(segment), Mutex::default());
+        let core = Core { namespace, segment, port, number, gateway, settings };
         let host = Self { core: Arc::new(core) };
         host.set_gateway()?;
         Ok(host)
@@ -117,6 +126,54 @@ impl Host {
         *number = new;
         drop(number);
         self.set_gateway()
+    }
+
+    /// Gives the host further addresses of both families, that nobody had before, and tells them.
+    /// [`ip`](Self::ip) and [`ip6`](Self::ip6) stay.
+    ///
+    /// # Errors
+    /// When all numbers of the switch are taken.
+    pub fn add_addresses(&self) -> Result<(Ipv4Addr, Ipv6Addr)> {
+        let segment = &self.core.segment;
+        let number = segment.take_number()?;
+        self.ip_batch(&segment.subnet.add_addresses(number, UNDERLAY))?;
+        Ok((segment.subnet.ip(number), segment.subnet.ip6(number)))
+    }
+
+    /// Takes the host's IPv4 addresses away: it has IPv6 alone.
+    ///
+    /// # Errors
+    /// When the interface is gone.
+    pub fn remove_ipv4(&self) -> Result<()> {
+        self.run(["ip", "-4", "address", "flush", "dev", UNDERLAY])?;
+        Ok(())
+    }
+
+    /// Switches IPv6 off on all of the host's interfaces, those to come included.
+    ///
+    /// # Errors
+    /// When the kernel has no IPv6 at all.
+    pub fn switch_ipv6_off(&self) -> Result<()> {
+        ["all", "default"].iter().try_for_each(|interfaces| {
+            self.set_sysctl(&format!("net.ipv6.conf.{interfaces}.disable_ipv6"), "1")
+        })
+    }
+
+    /// What `mesh` on this host finds in `/etc/hosts` from now on, also if it runs already and was started after the
+    /// first call. An empty list leaves all names without an address.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn set_names(&self, names: &[(&str, IpAddr)]) -> Result<()> {
+        let lines: String = names.iter().map(|(name, address)| format!("{address} {name}\n")).collect();
+        // Written in place, since running programs have this very file mounted.
+        Ok(std::fs::write(self.names_file(), lines)?)
+    }
+
+    /// Starts `mesh` on this host with monotonic clocks that are so much ahead of the machine's, as if the host had
+    /// run for longer. Programs that run keep theirs.
+    pub fn set_clocks_ahead(&self, by: Duration) {
+        lock(&self.core.settings).clocks_ahead = by;
     }
 
     /// Sets the MTU of the host's `eth0`, in bytes. Longer frames from others are dropped in silence, too.
@@ -199,8 +256,8 @@ impl Host {
         self.core.segment.change_faults(|faults| faults.blocked.retain(|entry| !ours(entry)))
     }
 
-    pub(crate) fn binary(&self) -> &Mutex<Option<PathBuf>> {
-        &self.core.binary
+    pub(crate) fn settings(&self) -> &Mutex<Settings> {
+        &self.core.settings
     }
 
     pub(crate) fn segment(&self) -> &Arc<Segment> {

@@ -1,5 +1,6 @@
 //! The lab itself: its hosts, what is done to the network between them, and the end of it all.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::capture::Capture;
 use crate::chaos::{Chaos, ChaosCounts};
-use crate::faults::{Cut, Direction, Faults, Share};
+use crate::faults::{Cut, Direction, Faults, Protocol, Share, Traffic};
 use crate::host::{Gateway, Host};
 use crate::id::LabId;
 use crate::namespace::Namespace;
@@ -112,6 +113,27 @@ impl Lab {
         self.keep(Host::create(&self.site, nat.inside(), name, nat.gateway())?)
     }
 
+    /// Tells hosts the hardware addresses of each other for good. The kernel keeps what it has found out by itself for all
+    /// namespaces in one table of 1,024 entries: too few for more than thirty hosts that all talk with each other.
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn introduce(&self, hosts: &[Host]) -> Result<()> {
+        let macs = hosts.iter().map(|host| host.mac(UNDERLAY)).collect::<Result<Vec<_>>>()?;
+        for (index, host) in hosts.iter().enumerate() {
+            let mut lines = String::new();
+            for (other, mac) in
+                hosts.iter().zip(&macs).enumerate().filter(|(at, _)| *at != index).map(|(_, it)| it)
+            {
+                for address in [IpAddr::from(other.ip()), other.ip6().into()] {
+                    lines += &format!("neigh replace {address} lladdr {mac} dev {UNDERLAY} nud permanent\n");
+                }
+            }
+            host.ip_batch(&lines)?;
+        }
+        Ok(())
+    }
+
     /// Drops everything between two hosts, ARP and neighbour discovery as well.
     ///
     /// # Errors
@@ -186,7 +208,7 @@ impl Lab {
     /// # Errors
     /// When `percent` is not between 0 and 100.
     pub fn loss(&self, host: &Host, percent: f64) -> Result<()> {
-        Direction::BOTH.iter().try_for_each(|direction| self.loss_one_way(host, *direction, percent))
+        lose(host, &Direction::BOTH, Traffic::Everything, percent)
     }
 
     /// The same in one direction only.
@@ -194,10 +216,15 @@ impl Lab {
     /// # Errors
     /// When `percent` is not between 0 and 100.
     pub fn loss_one_way(&self, host: &Host, direction: Direction, percent: f64) -> Result<()> {
-        let share = Share::from_percent(percent).with_context(|| format!("{percent} is no percentage"))?;
-        host.segment().change_faults(|faults| {
-            faults.loss.insert((host.port(), direction), share);
-        })
+        lose(host, &[direction], Traffic::Everything, percent)
+    }
+
+    /// Drops this share of a host's packets of one protocol by chance, in each direction. 0 ends it.
+    ///
+    /// # Errors
+    /// When `percent` is not between 0 and 100.
+    pub fn loss_of(&self, host: &Host, protocol: Protocol, percent: f64) -> Result<()> {
+        lose(host, &Direction::BOTH, Traffic::Only(protocol), percent)
     }
 
     /// Ends all cuts, isolations, losses and blocked ports, on all switches. Rates, wires, MTUs and pulled
@@ -345,6 +372,13 @@ impl Drop for Lab {
             panic!("{text}");
         }
     }
+}
+
+fn lose(host: &Host, directions: &[Direction], traffic: Traffic, percent: f64) -> Result<()> {
+    let share = Share::from_percent(percent).with_context(|| format!("{percent} is no percentage"))?;
+    host.segment().change_faults(|faults| {
+        faults.loss.extend(directions.iter().map(|direction| ((host.port(), *direction, traffic), share)));
+    })
 }
 
 fn common_switch<'a>(one: &'a Host, other: &Host) -> Result<&'a Arc<Segment>> {

@@ -79,7 +79,9 @@ pub use host::Host;
 pub use lab::Lab;
 pub use namespace::Namespace;
 pub use nat::{Nat, NatKind};
-pub use probe::{EchoServer, Iperf, IperfReport, IperfServer, MulticastListener, Ping, PingStats, Rtt};
+pub use probe::{
+    EchoServer, Flow, FlowReport, Iperf, IperfReport, IperfServer, MulticastListener, Ping, PingStats, Rtt,
+};
 pub use process::Process;
 pub use rustix::process::Signal;
 pub use state::{NetworkState, StateDiff};

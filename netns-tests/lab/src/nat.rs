@@ -118,6 +118,9 @@ impl Nat {
 
 impl Rules {
     /// The complete table `inet nat`; it replaces the earlier one in one transaction.
+    ///
+    /// What knocks at the router itself is dropped, as home routers do. Were it refused, the kernel would remember it as
+    /// a connection of the router's own, and give whoever is behind and calls back another port than its own.
     fn ruleset(&self) -> String {
         let masquerade = match self.kind {
             NatKind::KeepsPorts => "masquerade",
@@ -135,7 +138,9 @@ impl Rules {
              chain leaving {{\ntype nat hook postrouting priority srcnat\noifname \"{UNDERLAY}\" {masquerade}\n}}\n\
              chain arriving {{\ntype nat hook prerouting priority dstnat\n{forwards}}}\n\
              chain passing {{\ntype filter hook forward priority filter\n\
-             iifname \"{UNDERLAY}\" ct state new ct status ! dnat drop\n}}\n}}\n"
+             iifname \"{UNDERLAY}\" ct state new ct status ! dnat drop\n}}\n\
+             chain knocking {{\ntype filter hook input priority filter\n\
+             iifname \"{UNDERLAY}\" meta l4proto {{ tcp, udp }} ct state new drop\n}}\n}}\n"
         )
     }
 }

@@ -3,12 +3,15 @@
 //! [`Namespace`]: crate::Namespace
 
 mod arping;
+mod connect;
 mod echo;
+mod flow;
 mod iperf;
 mod multicast;
 mod ping;
 
 pub use echo::EchoServer;
+pub use flow::{Flow, FlowReport};
 pub use iperf::{Iperf, IperfReport, IperfServer};
 pub use multicast::MulticastListener;
 pub use ping::{Ping, PingStats, Rtt};

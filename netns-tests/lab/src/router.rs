@@ -2,21 +2,29 @@
 //!
 //! Knows of `mesh` only what a user knows: the binary, its two directories, its pid file and its log.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::command::{Cmd, Output};
-use crate::eventually::{eventually, secs};
 use crate::host::Host;
 use crate::site::lock;
 use crate::tools;
+use crate::wait::poll_readable;
 
 /// The variable that names the binary under test.
 const BINARY_VARIABLE: &str = "MESH_BIN";
+
+/// How long a router may take to end after a signal.
+const END_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Runs a program that finds the file in `$0` as `/etc/hosts`.
+const MOUNT_NAMES: &str = r#"mount --bind "$0" /etc/hosts && exec "$@""#;
 
 /// So many of the last lines of a log are shown when a lab ends.
 const LOG_TAIL_LINES: usize = 40;
@@ -60,14 +68,18 @@ impl Host {
     /// When the binary is missing: it is the file that `MESH_BIN` names, else `mesh` beside the test's
     /// target directory.
     pub fn mesh_cmd<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Result<Cmd> {
-        let chosen = lock(self.binary()).clone();
-        let binary = match chosen {
+        let settings = lock(self.settings()).clone();
+        let binary = match settings.binary {
             Some(binary) => binary,
             None => tools::built_binary("mesh", BINARY_VARIABLE, "mesh")?,
         };
+        let command = match self.preparations(settings.clocks_ahead).as_slice() {
+            [] => self.cmd(&binary),
+            [program, arguments @ ..] => self.cmd(program).args(arguments).arg(&binary),
+        };
         let inherited = std::env::vars_os().map(|(name, _)| name);
         let foreign = inherited.filter(|name| name.to_str().is_some_and(|name| name.starts_with("MESH_")));
-        let bare = foreign.fold(self.cmd(&binary).args(args), Cmd::env_remove);
+        let bare = foreign.fold(command.args(args), Cmd::env_remove);
         let own = [
             ("MESH_RUN_DIR", self.run_dir().into_os_string()),
             ("MESH_STATE_DIR", self.state_dir().into_os_string()),
@@ -78,7 +90,7 @@ impl Host {
 
     /// Makes this host run another `mesh` than the rest of the lab, such as an older version.
     pub fn use_binary(&self, binary: impl Into<PathBuf>) {
-        *lock(self.binary()) = Some(binary.into());
+        lock(self.settings()).binary = Some(binary.into());
     }
 
     /// Where the router has its socket and pid file.
@@ -126,14 +138,37 @@ impl Host {
         if !ends {
             return Ok(());
         }
-        eventually(secs(10), || !self.holds(pid))
-            .with_context(|| format!("the router of {} survives {signal:?}", self.label()))
+        // Readable once all threads are gone, and their files with them: nobody is let into a socket any more.
+        let [gone] = poll_readable([pidfd.as_fd()], Some(END_DEADLINE))?;
+        ensure!(gone, "the router of {} survives {signal:?}", self.label());
+        Ok(())
     }
 
     /// What the router has logged so far; empty when there is no log.
     #[must_use]
     pub fn router_log(&self) -> String {
         read(&self.log_file())
+    }
+
+    pub(crate) fn names_file(&self) -> PathBuf {
+        self.directory().join("hosts")
+    }
+
+    /// The words that stand before the binary where it is to see other clocks or another `/etc/hosts` than the machine.
+    /// `ip netns exec` has made a mount namespace, so that what is mounted here is seen by the binary alone.
+    fn preparations(&self, clocks_ahead: Duration) -> Vec<OsString> {
+        let mut words: Vec<OsString> = Vec::new();
+        if !clocks_ahead.is_zero() {
+            let seconds = clocks_ahead.as_secs();
+            let clocks = [format!("--monotonic={seconds}"), format!("--boottime={seconds}")];
+            words.extend(["unshare", "--time", "--fork", &clocks[0], &clocks[1]].map(OsString::from));
+        }
+        let names = self.names_file();
+        if names.exists() {
+            words.extend(["sh", "-c", MOUNT_NAMES].map(OsString::from));
+            words.push(names.into());
+        }
+        words
     }
 
     fn log_file(&self) -> PathBuf {

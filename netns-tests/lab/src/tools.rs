@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 
 /// Programs that labs and probes call, with the Debian package that brings each.
-const PACKAGES: [(&str, &str); 9] = [
+const PACKAGES: [(&str, &str); 11] = [
     ("arping", "iputils-arping"),
     ("bridge", "iproute2"),
     ("ip", "iproute2"),
@@ -16,8 +16,10 @@ const PACKAGES: [(&str, &str); 9] = [
     ("nft", "nftables"),
     ("ping", "iputils-ping"),
     ("socat", "socat"),
+    ("ss", "iproute2"),
     ("tc", "iproute2"),
     ("tcpdump", "tcpdump"),
+    ("unshare", "util-linux"),
 ];
 
 /// Fails unless this process may make namespaces and the programs that every lab uses are installed.

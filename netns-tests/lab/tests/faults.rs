@@ -156,6 +156,21 @@ fn loss_is_as_large_as_asked_for() -> Result<()> {
 }
 
 #[test]
+fn a_loss_can_be_of_one_protocol_alone() -> Result<()> {
+    let lab = Lab::new("lossof")?;
+    let (a, b) = (lab.host("a")?, lab.host("b")?);
+    a.ping(b.ip())?;
+
+    lab.loss_of(&b, Protocol::Tcp, 100.0)?;
+    assert_eq!(arriving_percent(&lab, &a, &b)?, 100.0);
+    lab.loss_of(&b, Protocol::Udp, 30.0)?;
+    let (out, back) = (arriving_percent(&lab, &a, &b)?, arriving_percent(&lab, &b, &a)?);
+    assert!((62.0..78.0).contains(&out) && (62.0..78.0).contains(&back), "{out} % and {back} %");
+    assert_eq!(a.ping_with(&Ping::to(b.ip()).count(100))?.received, 100);
+    Ok(())
+}
+
+#[test]
 fn a_rate_limits_both_directions() -> Result<()> {
     let lab = Lab::new("rate")?;
     let (a, b) = (lab.host("a")?, lab.host("b")?);

@@ -1,6 +1,6 @@
 //! The sound network: hosts, containers, addresses, probes, captures.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use anyhow::Result;
@@ -16,6 +16,19 @@ fn hosts_reach_each_other_over_ipv4_and_ipv6_at_once() -> Result<()> {
     a.ping(b.ip())?;
     b.ping(a.ip6())?;
     assert_eq!(a.arping("eth0", b.ip())?.len(), 17);
+    Ok(())
+}
+
+#[test]
+fn hosts_that_were_introduced_need_not_ask_for_each_other() -> Result<()> {
+    let lab = Lab::new("introduce")?;
+    let hosts = [lab.host("a")?, lab.host("b")?, lab.host("c")?];
+
+    lab.introduce(&hosts)?;
+    let capture = lab.capture(&hosts[1])?;
+    hosts[0].ping(hosts[1].ip())?;
+    hosts[1].ping(hosts[2].ip6())?;
+    assert_eq!(capture.stop()?.count(|frame| frame.ethertype() == 0x0806), 0);
     Ok(())
 }
 
@@ -291,5 +304,49 @@ fn a_nat_keeps_or_changes_ports_as_told_and_forgets_them_when_flushed() -> Resul
     assert_eq!(seen_as()?, random);
     home.rebind()?;
     assert_ne!(seen_as()?, random);
+    Ok(())
+}
+
+#[test]
+fn a_conversation_outlasts_an_interruption_and_tells_how_long_it_was() -> Result<()> {
+    let lab = Lab::new("flow")?;
+    let (a, b) = (lab.host("a")?, lab.host("b")?);
+
+    let flow = a.converse(&b, (b.ip(), 5000).into())?;
+    eventually(secs(5), || flow.report().answers > 10)?;
+    lab.cut(&a, &b)?;
+    let before = flow.report().answers;
+    eventually(secs(5), || a.ping(b.ip()).is_err())?;
+    lab.heal(&a, &b)?;
+    eventually(secs(10), || flow.report().answers > before + 10)?;
+    let report = flow.finish()?;
+    assert!(report.longest_wait > millis(150), "{report:?}");
+    Ok(())
+}
+
+#[test]
+fn a_host_has_several_addresses_or_one_family_alone() -> Result<()> {
+    let lab = Lab::new("families")?;
+    let (a, b, c) = (lab.host("a")?, lab.host("b")?, lab.host("c")?);
+
+    let (second, second6) = a.add_addresses()?;
+    for address in [IpAddr::from(a.ip()), second.into(), a.ip6().into(), second6.into()] {
+        b.ping(address)?;
+    }
+
+    let server = b.enter(|| std::net::TcpListener::bind("0.0.0.0:80"))??;
+    let _connection = a.connect_from(second.into(), (b.ip(), 80).into(), secs(2))?;
+    assert_eq!(server.accept()?.1.ip(), second);
+    assert!(a.connect_from(c.ip().into(), (b.ip(), 80).into(), secs(2)).is_err());
+
+    b.remove_ipv4()?;
+    a.cannot_ping(b.ip())?;
+    a.ping(b.ip6())?;
+
+    c.switch_ipv6_off()?;
+    a.ping(c.ip())?;
+    a.cannot_ping(c.ip6())?;
+    c.run(["ip", "link", "add", "br9", "type", "bridge"])?;
+    assert_eq!(c.sysctl("net.ipv6.conf.br9.disable_ipv6")?, "1");
     Ok(())
 }

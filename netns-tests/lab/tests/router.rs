@@ -20,6 +20,10 @@ launch)
     echo "{\"pid\": $!, \"nickname\": \"$MESH_NICKNAME\"}" ;;
 status)
     grep -q '^State:.[SR]' "/proc/$(cat "$pidfile")/status" 2>/dev/null || { echo "error: no router" >&2; exit 3; } ;;
+names)
+    exec cat /etc/hosts ;;
+uptime)
+    exec cut -d. -f1 /proc/uptime ;;
 print-secret)
     printf '%s %s' "$MESH_PASSWORD" "$(cat)" ;;
 esac
@@ -86,6 +90,25 @@ fn a_command_takes_variables_and_standard_input() -> Result<()> {
     assert_eq!(command.run()?.stdout, "open sesame");
     let spawned = a.mesh_cmd(["print-secret"])?.stdin("sesame").spawn()?;
     assert_eq!(spawned.wait(secs(5))?.stdout, " sesame");
+    Ok(())
+}
+
+#[test]
+fn a_host_can_have_names_and_clocks_of_its_own() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let lab = Lab::new("names")?;
+    let a = host_with_script(&lab, &directory, "a")?;
+    let (machines, uptime) = (fs::read_to_string("/etc/hosts")?, fs::read_to_string("/proc/uptime")?);
+    assert_eq!(a.mesh(["names"])?.stdout, machines);
+
+    a.set_names(&[("web", "10.0.0.1".parse()?), ("web", "fd00::1".parse()?)])?;
+    assert_eq!(a.mesh(["names"])?.stdout, "10.0.0.1 web\nfd00::1 web\n");
+    a.set_clocks_ahead(secs(1_000_000));
+    let ahead: u64 = a.mesh(["uptime"])?.stdout.trim().parse()?;
+    let machine: f64 = uptime.split(' ').next().unwrap_or_default().parse()?;
+    assert!((-1.0..1000.0).contains(&(ahead as f64 - 1e6 - machine)), "{ahead} after {machine}");
+    assert_eq!(a.mesh(["names"])?.stdout, "10.0.0.1 web\nfd00::1 web\n");
+    assert_eq!(fs::read_to_string("/etc/hosts")?, machines);
     Ok(())
 }
 

@@ -130,7 +130,7 @@ fn a_container_that_is_deleted_leaves_nothing_on_the_host() -> Result<()> {
 
     sleeper.signal(mesh_lab::Signal::KILL)?;
 
-    eventually(secs(5), || Ok::<_, anyhow::Error>(ports(&host)? == before))?;
+    eventually(secs(5), || ports(&host).is_ok_and(|now| now == before))?;
     Ok(())
 }
 

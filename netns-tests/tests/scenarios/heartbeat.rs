@@ -1,31 +1,47 @@
 //! Traffic that goes on while something happens, to tell how long it stood still.
 
+use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
-use mesh_lab::{Namespace, Process};
+use mesh_lab::{Namespace, Process, eventually};
 
-use crate::support::Member;
+use crate::support::{Member, READY};
 
-/// A ping that goes on beside the test, twenty times a second.
+/// So many times a second a heartbeat beats.
+pub(crate) const BEATS_PER_SECOND: u32 = 50;
+
+/// A heartbeat ends by itself after so many seconds, whatever becomes of the test.
+const SECONDS_MAX: u32 = 120;
+
+/// A ping that goes on beside the test.
 pub(crate) struct Heartbeat {
     ping: Process,
 }
 
 impl Heartbeat {
     pub(crate) fn start(from: &Namespace, to: &Member) -> Result<Self> {
-        let ip = to.ip.to_string();
-        // It ends by itself after 60 seconds, whatever becomes of the test.
-        let ping = from.spawn(["ping", "-n", "-D", "-i", "0.05", "-c", "1200", &ip])?;
+        let (ip, interval) = (to.ip.to_string(), (1.0 / f64::from(BEATS_PER_SECOND)).to_string());
+        let count = (SECONDS_MAX * BEATS_PER_SECOND).to_string();
+        let ping = from.spawn(["ping", "-n", "-D", "-i", &interval, "-c", &count, &ip])?;
         Ok(Self { ping })
     }
 
-    /// When each answer came, in seconds since the epoch: "[1700000000.123456] 64 bytes from 10.32.0.2: ..."
+    /// Starts one and waits until it beats.
+    pub(crate) fn beating(from: &Namespace, to: &Member) -> Result<Self> {
+        let heartbeat = Self::start(from, to)?;
+        eventually(READY, || heartbeat.last_answer())?;
+        Ok(heartbeat)
+    }
+
+    /// All answers so far, copies included.
+    fn beats(&self) -> Vec<Beat> {
+        self.ping.stdout().lines().filter_map(Beat::parse).collect()
+    }
+
+    /// When each answer came, in seconds since the epoch.
     fn answers(&self) -> Vec<f64> {
-        let time = |line: &str| {
-            line.contains("bytes from").then(|| line.strip_prefix('[')?.split(']').next()?.parse().ok())
-        };
-        self.ping.stdout().lines().filter_map(|line| time(line).flatten()).collect()
+        self.beats().into_iter().map(|beat| beat.at).collect()
     }
 
     pub(crate) fn last_answer(&self) -> Option<f64> {
@@ -43,6 +59,44 @@ impl Heartbeat {
     /// The longest time between two answers, in seconds.
     pub(crate) fn longest_silence(&self) -> f64 {
         self.answers().windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max)
+    }
+
+    /// What became of the requests up to the last one that was answered.
+    pub(crate) fn tally(&self) -> Tally {
+        let beats = self.beats();
+        let answered: BTreeSet<u32> = beats.iter().map(|beat| beat.number).collect();
+        let sent = answered.last().copied().unwrap_or(0);
+        let lost = sent as usize - answered.len();
+        Tally { sent, lost, copies: beats.len() - answered.len() }
+    }
+}
+
+/// Numbers of echo requests.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tally {
+    pub(crate) sent: u32,
+    pub(crate) lost: usize,
+    /// Answers beyond the first to one request.
+    pub(crate) copies: usize,
+}
+
+/// One answer.
+struct Beat {
+    /// In seconds since the epoch.
+    at: f64,
+    /// The request's, counted from 1.
+    number: u32,
+}
+
+impl Beat {
+    /// `[1700000000.123456] 64 bytes from 10.32.0.2: icmp_seq=7 ttl=64 time=0.5 ms`
+    fn parse(line: &str) -> Option<Self> {
+        if !line.contains("bytes from") {
+            return None;
+        }
+        let at = line.strip_prefix('[')?.split(']').next()?.parse().ok()?;
+        let number = line.split_once("icmp_seq=")?.1.split(' ').next()?.parse().ok()?;
+        Some(Self { at, number })
     }
 }
 

@@ -88,7 +88,7 @@ fn arp_and_neighbour_discovery_find_containers_on_other_hosts() -> Result<()> {
         ensure!(mac == to.mac, "{} has {}, and ARP says {mac}", to.ip, to.mac);
         eventually(READY, || from.container.ping(to.ip6))?;
         let link_local = Ping::to(to.link_local()?).from_interface(IFNAME);
-        eventually(READY, || Ok::<_, anyhow::Error>(from.container.ping_with(&link_local)?.received == 1))?;
+        eventually(READY, || from.container.ping_with(&link_local).is_ok_and(|stats| stats.received == 1))?;
     }
     Ok(())
 }

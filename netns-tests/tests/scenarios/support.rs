@@ -16,6 +16,9 @@ use serde_json::Value;
 /// A network that is not under test for its speed must be up within this time.
 pub(crate) const READY: Duration = secs(10);
 
+/// The option of a router that dials only whom it was told to.
+pub(crate) const NO_DISCOVERY: &str = "--no-discovery";
+
 /// The interface that a container gets.
 pub(crate) const IFNAME: &str = "ethmesh";
 
@@ -33,9 +36,14 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// Launches a router with these peers, and attaches a container that gets the addresses of `number`.
-    pub(crate) fn launch(host: &Host, number: u8, peers: &[String], password: Option<&str>) -> Result<Self> {
-        let peer_id = launch(host, peers, password)?.peer_id;
+    /// Launches a router with these options and peers, and attaches a container that gets the addresses of `number`.
+    pub(crate) fn launch(
+        host: &Host,
+        number: u8,
+        arguments: &[String],
+        password: Option<&str>,
+    ) -> Result<Self> {
+        let peer_id = launch(host, arguments, password)?.peer_id;
         let container = host.container("c")?;
         let ip = Ipv4Addr::new(10, 32, 0, number);
         let ip6 = Ipv6Addr::new(0xfd32, 0, 0, 0, 0, 0, 0, number.into());
@@ -68,9 +76,90 @@ pub(crate) fn chain<const N: usize>(title: &str, password: Option<&str>) -> Resu
     Ok((lab, members))
 }
 
-/// Launches a router in the background.
-pub(crate) fn launch(host: &Host, peers: &[String], password: Option<&str>) -> Result<LaunchDocument> {
-    let command = host.mesh_cmd(["launch", "-o", "json"])?.args(peers);
+/// A lab with hosts `h1`, `h2` and so on that are connected, and reach each other at all, only as `edges` say. Each pair of
+/// them is `(dialled, dialling)`, numbers from 1, the smaller one first.
+pub(crate) fn shape(title: &str, count: u8, edges: &[(u8, u8)]) -> Result<(Lab, Vec<Member>)> {
+    let lab = Lab::new(title)?;
+    let mut members: Vec<Member> = Vec::new();
+    for number in 1..=count {
+        let host = lab.host(&format!("h{number}"))?;
+        let dialled = edges.iter().filter(|edge| edge.1 == number);
+        let peers = dialled.map(|edge| members[usize::from(edge.0) - 1].host.ip().to_string());
+        let arguments: Vec<_> = [NO_DISCOVERY.to_owned()].into_iter().chain(peers).collect();
+        for (other, member) in (1..).zip(&members) {
+            if !edges.contains(&(other, number)) {
+                lab.cut(&member.host, &host)?;
+            }
+        }
+        members.push(Member::launch(&host, number, &arguments, None)?);
+    }
+    eventually(READY, || has_shape(&members, edges))?;
+    Ok((lab, members))
+}
+
+/// Wants each member to have exactly one established connection with each of those that an edge names beside it.
+pub(crate) fn has_shape(members: &[Member], edges: &[(u8, u8)]) -> Result<()> {
+    for (number, member) in (1..).zip(members) {
+        let ends = edges.iter().filter_map(|(one, other)| match number {
+            _ if *one == number => Some(*other),
+            _ if *other == number => Some(*one),
+            _ => None,
+        });
+        let mut others: Vec<_> = ends.map(|end| format!("h{end}")).collect();
+        others.sort_unstable();
+        has_neighbours(&member.host, &others.iter().map(String::as_str).collect::<Vec<_>>())?;
+    }
+    Ok(())
+}
+
+/// Wants all these hosts to know the same peers with the same connections, and nobody else.
+pub(crate) fn have_one_view(hosts: &[&Host]) -> Result<()> {
+    let view = |host: &&Host| -> Result<BTreeSet<String>> {
+        let line = |peer: PeerDocument| {
+            let mut ends: Vec<_> = peer
+                .connections
+                .iter()
+                .map(|end| format!("{} {} {}", end.peer_id, end.outbound, end.established))
+                .collect();
+            ends.sort_unstable();
+            format!("{} {} version {}: {ends:?}", peer.peer_id, peer.nickname, peer.version)
+        };
+        Ok(peers(host)?.into_iter().map(line).collect())
+    };
+    let views = hosts.iter().map(view).collect::<Result<Vec<_>>>()?;
+    for (host, found) in hosts.iter().zip(&views) {
+        ensure!(found.len() == hosts.len(), "{} knows {} peers", host.label(), found.len());
+        let differing: Vec<_> = found.symmetric_difference(&views[0]).collect();
+        ensure!(differing.is_empty(), "{} and {} differ: {differing:?}", hosts[0].label(), host.label());
+    }
+    Ok(())
+}
+
+/// How many frames a host has sent on for others.
+pub(crate) fn relayed(host: &Host) -> Result<u64> {
+    let passed = status(host)?.traffic.passed;
+    Ok(passed.get("relay").and_then(|relay| relay.get("out")).map_or(0, |out| out.frames))
+}
+
+/// How often a host's data plane has dropped for this reason.
+pub(crate) fn drops(host: &Host, reason: &str) -> Result<u64> {
+    Ok(status(host)?.traffic.drops.get(reason).copied().unwrap_or(0))
+}
+
+/// How many established TCP connections a host has with port 6783 at either end.
+pub(crate) fn sessions(host: &Host) -> Result<usize> {
+    let filter = "( sport = :6783 or dport = :6783 )";
+    Ok(host.run(["ss", "-Htn", "state", "established", filter])?.stdout.lines().count())
+}
+
+/// Words as a command's arguments.
+pub(crate) fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
+    words.map(str::to_owned).to_vec()
+}
+
+/// Launches a router in the background, with these options and peers.
+pub(crate) fn launch(host: &Host, arguments: &[String], password: Option<&str>) -> Result<LaunchDocument> {
+    let command = host.mesh_cmd(["launch", "-o", "json"])?.args(arguments);
     match password {
         Some(password) => command.env("MESH_PASSWORD", password),
         None => command,
@@ -110,14 +199,20 @@ pub(crate) fn neighbours(host: &Host) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Wants established connections to these peers and no others, by nickname and sorted.
+pub(crate) fn has_neighbours(host: &Host, names: &[&str]) -> Result<()> {
+    let found = neighbours(host)?;
+    ensure!(found == names, "{} is connected to {found:?}, not to {names:?}", host.label());
+    Ok(())
+}
+
 /// Wants exactly one established connection from each host to each other one, now.
 pub(crate) fn are_connected(hosts: &[&Host]) -> Result<()> {
     for host in hosts {
         let mut others: Vec<_> = hosts.iter().map(|other| other.label()).collect();
         others.retain(|other| *other != host.label());
         others.sort_unstable();
-        let found = neighbours(host)?;
-        ensure!(found == others, "{} is connected to {found:?}, not to {others:?}", host.label());
+        has_neighbours(host, &others)?;
     }
     Ok(())
 }
