@@ -44,6 +44,7 @@ pub(crate) fn node(seed: u8, targets: Vec<Target>, has_secret: bool) -> Node {
         network: None,
         allowed: None,
         trusted_subnets: Vec::new(),
+        ipam: None,
         connection_limit: 8,
         aes_preferred: true,
         discovery: true,
@@ -112,7 +113,7 @@ impl World {
                 Output::Dial { id, .. } => self.known.push(id),
                 Output::Close { id } => self.known.retain(|known| *known != id),
                 Output::PlanChanged => drop(self.node.plan()),
-                Output::Write { .. } | Output::Joined(_) | Output::Event(_) => {}
+                Output::Write { .. } | Output::Joined(_) | Output::Ipam(_) | Output::Event(_) => {}
             }
         }
     }

@@ -70,13 +70,15 @@ pub enum Count {
     RelayForwardedBytes,
     /// Pieces of relayed sessions that went nowhere: no way, no hops left, or too many.
     RelayDropped,
+    /// Mail that its source did not sign, or that nobody can read.
+    MailRefused,
     /// How often routes were computed.
     RoutesComputed,
 }
 
 impl Count {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Accepted,
         Self::RefusedByRate,
         Self::RefusedBySource,
@@ -106,6 +108,7 @@ impl Count {
         Self::RelayForwarded,
         Self::RelayForwardedBytes,
         Self::RelayDropped,
+        Self::MailRefused,
         Self::RoutesComputed,
     ];
 
@@ -142,6 +145,7 @@ impl Count {
             Self::RelayForwarded => "relay_forwarded",
             Self::RelayForwardedBytes => "relay_forwarded_bytes",
             Self::RelayDropped => "relay_dropped",
+            Self::MailRefused => "mail_refused",
             Self::RoutesComputed => "routes_computed",
         }
     }
@@ -270,6 +274,7 @@ impl Counters {
             | Message::Candidates(_)
             | Message::Network(_)
             | Message::Relay(_)
+            | Message::Mail(_)
             | Message::Bye(_)
             | Message::Unknown(_) => return None,
         };

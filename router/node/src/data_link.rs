@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mesh_crypto::{KeySchedule, Protection, RekeyError, RekeyStep, Rng};
-use mesh_wire::control::{DataOffer, Rekey};
+use mesh_wire::control::{DataOffer, LinkRecord, OVERLAY_NONE, OVERLAY_SLEEVE, Rekey};
 use mesh_wire::{Moment, PeerId, ReceiverIndex};
 
 use crate::limits::{OLD_EPOCH_KEPT, OLD_SESSION_KEPT, REKEY_AFTER};
@@ -32,6 +32,7 @@ pub(crate) struct DataLink {
     /// What the data plane calls the schedule's epoch 0: greater than all epochs of the link that this one follows.
     epoch_base: u32,
     liveness: Liveness,
+    /// [`LinkRecord::distance`], as of the last time that packets passed.
     distance: u8,
     /// When this end asks for the next epoch; only the session's initiator does by itself.
     rekey_at: Option<Moment>,
@@ -159,11 +160,6 @@ impl DataLink {
         }
     }
 
-    /// [`LinkRecord::distance`](mesh_wire::control::LinkRecord::distance), as of the last time that packets passed.
-    pub(crate) const fn distance(&self) -> u8 {
-        self.distance
-    }
-
     pub(crate) const fn set_remote(&mut self, remote: SocketAddr) {
         self.remote = Some(remote);
     }
@@ -224,6 +220,13 @@ impl DataLink {
 
     pub(crate) fn poll_timeout(&self) -> Option<Moment> {
         self.receive.iter().filter_map(|receiving| receiving.retire_at).chain(self.rekey_at).min()
+    }
+
+    /// What this router's record says of the link.
+    pub(crate) fn record(&self, peer: PeerId, address: SocketAddr, outbound: bool) -> LinkRecord {
+        let established = self.is_alive();
+        let overlay = if established { OVERLAY_SLEEVE } else { OVERLAY_NONE };
+        LinkRecord { peer, address, outbound, established, distance: self.distance, overlay }
     }
 
     /// What the data plane needs; nothing before an address is known.

@@ -10,6 +10,7 @@ use mesh_crypto::{Identity, Psk};
 use mesh_topology::{MergeError, Target};
 use mesh_wire::{BootCount, NetworkId, Nickname, PeerId};
 
+use crate::addresses::Addresses;
 use crate::connection::CloseCause;
 
 /// What a node is made of.
@@ -33,6 +34,8 @@ pub struct Config {
     pub allowed: Option<BTreeSet<PeerId>>,
     /// Where nobody listens: data to peers there need no sealing if they say the same.
     pub trusted_subnets: Vec<IpNet>,
+    /// Address management; `None` where the user manages addresses.
+    pub ipam: Option<Addresses>,
     /// From so many connections on, a well-connected subset of the peers is enough.
     pub connection_limit: usize,
     /// Whether this CPU computes AES fast.
@@ -151,6 +154,8 @@ pub enum Input {
     Addresses(Vec<IpAddr>),
     /// This router's address range was founded: it belongs to this network from now on.
     Founded(NetworkId),
+    /// For address management: a client's request, its end, or the word of the disk.
+    Ipam(mesh_ipam::Input),
     /// [`Node::poll_timeout`](crate::Node::poll_timeout) has passed.
     Timeout,
     /// Say goodbye to everybody; no other input follows.
@@ -221,10 +226,32 @@ pub enum Output {
     },
     /// [`Node::plan`](crate::Node::plan) has something new to say to the data plane.
     PlanChanged,
+    /// From address management.
+    Ipam(AddressOutput),
     /// Remember durably that this router belongs to this network.
     Joined(NetworkId),
     /// Something that an operator may want to read in the log.
     Event(Event),
+}
+
+/// What the shell shall do for address management.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AddressOutput {
+    /// Append to the log, bring it to disk, and answer with [`mesh_ipam::Input::Persisted`]. Several may be brought to disk
+    /// at once, and answered by the last.
+    Persist {
+        /// Number of the batch.
+        seq: u64,
+        /// What to append.
+        bytes: Vec<u8>,
+    },
+    /// Answer a client.
+    Answer {
+        /// Which.
+        ticket: mesh_ipam::Ticket,
+        /// What.
+        result: Result<mesh_ipam::Answer, mesh_ipam::Refusal>,
+    },
 }
 
 /// What an operator may want to read in the log.
@@ -281,6 +308,8 @@ pub enum Event {
         /// Where the copy, or the original, connects from, if it is a neighbour.
         remote: Option<SocketAddr>,
     },
+    /// Address management has something to say.
+    Addresses(mesh_ipam::Event),
     /// A peer gossiped what cannot be merged. It was left out.
     GossipRefused {
         /// Who sent it.

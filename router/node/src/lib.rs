@@ -5,6 +5,7 @@
 //! ones, `mesh-sim` many with virtual ones.
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod admission;
 mod bucket;
 mod clones;
@@ -15,8 +16,10 @@ mod gossip;
 mod interface;
 pub mod limits;
 mod links;
+mod mail;
 mod news;
 mod node;
+mod orphans;
 mod outbound;
 mod plan;
 mod refusals;
@@ -29,9 +32,10 @@ mod strangers;
 mod survey;
 mod targets;
 
+pub use addresses::Addresses;
 pub use connection::CloseCause;
 pub use counters::{Count, Counters, GossipTraffic};
-pub use interface::{Config, ConnectionId, DialFailure, Event, Input, Output, Report};
+pub use interface::{AddressOutput, Config, ConnectionId, DialFailure, Event, Input, Output, Report};
 pub use node::Node;
 pub use plan::{LinkPlan, Plan, ReceivePlan, SendPlan};
 pub use route_status::{BroadcastRoute, RouteReason, RouteStatus, UnicastRoute};

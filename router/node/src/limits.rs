@@ -37,6 +37,9 @@ pub const RETIRED_KEPT: Duration = Duration::from_secs(10);
 /// or the peer did not know yet.
 pub const OLD_SESSION_KEPT: Duration = Duration::from_secs(10);
 
+/// The data link of a session that broke without a word is kept this long: by then the peer has dialed again, or is gone.
+pub const ORPHAN_KEPT: Duration = Duration::from_secs(1);
+
 /// When a second session with a peer has opened, the first has this long to show that it is still there.
 pub const RIVAL_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use mesh_wire::control::{DataOffer, Farewell, LinkRecord, Message, OVERLAY_NONE, OVERLAY_SLEEVE, Rekey};
+use mesh_wire::control::{DataOffer, Farewell, LinkRecord, Message, Rekey};
 use mesh_wire::{Moment, PeerId, ReceiverIndex};
 
 use crate::connection::{CloseCause, Connection, Open};
@@ -47,7 +47,10 @@ impl Node {
     pub(crate) fn report(&mut self, report: Report, now: Moment) {
         match report {
             Report::Alive { peer, rtt } => self.link_alive(peer, rtt, now),
-            Report::Dead { peer, silent_for } => self.link_dead(peer, silent_for, now),
+            Report::Dead { peer, silent_for } => {
+                self.drop_orphan(peer);
+                self.link_dead(peer, silent_for, now);
+            }
             Report::Roamed { peer, remote } => {
                 if let Some((_, open)) = self.data_session(peer) {
                     open.data.set_remote(remote);
@@ -113,17 +116,9 @@ impl Node {
     pub(crate) fn own_links(&self) -> Vec<LinkRecord> {
         let links = self.sessions.iter().filter_map(|(peer, id)| {
             let connection = self.connections.get(id)?;
-            let data = &connection.open()?.data;
-            Some(LinkRecord {
-                peer: *peer,
-                address: connection.remote?,
-                outbound: connection.target.is_some(),
-                established: data.is_alive(),
-                distance: data.distance(),
-                overlay: if data.is_alive() { OVERLAY_SLEEVE } else { OVERLAY_NONE },
-            })
+            Some(connection.open()?.data.record(*peer, connection.remote?, connection.target.is_some()))
         });
-        links.collect()
+        links.chain(self.orphans.records()).collect()
     }
 
     /// A receiver index that no link of this router uses.

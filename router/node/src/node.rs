@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use mesh_crypto::{Identity, Rng};
+use mesh_ipam::{Ipam, Reachable};
 use mesh_topology::{Carried, Connector, OpenRecord, Target, Topology, Verify};
 use mesh_wire::control::{Channel, Farewell, LinkRecord, Message, PeerRecord};
 use mesh_wire::{Moment, Nickname, PeerId};
 
+use crate::addresses::Addresses;
 use crate::admission::Admission;
 use crate::bucket::Bucket;
 use crate::clones::Clones;
@@ -16,7 +18,9 @@ use crate::counters::Counters;
 use crate::data_link::DataLink;
 use crate::interface::{Config, ConnectionId, Input, Output};
 use crate::limits::ANTI_ENTROPY_EVERY;
+use crate::mail::Post;
 use crate::news::News;
+use crate::orphans::Orphans;
 use crate::plan::{LinkPlan, Plan};
 use crate::refusals::Refusals;
 use crate::relay::Relays;
@@ -32,6 +36,8 @@ pub struct Node {
     pub(crate) identity: Identity,
     pub(crate) admission: Admission,
     pub(crate) aes_preferred: bool,
+    /// Whether peers are reached that the user did not name.
+    pub(crate) discovery: bool,
     pub(crate) topology: Topology,
     pub(crate) carried: Carried,
     pub(crate) connector: Connector,
@@ -42,6 +48,12 @@ pub struct Node {
     pub(crate) failures: BTreeMap<Target, CloseCause>,
     pub(crate) refusals: Refusals,
     pub(crate) relays: Relays,
+    pub(crate) orphans: Orphans,
+    pub(crate) post: Post,
+    /// Address management, where it is on.
+    pub(crate) ipam: Option<Ipam>,
+    /// The peers that it was told of last.
+    pub(crate) members: BTreeMap<PeerId, Reachable>,
     pub(crate) strangers: Strangers,
     pub(crate) clones: Clones,
     /// Whether this router has found itself to be the copy of another that is at work, and has given up.
@@ -85,10 +97,11 @@ impl Node {
     pub fn with_opener(
         config: Config,
         opener: Box<dyn OpenRecord<PeerRecord>>,
-        rng: Rng,
+        mut rng: Rng,
         now: Moment,
     ) -> Self {
         let Config { identity, boot, nickname, port, nonce, .. } = config;
+        let ipam = config.ipam.map(|Addresses { config, state }| Ipam::new(config, state, rng.fork(), now));
         let topology = Topology::with_opener(&identity, boot, nickname, port, nonce, opener);
         let connector =
             Connector::new(topology.me(), config.discovery, config.connection_limit, config.targets, now);
@@ -96,6 +109,7 @@ impl Node {
             identity,
             admission: Admission::new(config.secrets, config.allowed, config.trusted_subnets, config.network),
             aes_preferred: config.aes_preferred,
+            discovery: config.discovery,
             topology,
             carried: Carried::default(),
             connector,
@@ -104,6 +118,10 @@ impl Node {
             failures: BTreeMap::new(),
             refusals: Refusals::default(),
             relays: Relays::default(),
+            orphans: Orphans::default(),
+            post: Post::default(),
+            ipam,
+            members: BTreeMap::new(),
             strangers: Strangers::default(),
             clones: Clones::default(),
             fenced: false,
@@ -139,6 +157,7 @@ impl Node {
             Input::Forget { targets } => self.forget(&targets),
             Input::Secrets(secrets) => self.set_secrets(secrets, now),
             Input::Founded(network) => self.founded(network, now),
+            Input::Ipam(input) => self.address_input(input, now),
             Input::Timeout => {}
             Input::Stop => return self.stop(),
         }
@@ -157,7 +176,14 @@ impl Node {
         let connections = self.connections.values().filter_map(Connection::poll_timeout).min();
         let dials = self.connector.poll_timeout().filter(|_| !self.fenced);
         let Timers { survey, forget, surplus, anti_entropy } = self.timers;
-        let others = [dials, self.relays.poll_timeout(), self.news.poll_timeout()];
+        let addresses = self.ipam.as_ref().and_then(Ipam::poll_timeout);
+        let others = [
+            dials,
+            self.relays.poll_timeout(),
+            self.news.poll_timeout(),
+            addresses,
+            self.orphans.poll_timeout(),
+        ];
         let timers = [survey, forget, surplus, anti_entropy];
         others.into_iter().chain(timers).flatten().chain(connections).min()
     }
@@ -177,7 +203,8 @@ impl Node {
 
     fn data_links(&self) -> impl Iterator<Item = (PeerId, &DataLink)> {
         let all = self.sessions.iter().map(|(peer, id)| (*peer, *id)).chain(self.relays.all());
-        all.filter_map(|(peer, id)| Some((peer, &self.connections.get(&id)?.open()?.data)))
+        let of_sessions = all.filter_map(|(peer, id)| Some((peer, &self.connections.get(&id)?.open()?.data)));
+        of_sessions.chain(self.orphans.links())
     }
 
     /// How many peers are known, this router among them.
@@ -264,11 +291,13 @@ impl Node {
             self.let_one_go(now);
         }
         self.run_relay_timers(now);
+        self.run_orphan_timers(now);
         self.refusals.expire(now);
     }
 
     /// Draws the consequences of what changed: own record, news, targets, dials, plan.
     fn settle(&mut self, now: Moment) {
+        self.settle_addresses(now);
         self.settle_relayed(now);
         if std::mem::take(&mut self.links_changed) {
             self.publish_links(now);

@@ -118,7 +118,7 @@ impl Node {
     /// Frames of this router go to `peer` through others: tries to reach it straight.
     pub(crate) fn relayed_traffic(&mut self, peer: PeerId, now: Moment) {
         let is_stranger = self.topology.record(peer).is_none() || self.sessions.contains_key(&peer);
-        if is_stranger || !self.relays.may_attempt(peer, now) {
+        if !self.discovery || is_stranger || !self.relays.may_attempt(peer, now) {
             return;
         }
         let number = self.rng.u64();
@@ -167,7 +167,11 @@ impl Node {
             return Some(stream.id);
         }
         let opens = relay.from_initiator && relay.sequence == 0 && !relay.payload.is_empty();
-        if !opens || self.sessions.contains_key(&peer) || self.topology.record(peer).is_none() {
+        if !opens
+            || !self.discovery
+            || self.sessions.contains_key(&peer)
+            || self.topology.record(peer).is_none()
+        {
             return None;
         }
         if let Some(stream) = known {
@@ -395,6 +399,7 @@ pub(crate) const fn is_carried(message: &Message) -> bool {
         | Message::Observed(_)
         | Message::Network(_)
         | Message::Relay(_)
+        | Message::Mail(_)
         | Message::Unknown(_) => false,
     }
 }

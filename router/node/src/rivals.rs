@@ -15,13 +15,14 @@ use mesh_wire::{Moment, PeerId};
 
 use crate::connection::{Challenge, CloseCause, Connection, Open};
 use crate::interface::{ConnectionId, Event, Output};
-use crate::limits::{RIVAL_ANSWERS_WITHIN, RETIRED_KEPT, SIMULTANEOUS_DIAL};
+use crate::limits::{RETIRED_KEPT, RIVAL_ANSWERS_WITHIN, SIMULTANEOUS_DIAL};
 use crate::node::Node;
 
 impl Node {
     /// Makes `id` the connection of `peer` that counts.
-    pub(crate) fn count_on(&mut self, peer: PeerId, id: ConnectionId) {
+    pub(crate) fn count_on(&mut self, peer: PeerId, id: ConnectionId, now: Moment) {
         self.sessions.insert(peer, id);
+        self.begin_gossip(id, now);
         self.links_changed = true;
         self.plan_changed = true;
     }
@@ -84,7 +85,7 @@ impl Node {
                 open.data.inherit(old.data, now);
             }
         }
-        self.count_on(peer, id);
+        self.count_on(peer, id, now);
     }
 
     /// `new` has opened beside `old`: asks for a sign of life on `old`, whose end judges. Until then `new` waits.
@@ -176,6 +177,6 @@ impl Node {
 }
 
 /// What tells the lives of one identity apart.
-const fn life(hello: &Hello) -> (u64, u64) {
+pub(crate) const fn life(hello: &Hello) -> (u64, u64) {
     (hello.boot.0, hello.nonce)
 }

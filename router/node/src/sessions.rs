@@ -146,12 +146,12 @@ impl Node {
             self.send(id, &Message::Network(network), now);
         }
         self.send(id, &Message::DataOffer(offer), now);
-        self.begin_gossip(id, now);
         match self.sessions.get(&peer).copied() {
             None => {
                 self.counters.count(Count::SessionOpened);
                 self.outputs.push_back(Output::Event(Event::Connected { peer, nickname, remote, outbound }));
-                self.count_on(peer, id);
+                self.adopt_link(peer, id, now);
+                self.count_on(peer, id, now);
             }
             Some(rival) => self.settle_rivals(peer, rival, id, now),
         }
@@ -198,6 +198,11 @@ impl Node {
         if matches!(id, ConnectionId::Relayed(_)) && !relay::is_carried(&message) {
             return;
         }
+        // A session that waits beside another may be a copy's: nothing is learnt from it before it counts.
+        let is_gossip = matches!(message, Message::Gossip(_) | Message::Summary(_) | Message::Digest(_));
+        if is_gossip && !self.counts_on(peer, id) {
+            return;
+        }
         match message {
             Message::Gossip(gossip) => self.gossip(id, peer, &gossip, now),
             Message::Digest(digest) => self.answer_digest(id, &digest, now),
@@ -220,6 +225,7 @@ impl Node {
                 }
             }
             Message::Relay(relay) => self.relay(peer, relay, now),
+            Message::Mail(mail) => self.mail(id, mail, now),
             Message::Summary(summary) => self.answer_summary(id, &summary, now),
             Message::Unknown(_) => self.counters.count(Count::MessageUnknown),
         }
@@ -238,7 +244,11 @@ impl Node {
             (Phase::Open(open), target) if self.counts_on(open.peer, id) => {
                 match self.open_with(open.peer).first() {
                     Some(spare) => self.take_over(*spare, *open, now),
-                    None => self.lost(open.peer, cause.clone(), now.since(open.since), now),
+                    None => {
+                        let (peer, lasted) = (open.peer, now.since(open.since));
+                        self.keep_link(*open, remote, target.is_some(), &cause, now);
+                        self.lost(peer, cause.clone(), lasted, now);
+                    }
                 }
                 if let Some(target) = target.filter(|_| !cause.is_enough()) {
                     self.failures.insert(target, cause);
@@ -363,7 +373,17 @@ impl Node {
         let local = |c: &Connection| c.local.map(|local| local.to_canonical()).filter(is_gone);
         let gone: Vec<_> = self.connections.iter().filter_map(|(id, c)| Some((*id, local(c)?))).collect();
         for (id, local) in gone {
+            let connection = self.connections.get(&id);
+            let dialed_by =
+                connection.filter(|connection| connection.target.is_none()).and_then(|connection| {
+                    let open = connection.open()?;
+                    Some((open.peer, SocketAddr::new(connection.remote?.ip(), open.hello.port)))
+                });
             self.end(id, CloseCause::AddressGone(local), now);
+            // Whoever dialed this router looks for it where it was.
+            if let Some((peer, address)) = dialed_by {
+                self.connector.revisit(peer, address, now);
+            }
         }
         self.connector.hurry(&mut self.rng, now);
     }

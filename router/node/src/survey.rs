@@ -70,6 +70,7 @@ impl Node {
 
     /// Seeks whom this router wants to be connected with, and lets others go if they are too many.
     pub(crate) fn look_around(&mut self, now: Moment) {
+        self.tell_members(now);
         let connected = self.connected();
         self.connector.discover(&self.topology, &connected, now);
         if connected.len() > self.connection_limit {
@@ -106,6 +107,7 @@ impl Node {
         self.carried.retain(|origin| !gone.contains(&origin));
         self.news.retain(|origin| !gone.contains(&origin));
         self.forget_relayed(gone, now);
+        self.post.retain(|peer| !gone.contains(&peer));
         self.topology_changed = true;
     }
 

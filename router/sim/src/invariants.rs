@@ -219,7 +219,8 @@ impl World {
             }
         }
         let Some(sleeve) = &life.sleeve else { return Ok(()) };
-        let with_keys = sessions.into_keys().chain(life.node.relayed_peers()).collect();
+        let others = life.node.relayed_peers().chain(life.node.orphaned_peers());
+        let with_keys = sessions.into_keys().chain(others).collect();
         check_plan(host, sleeve.plan(), &with_keys)?;
         let sealed = life.node.has_secret();
         let number = life.number;

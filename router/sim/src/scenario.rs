@@ -194,11 +194,18 @@ impl Scenario {
         }
     }
 
-    /// Whether datagrams can pass between two hosts when both try: not through two NATs one of which shows each
-    /// destination another port.
+    /// Whether two hosts whose containers talk reach each other directly: by a connection, or by datagrams when both may try,
+    /// and not through two NATs one of which shows each destination another port.
     #[must_use]
     pub fn can_send_datagrams(&self, a: HostId, b: HostId) -> bool {
         let nats = [a, b].map(|host| self.hosts[host.0].nat);
+        let discover = [a, b].iter().all(|host| self.hosts[host.0].discovery);
+        let connects = [(a, b), (b, a)]
+            .iter()
+            .any(|(from, to)| !self.hosts[to.0].is_closed() && self.hosts[from.0].targets.contains(to));
+        if !discover {
+            return connects;
+        }
         nats.contains(&None) || !nats.contains(&Some(NatKind::AddressAndPortDependent))
     }
 

@@ -342,6 +342,7 @@ impl World {
             | Input::Secrets(_)
             | Input::Addresses(_)
             | Input::Founded(_)
+            | Input::Ipam(_)
             | Input::Timeout
             | Input::Stop => self.trace.record(now, format_args!("{host} {input:?}"), &[]),
         }
@@ -399,7 +400,7 @@ impl World {
                 }
                 self.hosts[host.0].tally.plans += u64::from(is_other);
             }
-            Output::Joined(_) => {}
+            Output::Joined(_) | Output::Ipam(_) => {}
             Output::Event(event) => {
                 self.trace.record(now, format_args!("{host} {event:?}"), &[]);
                 if matches!(event, Event::Connected { .. }) {
@@ -822,6 +823,7 @@ impl Host {
             network: None,
             allowed: None,
             trusted_subnets: Vec::new(),
+            ipam: None,
             connection_limit: self.plan.connection_limit,
             aes_preferred: self.plan.aes,
             discovery: self.plan.discovery,

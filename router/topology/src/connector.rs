@@ -34,6 +34,9 @@ pub const SETTLED: Duration = Duration::from_secs(5);
 /// Most targets that the user may name.
 pub const NAMED_MAX: usize = 1_024;
 
+/// An address at which a peer was before this router moved is tried this long.
+pub const REVISITED_FOR: Duration = Duration::from_secs(60);
+
 /// Most discovered addresses that are tried for one peer. Those that somebody dialed come first.
 pub const ADDRESSES_PER_PEER_MAX: usize = 8;
 
@@ -104,6 +107,8 @@ struct Entry {
     peer: Option<PeerId>,
     /// When news of the peer last made it due.
     hurried: Option<Moment>,
+    /// Until then it is tried though nobody tells of it.
+    kept_until: Option<Moment>,
 }
 
 /// The schedule of connection attempts. Its memory grows with what is dialed, not with the network.
@@ -203,8 +208,9 @@ impl Connector {
                 targets.map(|address| Target::Discovered { peer: *peer, address })
             })
             .collect();
-        self.targets
-            .retain(|target, entry| target.is_named() || entry.is_in_use() || sought.contains(target));
+        self.targets.retain(|target, entry| {
+            target.is_named() || entry.is_kept(connected, now) || sought.contains(target)
+        });
         for target in sought {
             let Target::Discovered { peer, .. } = target else { continue };
             let entry = || {
@@ -240,6 +246,16 @@ impl Connector {
             if entry.hurry(rng, now) {
                 entry.backoff.succeed();
             }
+        }
+    }
+
+    /// This router has moved, and `peer`, which had dialed it, may not find it any more: the peer's `address` is dialed for
+    /// [`REVISITED_FOR`], though nobody may tell of it.
+    pub fn revisit(&mut self, peer: PeerId, address: SocketAddr, now: Moment) {
+        if self.discovery {
+            let target = Target::Discovered { peer, address };
+            let entry = self.targets.entry(target).or_insert_with(|| Entry::due_at(now, Some(peer)));
+            entry.kept_until = Some(now + REVISITED_FOR);
         }
     }
 
@@ -356,7 +372,13 @@ impl Target {
 
 impl Entry {
     fn due_at(at: Moment, peer: Option<PeerId>) -> Self {
-        Self { status: TargetStatus::Waiting(at), backoff: Backoff::default(), peer, hurried: None }
+        Self {
+            status: TargetStatus::Waiting(at),
+            backoff: Backoff::default(),
+            peer,
+            hurried: None,
+            kept_until: None,
+        }
     }
 
     const fn due(&self) -> Option<Moment> {
@@ -366,8 +388,11 @@ impl Entry {
         }
     }
 
-    const fn is_in_use(&self) -> bool {
-        matches!(self.status, TargetStatus::Dialing | TargetStatus::Connected(_))
+    /// Whether it stays even if nobody tells of it.
+    fn is_kept(&self, connected: &BTreeSet<PeerId>, now: Moment) -> bool {
+        let is_in_use = matches!(self.status, TargetStatus::Dialing | TargetStatus::Connected(_));
+        let is_missed = self.peer.is_some_and(|peer| !connected.contains(&peer));
+        is_in_use || (is_missed && self.kept_until.is_some_and(|until| until > now))
     }
 
     /// Makes it due soon, if it waits for a later time. Returns whether it did.

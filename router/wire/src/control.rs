@@ -27,6 +27,9 @@ pub const RELAY_PAYLOAD_LEN_MAX: usize = 64 * 1024;
 /// Most hops of a [`Message::Relay`].
 pub const RELAY_HOPS_MAX: u8 = 15;
 
+/// Longest body of a [`Mail`], in bytes.
+pub const MAIL_LEN_MAX: usize = 512 * 1024;
+
 /// Most addresses in one [`Message::Candidates`].
 pub const CANDIDATES_MAX: usize = 16;
 
@@ -44,6 +47,7 @@ const KIND_OBSERVED: u8 = 8;
 const KIND_RELAY: u8 = 9;
 const KIND_REKEY: u8 = 10;
 const KIND_CANDIDATES: u8 = 11;
+const KIND_MAIL: u8 = 13;
 const KIND_NETWORK: u8 = 12;
 
 /// Said once by each side inside the handshake, bound to it and encrypted.
@@ -96,6 +100,8 @@ pub enum Message {
     Candidates(Vec<SocketAddr>),
     /// Bytes of a session between two peers that have no connection of their own.
     Relay(Relay),
+    /// Something that one peer says to another, or to all.
+    Mail(Mail),
     /// The sender belongs to this network from now on, which it did not say in its [`Hello`].
     Network(NetworkId),
     /// The sender closes the connection, and why. After [`Farewell::SecretRetired`] it does so as soon as another
@@ -124,6 +130,8 @@ pub struct Channel(#[n(0)] pub u16);
 impl Channel {
     /// Peers and their links.
     pub const TOPOLOGY: Self = Self(1);
+    /// Who may hand out which address: mail, no records.
+    pub const ADDRESSES: Self = Self(2);
 }
 
 /// A channel's records in short, so that two routers that agree need not list them.
@@ -249,6 +257,44 @@ pub struct Relay {
     pub sequence: u32,
     /// The bytes, at most [`RELAY_PAYLOAD_LEN_MAX`]; none when the stream ends.
     #[cbor(n(6), with = "minicbor::bytes")]
+    pub payload: Vec<u8>,
+}
+
+/// What a peer says to one other or to all, handed on by the control sessions of those between them. Whoever relays it can
+/// read it and drop it, and not change it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Mail {
+    /// Hops left; who gets 0 drops it. At most [`RELAY_HOPS_MAX`].
+    #[n(0)]
+    pub hops: u8,
+    /// The encoded [`MailBody`], at most [`MAIL_LEN_MAX`] bytes.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub body: Vec<u8>,
+    /// The source's Ed25519 signature over it.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub signature: [u8; 64],
+}
+
+/// What a [`Mail`]'s source has signed.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct MailBody {
+    /// Who says it.
+    #[n(0)]
+    pub source: PeerId,
+    /// The source's life.
+    #[n(1)]
+    pub boot: BootCount,
+    /// Counts what the source says in that life, to whomever.
+    #[n(2)]
+    pub sequence: u64,
+    /// Who shall hear it; all peers when there is none.
+    #[n(3)]
+    pub destination: Option<PeerId>,
+    /// What it is about.
+    #[n(4)]
+    pub channel: Channel,
+    /// What is said.
+    #[cbor(n(5), with = "minicbor::bytes")]
     pub payload: Vec<u8>,
 }
 
@@ -470,6 +516,7 @@ impl Message {
             Self::Observed(address) => body_of(KIND_OBSERVED, address),
             Self::Candidates(addresses) => body_of(KIND_CANDIDATES, addresses),
             Self::Relay(relay) => body_of(KIND_RELAY, relay),
+            Self::Mail(mail) => body_of(KIND_MAIL, mail),
             Self::Network(network) => body_of(KIND_NETWORK, network),
             Self::Bye(farewell) => body_of(KIND_BYE, farewell.code()),
             Self::Unknown(kind) => vec![*kind],
@@ -519,6 +566,12 @@ impl Message {
                 Ok(Self::Relay(relay))
             }
             KIND_NETWORK => whole(kind, body).map(Self::Network),
+            KIND_MAIL => {
+                let mail: Mail = whole(kind, body)?;
+                too_many(mail.body.len(), MAIL_LEN_MAX)?;
+                too_many(usize::from(mail.hops), usize::from(RELAY_HOPS_MAX))?;
+                Ok(Self::Mail(mail))
+            }
             KIND_BYE => whole(kind, body).map(|code| Self::Bye(Farewell::from_code(code))),
             unknown => Ok(Self::Unknown(unknown)),
         }
@@ -554,6 +607,19 @@ impl PeerRecord {
 
 impl RecordHeader {
     /// Reads the start of what an origin signed, and passes over the rest.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        whole(0, bytes)
+    }
+}
+
+impl MailBody {
+    /// The bytes that the source signs.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        plain(self)
+    }
+
+    /// Reads what a source signed.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         whole(0, bytes)
     }

@@ -231,21 +231,17 @@ impl Message<'_> {
     /// # Errors
     /// [`MessageTooLong`] when the payload's length does not fit 16 bits.
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), MessageTooLong> {
-        let Ok(len) = u16::try_from(self.payload_len()) else {
-            return Err(MessageTooLong(self.payload_len()));
-        };
-        out.push(self.kind());
-        out.extend_from_slice(&len.to_be_bytes());
         match *self {
             Self::Frame { envelope, frame } => {
-                envelope.encode(out);
+                envelope.encode_head(frame.len(), out)?;
                 out.extend_from_slice(frame);
             }
             Self::Probe(probe) | Self::ProbeReply(probe) => {
+                encode_head(self.kind(), self.payload_len(), out)?;
                 out.extend_from_slice(&probe.sequence.to_be_bytes());
                 out.extend_from_slice(&probe.sent_ns.to_be_bytes());
             }
-            Self::Deaf => {}
+            Self::Deaf => encode_head(self.kind(), self.payload_len(), out)?,
         }
         Ok(())
     }
@@ -260,9 +256,7 @@ impl Message<'_> {
 
     const fn kind(&self) -> u8 {
         match self {
-            Self::Frame { envelope: Envelope::Direct, .. } => KIND_FRAME,
-            Self::Frame { envelope: Envelope::Unicast { .. }, .. } => KIND_UNICAST,
-            Self::Frame { envelope: Envelope::Broadcast { .. }, .. } => KIND_BROADCAST,
+            Self::Frame { envelope, .. } => envelope.kind(),
             Self::Probe(_) => KIND_PROBE,
             Self::ProbeReply(_) => KIND_PROBE_REPLY,
             Self::Deaf => KIND_DEAF,
@@ -296,7 +290,13 @@ impl Envelope {
         }
     }
 
-    fn encode(&self, out: &mut Vec<u8>) {
+    /// Appends all of a [`Message::Frame`] in this envelope that precedes its frame. The frame, of `frame_len` bytes,
+    /// is the caller's to append.
+    ///
+    /// # Errors
+    /// [`MessageTooLong`] when the payload's length does not fit 16 bits.
+    pub fn encode_head(&self, frame_len: usize, out: &mut Vec<u8>) -> Result<(), MessageTooLong> {
+        encode_head(self.kind(), self.encoded_len() + frame_len, out)?;
         match self {
             Self::Direct => {}
             Self::Unicast { ttl, source, destination } => {
@@ -311,7 +311,25 @@ impl Envelope {
                 out.extend_from_slice(&sequence.to_be_bytes());
             }
         }
+        Ok(())
     }
+
+    const fn kind(&self) -> u8 {
+        match self {
+            Self::Direct => KIND_FRAME,
+            Self::Unicast { .. } => KIND_UNICAST,
+            Self::Broadcast { .. } => KIND_BROADCAST,
+        }
+    }
+}
+
+fn encode_head(kind: u8, payload_len: usize, out: &mut Vec<u8>) -> Result<(), MessageTooLong> {
+    let Ok(len) = u16::try_from(payload_len) else {
+        return Err(MessageTooLong(payload_len));
+    };
+    out.push(kind);
+    out.extend_from_slice(&len.to_be_bytes());
+    Ok(())
 }
 
 /// The messages of a body, in order. It ends behind the last one, or behind [`MessageError::Truncated`].

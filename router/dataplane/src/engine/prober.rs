@@ -73,11 +73,11 @@ const PROBES_OUTSTANDING_MAX: u32 = 64;
 /// News of a link; said once for each change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkReport {
-    /// The link carries in both directions.
+    /// The link carries in both directions; said again when the neighbour has moved nearer or farther away.
     Alive {
         /// The neighbour.
         peer: PeerId,
-        /// Round-trip time.
+        /// Round-trip time: the least of the last replies, so that a queue on the way does not count.
         rtt: Duration,
     },
     /// The link carries no more.
@@ -135,10 +135,38 @@ struct Link {
     /// No silence before this counts.
     excused: Moment,
     rtt: Option<Duration>,
+    nearest: Nearest,
+    /// The round-trip time that was reported last.
+    reported_rtt: Duration,
     pace: Pace,
     /// When a frame passed last; at first, when the link was made.
     carried: Moment,
     idleness_is_reported: bool,
+}
+
+/// The least of the last [`Nearest::SAMPLES`] to twice as many round-trip times.
+#[derive(Debug)]
+struct Nearest {
+    before: Option<Duration>,
+    now: Option<Duration>,
+    taken: u8,
+}
+
+impl Nearest {
+    const SAMPLES: u8 = 8;
+    const NONE: Self = Self { before: None, now: None, taken: 0 };
+
+    fn take(&mut self, sample: Duration) {
+        if self.taken == Self::SAMPLES {
+            *self = Self { before: self.now, now: None, taken: 0 };
+        }
+        self.now = Some(self.now.map_or(sample, |least| least.min(sample)));
+        self.taken += 1;
+    }
+
+    fn least(&self) -> Duration {
+        self.before.into_iter().chain(self.now).min().unwrap_or_default()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,6 +258,7 @@ impl Prober {
         let sample = now.since(Moment::from_origin(Duration::from_nanos(probe.sent_ns)));
         // RFC 6298, section 2: the first sample as it is, then a moving average with weight 1/8.
         link.rtt = Some(link.rtt.map_or(sample, |smoothed| (smoothed * 7 + sample) / 8));
+        link.nearest.take(sample);
         let came_alive = link.state == State::Dead;
         if came_alive {
             link.enter(State::Alive, now);
@@ -315,12 +344,19 @@ impl Prober {
     pub fn undelivered(&mut self, now: Moment, mut deliver: impl FnMut(LinkReport) -> bool) {
         for (&peer, link) in &mut self.links {
             if link.state != link.reported {
+                let rtt = link.nearest.least();
                 let report = match link.state {
-                    State::Alive => LinkReport::Alive { peer, rtt: link.rtt.unwrap_or_default() },
+                    State::Alive => LinkReport::Alive { peer, rtt },
                     State::Dead => LinkReport::Dead { peer, silent_for: now.since(link.heard) },
                 };
                 if deliver(report) {
                     link.reported = link.state;
+                    link.reported_rtt = rtt;
+                }
+            } else if link.has_moved() {
+                let rtt = link.nearest.least();
+                if deliver(LinkReport::Alive { peer, rtt }) {
+                    link.reported_rtt = rtt;
                 }
             }
             if !link.idleness_is_reported && now.since(link.carried) >= IDLE_AFTER {
@@ -354,6 +390,16 @@ impl Prober {
 }
 
 impl Link {
+    /// Whether an alive link's neighbour is half as far away again as was reported, or a third nearer, and not by so little
+    /// that nobody cares.
+    fn has_moved(&self) -> bool {
+        const UNFELT: Duration = Duration::from_micros(250);
+        let (rtt, reported) = (self.nearest.least(), self.reported_rtt);
+        self.state == State::Alive
+            && rtt.abs_diff(reported) >= UNFELT
+            && (rtt * 2 > reported * 3 || rtt * 3 < reported * 2)
+    }
+
     const fn new(now: Moment) -> Self {
         Self {
             candidates: Vec::new(),
@@ -366,6 +412,8 @@ impl Link {
             heard: now,
             excused: now,
             rtt: None,
+            nearest: Nearest::NONE,
+            reported_rtt: Duration::ZERO,
             pace: Pace::Idle,
             carried: now,
             idleness_is_reported: false,
@@ -380,6 +428,7 @@ impl Link {
     const fn die(&mut self, now: Moment) {
         self.enter(State::Dead, now);
         self.rtt = None;
+        self.nearest = Nearest::NONE;
         self.next_probe = now;
     }
 

@@ -13,6 +13,7 @@ use crate::interface::{DialFailure, Event, Report};
 use crate::limits::{HALF_OPEN_MAX, HANDSHAKE_TIME_MAX};
 use crate::status::ConnectionState;
 
+mod addresses;
 mod gossip;
 mod relay;
 mod routes;
@@ -28,9 +29,12 @@ struct Net {
     planned: Vec<usize>,
     events: Vec<Vec<Event>>,
     joined: Vec<Vec<mesh_wire::NetworkId>>,
+    answers: Vec<Vec<addresses::Answered>>,
     /// The other end of each connection's end.
     wires: BTreeMap<(usize, ConnectionId), (usize, ConnectionId)>,
     accepted: u64,
+    /// Who cannot dial whom.
+    cut: BTreeSet<(usize, usize)>,
     now: Moment,
 }
 
@@ -54,6 +58,7 @@ fn config(seed: u8, psk: Option<[u8; 32]>, targets: Vec<Target>) -> Config {
         network: None,
         allowed: None,
         trusted_subnets: Vec::new(),
+        ipam: None,
         connection_limit: 64,
         aes_preferred: true,
         discovery: true,
@@ -71,7 +76,19 @@ impl Net {
         let planned = vec![0; nodes.len()];
         let events = nodes.iter().map(|_| Vec::new()).collect();
         let joined = nodes.iter().map(|_| Vec::new()).collect();
-        Self { nodes, plans, planned, events, joined, wires: BTreeMap::new(), accepted: 0, now }
+        let answers = nodes.iter().map(|_| Vec::new()).collect();
+        Self {
+            nodes,
+            plans,
+            planned,
+            events,
+            joined,
+            answers,
+            wires: BTreeMap::new(),
+            accepted: 0,
+            cut: BTreeSet::new(),
+            now,
+        }
     }
 
     fn input(&mut self, node: usize, input: Input) {
@@ -95,7 +112,7 @@ impl Net {
                     Target::Named { host, .. } => *host == address(*to).ip().to_string(),
                     Target::Discovered { address: at, .. } => *at == address(*to),
                 });
-                let Some(to) = to else {
+                let Some(to) = to.filter(|to| !self.cut.contains(&(node, *to))) else {
                     inputs.push_back((node, Input::DialFailed { id, failure: DialFailure::Refused }));
                     return;
                 };
@@ -122,6 +139,7 @@ impl Net {
                 self.plans[node] = Some(self.nodes[node].plan());
             }
             Output::Joined(network) => self.joined[node].push(network),
+            Output::Ipam(output) => self.ipam_output(node, output, inputs),
             Output::Event(event) => self.events[node].push(event),
         }
     }

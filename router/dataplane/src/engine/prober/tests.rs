@@ -557,3 +557,18 @@ fn a_link_that_has_just_come_alive_is_beyond_what_its_peer_says() {
     assert!(bench.prober.is_unheard(PEER, bench.now) && !bench.prober.is_alive(PEER));
     assert!(!bench.prober.is_unheard(PEER, bench.now), "said once");
 }
+
+#[test]
+fn a_neighbour_that_moves_away_is_reported_once_and_a_late_reply_is_not() {
+    let mut bench = Bench::alive(0);
+    bench.run(secs(1), Some(ms(400)));
+    bench.run(secs(20), Some(ms(1)));
+    assert_eq!(bench.reports, [], "a few late replies are a queue, not a distance");
+    bench.run(secs(20), Some(ms(40)));
+    assert_eq!(bench.reports, [LinkReport::Alive { peer: PEER, rtt: ms(40) }]);
+    bench.run(secs(20), Some(ms(45)));
+    assert_eq!(bench.reports.len(), 1, "a little is nothing");
+    bench.run(secs(20), Some(ms(1)));
+    assert_eq!(bench.reports.len(), 2);
+    assert_eq!(bench.reports[1], LinkReport::Alive { peer: PEER, rtt: ms(1) });
+}

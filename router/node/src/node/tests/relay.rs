@@ -2,12 +2,12 @@
 
 use super::*;
 
-/// h1 – h2 – h3, where nobody dials what it was not told to, and frames pass between neighbours.
+/// h1 – h2 – h3, where h1 and h3 cannot connect with each other, and frames pass between neighbours.
 fn chain() -> Net {
     let hosts = [config(1, Some([9; 32]), vec![named(1)]), config(2, Some([9; 32]), vec![])];
     let last = config(3, Some([9; 32]), vec![named(1)]);
-    let quiet = |config: Config| Config { discovery: false, ..config };
-    let mut net = Net::new(hosts.into_iter().chain([last]).map(quiet).collect());
+    let mut net = Net::new(hosts.into_iter().chain([last]).collect());
+    net.cut = BTreeSet::from([(0, 2), (2, 0)]);
     for node in 0..3 {
         net.input(node, Input::Addresses(vec![address(node).ip()]));
     }
@@ -167,6 +167,7 @@ fn a_connection_takes_the_place_of_a_relayed_session() {
     net.relayed(0, 2);
     net.run(secs(1));
     net.alive(0, 2);
+    net.cut.clear();
     net.nodes[0].connector =
         Connector::new(net.nodes[0].peer_id(), false, 64, vec![named(1), named(2)], net.now);
     net.run(secs(2));
@@ -199,4 +200,14 @@ fn a_relay_changes_nothing_and_a_missing_piece_ends_the_stream() {
     net.input_drain(2);
     assert!(net.nodes[2].connections.contains_key(&through));
     assert!(passes(&net, 0, 2), "pieces of other streams are passed over");
+}
+
+#[test]
+fn a_router_that_shall_not_discover_peers_stays_on_the_relays() {
+    let mut net = chain();
+    net.nodes[2].discovery = false;
+    net.relayed(0, 2);
+    net.relayed(2, 0);
+    net.run(secs(1));
+    assert!(!has_link(&net, 0, 2) && !has_link(&net, 2, 0));
 }

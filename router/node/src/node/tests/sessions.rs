@@ -4,7 +4,7 @@ use mesh_crypto::Membership;
 use mesh_wire::NetworkId;
 
 use super::*;
-use crate::limits::{RIVAL_ANSWERS_WITHIN, RETIRED_KEPT, UNAUTHENTICATED_LEN_MAX};
+use crate::limits::{RETIRED_KEPT, RIVAL_ANSWERS_WITHIN, UNAUTHENTICATED_LEN_MAX};
 
 fn secret(byte: u8) -> Psk {
     Psk::from_bytes([byte; 32])
@@ -330,4 +330,50 @@ fn who_sends_more_than_a_handshake_before_it_is_known_is_closed() {
     }
     net.input(0, Input::Received { id, bytes: vec![0] });
     assert!(net.nodes[0].connections.is_empty());
+}
+
+/// Two routers whose containers reach each other, and whose connection somebody resets.
+fn reset_pair() -> Net {
+    let secret = Some([9; 32]);
+    let mut net = Net::new(vec![config(1, secret, vec![]), config(2, secret, vec![named(0)])]);
+    net.run(secs(1));
+    net.alive(0, 1);
+    net.run(secs(1));
+    net
+}
+
+#[test]
+fn a_connection_that_is_reset_takes_no_frame_with_it() {
+    let mut net = reset_pair();
+    let (sent, version) = (net.link(0, 1).send.clone().expect("offered"), net.nodes[0].own_record().version);
+    let ends: Vec<_> = net.wires.keys().copied().collect();
+    net.wires.clear();
+    for (node, id) in ends {
+        net.input(node, Input::Closed { id });
+        assert!(net.plans[node].as_ref().is_some_and(|plan| plan.links.len() == 1), "the link goes on");
+    }
+    net.run(secs(3));
+    assert!(passes(&net, 0, 1) && passes(&net, 1, 0));
+    let fresh = net.link(0, 1).send.clone().expect("offered");
+    assert_ne!(fresh.index, sent.index);
+    assert!(
+        net.link(1, 0).receive.iter().any(|end| end.index == sent.index),
+        "what is on its way is received"
+    );
+    assert!(net.nodes[0].own_record().links[0].established);
+    assert!(net.nodes[0].own_record().version <= version + 1, "the link did not go down for others");
+}
+
+#[test]
+fn a_peer_that_died_is_missed_after_a_second() {
+    let mut net = reset_pair();
+    net.cut = BTreeSet::from([(0, 1), (1, 0)]);
+    let ends: Vec<_> = net.wires.keys().copied().collect();
+    net.wires.clear();
+    for (node, id) in ends {
+        net.input(node, Input::Closed { id });
+    }
+    net.run(secs(2));
+    assert!(net.plans[0].as_ref().is_some_and(|plan| plan.links.is_empty()));
+    assert!(net.nodes[0].own_record().links.is_empty());
 }
