@@ -5,7 +5,10 @@
 //!         ◄─ TAP ── inject  ◄─ decide ◄─ open ◄─ UDP ◄──
 //! ```
 //!
-//! [`engine`] is the pure part: decisions, MAC table, liveness. `shared` holds what threads have in common; `io` has
+//! Frames come and go as super-frames of up to 64 KiB where the host's TCP makes or takes them: cut before they are
+//! sealed, merged after they were opened. Neighbours see frames as on a wire only.
+//!
+//! [`engine`] is the pure part: decisions, MAC table, liveness, cutting and merging. `shared` holds what threads have in common; `io` has
 //! the system calls and the threads. [`Dataplane`] is the whole as the daemon uses it: the control plane
 //! [publishes](Dataplane::publish) a [`Plan`](engine::Plan) and gets [`Report`]s; neither waits for the other.
 //!

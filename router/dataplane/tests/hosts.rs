@@ -5,8 +5,10 @@
 mod bench;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::mpsc::Receiver;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bench::{DEADLINE, Keys, Namespace, TAP, eventually, peer};
@@ -85,6 +87,41 @@ fn two_hosts(keys: Keys, workers: usize, addresses: [&str; 2]) -> [Host; 2] {
     a.wait_until_alive(1);
     b.wait_until_alive(1);
     [a, b]
+}
+
+const TRANSFER_LEN: usize = 8 << 20;
+
+/// Bytes on their way from one container to another by TCP.
+struct Transfer {
+    sent: JoinHandle<()>,
+    received: JoinHandle<Vec<u8>>,
+}
+
+fn transfer(from: &Host, to: &Host, address: &'static str) -> Transfer {
+    let listener = to.container.run(move || TcpListener::bind((address, 5000)).unwrap());
+    let received = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).unwrap();
+        received
+    });
+    let mut stream = from.container.run(move || TcpStream::connect((address, 5000)).unwrap());
+    stream.set_write_timeout(Some(DEADLINE)).unwrap();
+    let sent = std::thread::spawn(move || stream.write_all(&pattern()).unwrap());
+    Transfer { sent, received }
+}
+
+impl Transfer {
+    fn finish(self) {
+        self.sent.join().unwrap();
+        assert!(self.received.join().unwrap() == pattern(), "bytes differ");
+    }
+}
+
+/// Bytes of which no two stretches are alike.
+fn pattern() -> Vec<u8> {
+    (0..TRANSFER_LEN as u32 / 4).flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes()).collect()
 }
 
 fn assert_containers_talk([a, b]: &[Host; 2]) {
@@ -177,6 +214,7 @@ fn a_peer_between_two_others_relays_for_them() {
     a.ping("", "10.9.0.3");
     a.ping("", "10.9.0.2");
     c.ping("-6", "fd00::1");
+    transfer(&a, &c, "10.9.0.3").finish();
     let knows_c = a.dataplane.macs().iter().any(|entry| entry.owner == Owner::Peer(peer(3)));
     assert!(knows_c, "the source of relayed frames is learnt, not the relay");
     assert!(b.dataplane.counters().traffic(Path::Relay, Direction::Out).frames > 0);
@@ -231,29 +269,79 @@ fn frames_that_fit_no_datagram_are_counted_and_others_pass() {
 #[test]
 fn tcp_runs_both_ways_at_once() {
     let [a, b] = two_hosts(Keys::Sealed(Suite::Aes256Gcm), 1, ["192.0.2.1", "192.0.2.2"]);
-    let transfer = |from: &Host, to: &Host, address: &'static str| {
-        let listener = to.container.run(move || std::net::TcpListener::bind((address, 5000)).unwrap());
-        let received = std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            std::io::copy(&mut stream, &mut std::io::sink()).unwrap()
-        });
-        let mut stream = from.container.run(move || std::net::TcpStream::connect((address, 5000)).unwrap());
-        stream.set_write_timeout(Some(DEADLINE)).unwrap();
-        let sent = std::thread::spawn(move || {
-            std::io::Write::write_all(&mut stream, &vec![7; TRANSFER_LEN]).unwrap();
-        });
-        (sent, received)
-    };
-    const TRANSFER_LEN: usize = 8 << 20;
-    for (sent, received) in [transfer(&a, &b, "10.9.0.2"), transfer(&b, &a, "10.9.0.1")] {
-        sent.join().unwrap();
-        assert_eq!(received.join().unwrap(), TRANSFER_LEN as u64);
-    }
+    let both = [transfer(&a, &b, "10.9.0.2"), transfer(&b, &a, "10.9.0.1")];
+    both.into_iter().for_each(Transfer::finish);
     assert_eq!(a.dataplane.counters().drops(DropReason::SuperFrame), 0);
+    let captured = a.dataplane.counters().traffic(Path::Bridge, Direction::In);
+    assert!(
+        captured.bytes / captured.frames <= u64::from(MTU) + 14,
+        "frames are counted as on a wire: {captured:?}"
+    );
     // Trains of datagrams must not have been taken for replays or forgeries.
     for host in [&a, &b] {
         assert_eq!(host.dataplane.counters().drops(DropReason::Replayed), 0);
         assert_eq!(host.dataplane.counters().drops(DropReason::NotAuthentic), 0);
+    }
+}
+
+#[test]
+fn super_frames_cross_and_arrive_as_super_frames() {
+    let [a, b] = two_hosts(Keys::Sealed(Suite::Aes256Gcm), 1, ["192.0.2.1", "192.0.2.2"]);
+    for address in ["10.9.0.2", "fd00::2"] {
+        let counts = || {
+            let arrived = b.container.sh("cat /proc/thread-self/net/dev | grep ethmesh");
+            let arrived: u64 = arrived.split_whitespace().nth(2).unwrap().parse().unwrap();
+            (b.dataplane.counters().traffic(Path::Bridge, Direction::Out).frames, arrived)
+        };
+        let (frames_before, arrived_before) = counts();
+        transfer(&a, &b, address).finish();
+        let (frames, arrived) = counts();
+        let (frames, arrived) = (frames - frames_before, arrived - arrived_before);
+        assert!(frames as usize > TRANSFER_LEN / MTU as usize, "{address}: frames count as on a wire");
+        assert!(arrived * 3 < frames, "{address}: {frames} frames arrived as {arrived}");
+    }
+    assert_eq!(a.dataplane.counters().drops(DropReason::SuperFrame), 0);
+    assert_eq!(b.dataplane.counters().drops(DropReason::InjectFailed), 0);
+}
+
+#[test]
+fn a_wire_too_narrow_for_trains_of_datagrams_carries_them_one_by_one() {
+    let hosts @ [a, b] = &two_hosts(Keys::Clear, 1, ["192.0.2.1", "192.0.2.2"]);
+    hosts.iter().for_each(|host| drop(host.namespace.sh("ip link set u0 mtu 1300")));
+    transfer(a, b, "10.9.0.2").finish();
+    assert_eq!(a.dataplane.counters().drops(DropReason::TooLong), 0);
+    assert_eq!(a.dataplane.counters().drops(DropReason::SendFailed), 0);
+}
+
+#[test]
+fn a_train_of_datagrams_crosses_in_order() {
+    const LEN: usize = 1_200;
+    let [a, b] = two_hosts(Keys::Sealed(Suite::Aes256Gcm), 1, ["192.0.2.1", "192.0.2.2"]);
+    for address in ["10.9.0.2", "fd00::2"] {
+        let to = SocketAddr::new(address.parse().unwrap(), 5000);
+        let receiver = b.container.run(move || UdpSocket::bind(to).unwrap());
+        receiver.set_read_timeout(Some(DEADLINE)).unwrap();
+        let contents: Vec<u8> = (0..20 * LEN - 5).map(|n| (n / 7) as u8).collect();
+        let train = contents.clone();
+        a.container.run(move || {
+            let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            let socket = UdpSocket::bind(any).unwrap();
+            let state = quinn_udp::UdpSocketState::new((&socket).into()).unwrap();
+            assert!(state.max_gso_segments() > 1);
+            let transmit = quinn_udp::Transmit {
+                destination: to,
+                ecn: None,
+                contents: &train,
+                segment_size: Some(LEN),
+                src_ip: None,
+            };
+            state.try_send((&socket).into(), &transmit).unwrap();
+        });
+        for datagram in contents.chunks(LEN) {
+            let mut buffer = [0; 2 * LEN];
+            let len = receiver.recv(&mut buffer).unwrap();
+            assert_eq!(&buffer[..len], datagram);
+        }
     }
 }
 

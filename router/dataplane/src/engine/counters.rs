@@ -17,7 +17,7 @@ pub enum DropReason {
     DestinationIsLocal,
     /// No usable link leads to the destination peer.
     NoRoute,
-    /// The kernel handed over a frame that it should have cut or finished first.
+    /// The kernel handed over a frame that is to be cut or finished in a way that it was not offered.
     SuperFrame,
     /// A datagram that has no header of this protocol and version.
     NotSleeve,
@@ -241,7 +241,12 @@ pub struct Counters {
 impl Counters {
     /// Counts a dropped frame or datagram.
     pub fn dropped(&self, reason: DropReason) {
-        self.drops[reason as usize].fetch_add(1, Ordering::Relaxed);
+        self.all_dropped(reason, 1);
+    }
+
+    /// Counts `count` dropped frames.
+    pub fn all_dropped(&self, reason: DropReason, count: usize) {
+        self.drops[reason as usize].fetch_add(count as u64, Ordering::Relaxed);
     }
 
     /// Counts an event.
@@ -251,7 +256,12 @@ impl Counters {
 
     /// Counts a frame of `len` bytes.
     pub fn passed(&self, path: Path, direction: Direction, len: usize) {
-        self.frames[path as usize][direction as usize].fetch_add(1, Ordering::Relaxed);
+        self.all_passed(path, direction, 1, len);
+    }
+
+    /// Counts `frames` frames, of `len` bytes together.
+    pub fn all_passed(&self, path: Path, direction: Direction, frames: usize, len: usize) {
+        self.frames[path as usize][direction as usize].fetch_add(frames as u64, Ordering::Relaxed);
         self.bytes[path as usize][direction as usize].fetch_add(len as u64, Ordering::Relaxed);
     }
 }
@@ -323,6 +333,7 @@ mod tests {
             thread.dropped(DropReason::Replayed);
             thread.happened(Event::MacMoved);
             thread.passed(Path::Bridge, Direction::In, 100);
+            thread.all_passed(Path::Sleeve, Direction::Out, 3, 250);
         }
         let mut sum = CounterSnapshot::default();
         threads.iter().for_each(|thread| sum.add(thread));
@@ -330,6 +341,7 @@ mod tests {
         assert_eq!(sum.drops(DropReason::NotSleeve), 0);
         assert_eq!(sum.events(Event::MacMoved), 2);
         assert_eq!(sum.traffic(Path::Bridge, Direction::In), Traffic { frames: 2, bytes: 200 });
+        assert_eq!(sum.traffic(Path::Sleeve, Direction::Out), Traffic { frames: 6, bytes: 500 });
         assert_eq!(sum.traffic(Path::Bridge, Direction::Out), Traffic::default());
     }
 }

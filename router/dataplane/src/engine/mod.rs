@@ -1,16 +1,23 @@
-//! The pure half of the data plane: what to do with a frame, who has which MAC, which links live. It reads no
-//! clock, holds no lock and does no input or output; the threads of `io` and the simulator drive it.
+//! The pure half of the data plane: what to do with a frame, who has which MAC, which links live, how super-frames are
+//! cut and put together. It reads no clock, holds no lock and does no input or output; the threads of `io` and the
+//! simulator drive it.
 #![forbid(unsafe_code)]
 
+pub mod checksum;
 pub mod counters;
 pub mod decide;
 pub mod duplicates;
 pub mod garbage;
 pub mod macs;
+pub mod merge;
+pub mod offload;
 pub mod places;
 pub mod plan;
 pub mod prober;
 pub mod relayed;
+#[cfg(test)]
+mod samples;
+pub mod segment;
 pub mod tables;
 
 pub use counters::{CounterSnapshot, Counters, Direction, DropReason, Event, Path, Traffic};
@@ -18,8 +25,11 @@ pub use decide::{Arrival, Decision, Key, Transmission, decide};
 pub use duplicates::Duplicates;
 pub use garbage::GarbageLimit;
 pub use macs::{Learned, Location, MacEntry, MacTable, Owner};
+pub use merge::{Injection, Merger};
+pub use offload::Offload;
 pub use places::Places;
 pub use plan::{CANDIDATES_MAX, LinkPlan, Plan, ReceivePlan, SendPlan, Tree};
 pub use prober::{DueProbe, LinkReport, Prober};
 pub use relayed::RelayedPeers;
+pub use segment::Pieces;
 pub use tables::{FloodTree, LinkId, Tables};

@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use mesh_wire::Moment;
 use mesh_wire::ethernet::Frame;
-use mesh_wire::sleeve::{Envelope, Header, Message, MessageError, Messages, Probe};
+use mesh_wire::sleeve::{Envelope, Header, Message, MessageError, MessageTooLong, Messages, Probe};
 
+use super::load::Load;
 use super::outbox::Outbox;
 use super::tap::{Captured, TapQueue};
 use crate::dataplane::WORKERS_MAX;
 use crate::engine::{
-    Arrival, Counters, Direction, DropReason, DueProbe, Event, GarbageLimit, Key, Learned, LinkId, Location,
-    Path, RelayedPeers, Transmission, decide,
+    Arrival, Counters, Decision, Direction, DropReason, DueProbe, Event, GarbageLimit, Injection, Key,
+    Learned, LinkId, Location, Merger, Path, RelayedPeers, Transmission, decide,
 };
 use crate::report::Report;
 use crate::shared::{Link, Outlet, Roaming, Shared, Snapshot, lock};
@@ -49,21 +50,32 @@ impl Forwarder {
         Self { shared, counters, tap, outbox, numbers: Numbers::new(number), garbage, relayed }
     }
 
-    /// Takes what was read from the TAP interface into `buffer`.
-    pub(super) fn captured(&mut self, captured: Captured, buffer: &[u8], snapshot: &Snapshot, now: Moment) {
-        let Captured::Frame(len) = captured else {
+    /// Takes what was read from the TAP interface into `buffer`. A super-frame is decided about once, and from there on
+    /// is the frames that it stands for.
+    pub(super) fn captured(
+        &mut self,
+        captured: Captured,
+        buffer: &mut [u8],
+        snapshot: &Snapshot,
+        now: Moment,
+    ) {
+        let frame = &mut buffer[..captured.len];
+        let Ok(load) = captured.offload.and_then(|offload| Load::new(frame, offload)) else {
             return self.counters.dropped(DropReason::SuperFrame);
         };
-        self.counters.passed(Path::Bridge, Direction::In, len);
-        let sequence = self.numbers.draw();
-        self.forward(Arrival::Captured { sequence }, &buffer[..len], snapshot, now);
+        self.counters.all_passed(Path::Bridge, Direction::In, load.count(), load.frames_len());
+        let arrival = Arrival::Captured { sequence: self.numbers.draw(load.count()) };
+        let Some(decision) = self.decide(arrival, load.head(), snapshot, now) else { return };
+        self.send_on(&decision, &load, arrival, snapshot, now);
     }
 
-    /// Takes a datagram. Whatever is not authentic is counted, and has no other effect.
-    pub(super) fn datagram(
+    /// Takes a datagram. Whatever is not authentic is counted, and has no other effect. Frames for the bridge may wait in
+    /// `merger` until [`inject`](Self::inject).
+    pub(super) fn datagram<'b>(
         &mut self,
         from: SocketAddr,
-        datagram: &mut [u8],
+        datagram: &'b mut [u8],
+        merger: &mut Merger<'b>,
         snapshot: &Snapshot,
         now: Moment,
     ) {
@@ -89,7 +101,12 @@ impl Forwarder {
         };
         self.roamed(link, link.heard(from, places, inlet.session.serial, opened.is_newest, now));
         let sender = Sender { link: inlet.link, address: from };
-        self.messages(sender, Messages::new(opened.body), snapshot, now);
+        self.messages(sender, Messages::new(opened.body), merger, snapshot, now);
+    }
+
+    /// Has all frames for the bridge go that wait.
+    pub(super) fn inject(&self, merger: &mut Merger<'_>) {
+        merger.flush(&mut |injection| inject(&self.tap, &self.counters, injection));
     }
 
     fn roamed(&self, link: &Link, roaming: Option<Roaming>) {
@@ -140,9 +157,9 @@ impl Forwarder {
             return;
         }
         let destination = candidate.unwrap_or(remote);
-        self.send_to(destination, link, &Message::Probe(probe), snapshot);
+        self.send_to(destination, link, snapshot, |out| Message::Probe(probe).encode(out));
         if is_deaf {
-            self.send_to(destination, link, &Message::Deaf, snapshot);
+            self.send_to(destination, link, snapshot, |out| Message::Deaf.encode(out));
         }
     }
 
@@ -155,14 +172,22 @@ impl Forwarder {
         is_taken
     }
 
-    fn messages(&mut self, sender: Sender, messages: Messages<'_>, snapshot: &Snapshot, now: Moment) {
+    fn messages<'b>(
+        &mut self,
+        sender: Sender,
+        messages: Messages<'b>,
+        merger: &mut Merger<'b>,
+        snapshot: &Snapshot,
+        now: Moment,
+    ) {
         let mut has_replied = false;
         for message in messages {
             match message {
                 Ok(Message::Frame { envelope, frame }) => {
                     self.counters.passed(Path::Sleeve, Direction::In, frame.len());
                     self.frame_passes(sender.link, snapshot);
-                    self.forward(Arrival::Received { from: sender.link, envelope }, frame, snapshot, now);
+                    let arrival = Arrival::Received { from: sender.link, envelope };
+                    self.received(arrival, frame, merger, snapshot, now);
                 }
                 Ok(Message::Probe(_)) if has_replied => self.counters.dropped(DropReason::SurplusProbe),
                 Ok(Message::Probe(probe)) => {
@@ -182,7 +207,7 @@ impl Forwarder {
     fn reply(&mut self, sender: Sender, probe: Probe, snapshot: &Snapshot) {
         let Outlet { link, places, .. } = snapshot.outlet(sender.link);
         let destination = places.answer(sender.address, link.remote());
-        self.send_to(destination, sender.link, &Message::ProbeReply(probe), snapshot);
+        self.send_to(destination, sender.link, snapshot, |out| Message::ProbeReply(probe).encode(out));
     }
 
     fn replied(&self, sender: Sender, probe: Probe, snapshot: &Snapshot, now: Moment) {
@@ -206,9 +231,33 @@ impl Forwarder {
         }
     }
 
-    fn forward(&mut self, arrival: Arrival, bytes: &[u8], snapshot: &Snapshot, now: Moment) {
-        let Ok(frame) = Frame::parse(bytes) else {
-            return self.counters.dropped(DropReason::FrameTooShort);
+    fn received<'b>(
+        &mut self,
+        arrival: Arrival,
+        frame: &'b [u8],
+        merger: &mut Merger<'b>,
+        snapshot: &Snapshot,
+        now: Moment,
+    ) {
+        let Some(decision) = self.decide(arrival, frame, snapshot, now) else { return };
+        if decision.inject {
+            merger.push(frame, &mut |injection| inject(&self.tap, &self.counters, injection));
+        }
+        self.send_on(&decision, &Load::Frame(frame), arrival, snapshot, now);
+    }
+
+    /// What to do with the frame that starts with `head`. What can be done without the rest is done: learning, and
+    /// counting why it goes no further.
+    fn decide<'s>(
+        &self,
+        arrival: Arrival,
+        head: &[u8],
+        snapshot: &'s Snapshot,
+        now: Moment,
+    ) -> Option<Decision<'s>> {
+        let Ok(frame) = Frame::parse(head) else {
+            self.counters.dropped(DropReason::FrameTooShort);
+            return None;
         };
         let (source, destination) = (frame.source(), frame.destination());
         let location = match arrival {
@@ -224,35 +273,57 @@ impl Forwarder {
                 Learned::Full => self.counters.happened(Event::MacTableFull),
             }
         }
-        if decision.inject {
-            match self.tap.write(bytes) {
-                Ok(()) => self.counters.passed(Path::Bridge, Direction::Out, bytes.len()),
-                Err(_) => self.counters.dropped(DropReason::InjectFailed),
-            }
-        }
-        for sent in decision.transmissions() {
-            self.transmit(sent, bytes, arrival, snapshot, now);
-        }
-        decision.drop.into_iter().for_each(|reason| self.counters.dropped(reason));
         decision.event.into_iter().for_each(|event| self.counters.happened(event));
+        Some(decision)
+    }
+
+    fn send_on(
+        &mut self,
+        decision: &Decision<'_>,
+        load: &Load<'_>,
+        arrival: Arrival,
+        snapshot: &Snapshot,
+        now: Moment,
+    ) {
+        for sent in decision.transmissions() {
+            self.transmit(sent, load, arrival, snapshot, now);
+        }
+        if let Some(reason) = decision.drop {
+            self.counters.all_dropped(reason, load.count());
+        }
     }
 
     fn transmit(
         &mut self,
         Transmission { link, envelope }: Transmission,
-        frame: &[u8],
+        load: &Load<'_>,
         arrival: Arrival,
         snapshot: &Snapshot,
         now: Moment,
     ) {
         let remote = snapshot.outlet(link).link.remote();
-        if !self.send_to(remote, link, &Message::Frame { envelope, frame }, snapshot) {
+        let (mut frames, mut len) = (0, 0);
+        for number in 0..load.count() {
+            let frame_len = load.frame_len(number);
+            let envelope = self.numbers.envelope(envelope, number);
+            let is_sent = self.send_to(remote, link, snapshot, |out| {
+                envelope.encode_head(frame_len, out)?;
+                load.write(number, out);
+                Ok(())
+            });
+            if is_sent {
+                (frames, len) = (frames + 1, len + frame_len);
+            }
+        }
+        if frames == 0 {
             return;
         }
-        self.counters.passed(Path::Sleeve, Direction::Out, frame.len());
+        self.counters.all_passed(Path::Sleeve, Direction::Out, frames, len);
         self.frame_passes(link, snapshot);
         match (arrival, envelope) {
-            (Arrival::Received { .. }, _) => self.counters.passed(Path::Relay, Direction::Out, frame.len()),
+            (Arrival::Received { .. }, _) => {
+                self.counters.all_passed(Path::Relay, Direction::Out, frames, len);
+            }
             (Arrival::Captured { .. }, Envelope::Unicast { destination, .. }) => {
                 if self.relayed.is_news(destination, now) {
                     self.report(Report::Relayed { peer: destination });
@@ -266,11 +337,18 @@ impl Forwarder {
         &mut self,
         destination: SocketAddr,
         link: LinkId,
-        message: &Message<'_>,
         snapshot: &Snapshot,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), MessageTooLong>,
     ) -> bool {
-        let result = self.outbox.push(snapshot.outlet(link), destination, message);
+        let result = self.outbox.push(snapshot.outlet(link), destination, encode);
         result.inspect_err(|reason| self.counters.dropped(*reason)).is_ok()
+    }
+}
+
+fn inject(tap: &TapQueue, counters: &Counters, injection: &Injection<'_>) {
+    match tap.write(injection) {
+        Ok(()) => counters.all_passed(Path::Bridge, Direction::Out, injection.frames, injection.frames_len),
+        Err(_) => counters.all_dropped(DropReason::InjectFailed, injection.frames),
     }
 }
 
@@ -292,9 +370,27 @@ impl Numbers {
         Self { thread: (thread as u32) << Self::COUNT_BITS, next: start }
     }
 
-    const fn draw(&mut self) -> u32 {
-        self.next = self.next.wrapping_add(1);
-        self.thread | (self.next % (1 << Self::COUNT_BITS))
+    /// The first of `count` numbers.
+    const fn draw(&mut self, count: usize) -> u32 {
+        let first = self.next;
+        self.next = self.next.wrapping_add(count as u32);
+        self.numbered(first)
+    }
+
+    /// What wraps the frame that follows so many others in one load, of which the first has this envelope: a broadcast
+    /// bears the number that was drawn for it, if it was drawn here.
+    const fn envelope(&self, first: Envelope, place: usize) -> Envelope {
+        match first {
+            Envelope::Broadcast { ttl, source, digest, sequence } if place > 0 => {
+                let sequence = self.numbered(sequence.wrapping_add(place as u32));
+                Envelope::Broadcast { ttl, source, digest, sequence }
+            }
+            Envelope::Direct | Envelope::Unicast { .. } | Envelope::Broadcast { .. } => first,
+        }
+    }
+
+    const fn numbered(&self, count: u32) -> u32 {
+        self.thread | (count % (1 << Self::COUNT_BITS))
     }
 }
 
@@ -308,11 +404,31 @@ mod tests {
     fn threads_number_their_broadcasts_apart_from_each_other() {
         let mut threads = [0, 1, WORKERS_MAX - 1].map(Numbers::new);
         for _ in 0..3 {
-            let drawn = threads.each_mut().map(Numbers::draw);
+            let drawn = threads.each_mut().map(|numbers| numbers.draw(1));
             let [a, b, c] = drawn.map(|number| number >> Numbers::COUNT_BITS);
             assert_eq!([a, b, c], [0, 1, 63]);
         }
-        threads[1].next = (1 << Numbers::COUNT_BITS) - 1;
-        assert_eq!(threads[1].draw(), 1 << Numbers::COUNT_BITS);
+        threads[1].next = 1 << Numbers::COUNT_BITS;
+        assert_eq!(threads[1].draw(1), 1 << Numbers::COUNT_BITS);
+    }
+
+    #[test]
+    fn the_pieces_of_a_flooded_super_frame_have_numbers_of_their_own_also_where_they_come_round() {
+        let mut numbers = Numbers::new(3);
+        let thread = 3 << Numbers::COUNT_BITS;
+        numbers.next = (1 << Numbers::COUNT_BITS) - 2;
+        let sequence = numbers.draw(4);
+        let source = mesh_wire::PeerId::from_bytes([1; 16]);
+        let flood = |sequence| Envelope::Broadcast {
+            ttl: mesh_wire::sleeve::TimeToLive::MAX,
+            source,
+            digest: 1,
+            sequence,
+        };
+        let last = (1 << Numbers::COUNT_BITS) - 1;
+        let expected = [last - 1, last, 0, 1].map(|number| flood(thread | number));
+        assert_eq!([0, 1, 2, 3].map(|place| numbers.envelope(flood(sequence), place)), expected);
+        assert_eq!(numbers.draw(1), thread | 2);
+        assert_eq!(numbers.envelope(Envelope::Direct, 2), Envelope::Direct);
     }
 }

@@ -2,6 +2,7 @@
 //! them; what to do with a frame is decided in [`crate::engine`].
 
 mod forwarder;
+mod load;
 mod outbox;
 mod recovery;
 pub(crate) mod tap;

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use mesh_wire::sleeve::{Message, OVERHEAD_LEN_MAX};
+use mesh_wire::sleeve::{MessageTooLong, OVERHEAD_LEN_MAX};
 
 use super::udp::UdpQueue;
 use crate::engine::{Counters, DropReason};
@@ -42,13 +42,13 @@ impl Outbox {
         Self { socket, counters, bytes: Vec::with_capacity(OUTBOX_LEN), train: None }
     }
 
-    /// Seals a packet with this message for the neighbour at `destination`, to leave with the next
-    /// [`flush`](Self::flush) at the latest.
+    /// Seals a packet with the messages that `encode` appends, for the neighbour at `destination`. It leaves with the
+    /// next [`flush`](Self::flush) at the latest.
     pub(super) fn push(
         &mut self,
         outlet: &Outlet,
         destination: SocketAddr,
-        message: &Message<'_>,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), MessageTooLong>,
     ) -> Result<(), DropReason> {
         let Some(session) = &outlet.session else {
             return Err(DropReason::NoSession);
@@ -57,7 +57,7 @@ impl Outbox {
             self.flush();
         }
         let start = self.bytes.len();
-        session.write(message, &mut self.bytes)?;
+        session.write(encode, &mut self.bytes)?;
         let len = self.bytes.len() - start;
         let segments_max = self.socket.segments_max();
         if let Some(train) =

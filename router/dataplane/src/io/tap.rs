@@ -9,17 +9,19 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::engine::Injection;
+use crate::engine::merge::MERGED_FRAMES_MAX;
+use crate::engine::offload::{BadOffload, OFFLOAD_LEN, Offload};
+
 /// Longest name of an interface, in bytes: IFNAMSIZ without the final zero.
 pub(crate) const INTERFACE_NAME_LEN_MAX: usize = libc::IFNAMSIZ - 1;
 
-/// Length of `struct virtio_net_hdr`, which precedes each frame in both directions because of IFF_VNET_HDR.
-const VNET_HEADER_LEN: usize = 10;
+/// What the kernel may leave to the reader, and does if the sender left it to the kernel: checksums, and TCP frames of
+/// up to 64 KiB.
+const OFFLOADS: libc::c_uint = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
 
-/// `virtio_net_hdr.gso_type` at this offset: 0 (VIRTIO_NET_HDR_GSO_NONE) for an ordinary frame.
-const VNET_GSO_TYPE_AT: usize = 1;
-
-/// `virtio_net_hdr.flags`, VIRTIO_NET_HDR_F_NEEDS_CSUM: the frame's checksum is not filled in yet.
-const VNET_NEEDS_CHECKSUM: u8 = 1;
+/// The same for UDP; Linux 6.2 and later.
+const UDP_OFFLOADS: libc::c_uint = libc::TUN_F_USO4 | libc::TUN_F_USO6;
 
 /// Why there is no TAP interface. Nothing was created.
 #[derive(Debug, thiserror::Error)]
@@ -58,11 +60,11 @@ pub(crate) struct TapQueue(OwnedFd);
 
 /// A frame was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Captured {
-    /// Complete, of this length.
-    Frame(usize),
-    /// The kernel left work to be done: segmentation or a checksum. With all offloads off it should not.
-    Unfinished,
+pub(crate) struct Captured {
+    /// Its length.
+    pub(crate) len: usize,
+    /// What the kernel left to be done.
+    pub(crate) offload: Result<Offload, BadOffload>,
 }
 
 /// Makes the interface `name` with `queues` queues; it is down at first.
@@ -111,14 +113,17 @@ fn open_queue(name: &str, is_first: bool) -> Result<TapQueue, TapError> {
     Ok(TapQueue(file))
 }
 
-/// Sets the header's length, and asks the kernel to cut and finish frames before it hands them over.
+/// Sets the header's length, and offers the kernel to cut and finish frames in its place.
 fn set_framing(file: &OwnedFd) -> io::Result<()> {
-    let len = libc::c_int::try_from(VNET_HEADER_LEN).expect("10 is an int");
+    let len = libc::c_int::try_from(OFFLOAD_LEN).expect("10 is an int");
     // SAFETY: TUNSETVNETHDRSZ reads one int.
     checked(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const len) })?;
-    let no_offload: libc::c_ulong = 0;
+    offer(file, OFFLOADS | UDP_OFFLOADS).or_else(|_| offer(file, OFFLOADS))
+}
+
+fn offer(file: &OwnedFd, offloads: libc::c_uint) -> io::Result<()> {
     // SAFETY: TUNSETOFFLOAD takes its argument by value.
-    checked(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETOFFLOAD, no_offload) })
+    checked(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(offloads)) })
 }
 
 fn set_mtu(name: &str, mtu: u32) -> io::Result<()> {
@@ -144,27 +149,26 @@ fn checked(result: libc::c_int) -> io::Result<()> {
 }
 
 impl TapQueue {
-    /// Reads a frame into `buffer`, of which 65,550 bytes are always enough.
+    /// Reads a frame into `buffer`, of which 65,553 bytes are always enough.
     ///
     /// # Errors
     /// `WouldBlock` when there is none; anything else means that the interface is of no use any more.
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<Captured> {
-        let mut header = [0; VNET_HEADER_LEN];
+        let mut header = [0; OFFLOAD_LEN];
         let len = rustix::io::readv(&self.0, &mut [IoSliceMut::new(&mut header), IoSliceMut::new(buffer)])?;
-        if header[VNET_GSO_TYPE_AT] != 0 || header[0] & VNET_NEEDS_CHECKSUM != 0 {
-            return Ok(Captured::Unfinished);
-        }
-        Ok(Captured::Frame(len.saturating_sub(VNET_HEADER_LEN)))
+        Ok(Captured { len: len.saturating_sub(OFFLOAD_LEN), offload: Offload::decode(header) })
     }
 
-    /// Hands `frame` to the bridge.
+    /// Hands a frame or a super-frame to the bridge.
     ///
     /// # Errors
     /// As the kernel says: `EIO` while the interface is down.
-    pub(crate) fn write(&self, frame: &[u8]) -> io::Result<()> {
-        // All zero: an ordinary frame with its checksums filled in.
-        let header = [0; VNET_HEADER_LEN];
-        rustix::io::writev(&self.0, &[IoSlice::new(&header), IoSlice::new(frame)])?;
+    pub(crate) fn write(&self, injection: &Injection<'_>) -> io::Result<()> {
+        let header = injection.offload.encode();
+        let mut slices = [IoSlice::new(&[]); 2 + MERGED_FRAMES_MAX];
+        let parts = [&header, injection.head].into_iter().chain(injection.payloads.iter().copied());
+        slices.iter_mut().zip(parts).for_each(|(slice, part)| *slice = IoSlice::new(part));
+        rustix::io::writev(&self.0, &slices[..2 + injection.payloads.len()])?;
         Ok(())
     }
 }

@@ -205,10 +205,10 @@ impl ReceiveBuffer {
     ///
     /// # Errors
     /// As the kernel says; `WouldBlock` is none.
-    pub(crate) fn receive(
-        &mut self,
+    pub(crate) fn receive<'b>(
+        &'b mut self,
         queue: &UdpQueue,
-        mut take: impl FnMut(SocketAddr, &mut [u8]),
+        mut take: impl FnMut(SocketAddr, &'b mut [u8]),
     ) -> io::Result<bool> {
         let mut places = self.bytes.chunks_exact_mut(RECEIVE_LEN);
         let mut slices: [_; BATCH_SIZE] = std::array::from_fn(|_| {

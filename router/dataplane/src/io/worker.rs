@@ -15,14 +15,17 @@ use super::outbox::Outbox;
 use super::recovery::Recovery;
 use super::tap::TapQueue;
 use super::udp::{ReceiveBuffer, UdpQueue};
-use crate::engine::Counters;
+use crate::engine::{Counters, Merger};
 use crate::report::{Failure, Report};
 use crate::shared::{Shared, Snapshot};
 
-/// Frames read from the TAP interface before the socket has its turn again.
+/// Frames read from the TAP interface before the socket has its turn again...
 const CAPTURE_BATCH: usize = 64;
 
-/// Room for one frame: the longest that an interface with an MTU of 65,535 sends.
+/// ...and bytes of them, for each may be a super-frame.
+const CAPTURE_BATCH_LEN: usize = 256 << 10;
+
+/// Room for one frame: the longest that an interface with an MTU of 65,535 sends, and the longest super-frame.
 const CAPTURE_LEN: usize = 65_535 + 18;
 
 /// The prober is not run more often than this on its own account: with many links their probes are bundled.
@@ -152,10 +155,13 @@ impl Worker {
     }
 
     fn receive(&mut self, snapshot: &Snapshot, now: Moment) {
-        let forwarder = &mut self.forwarder;
-        let result = self
-            .received
-            .receive(&self.udp, |from, datagram| forwarder.datagram(from, datagram, snapshot, now));
+        let (forwarder, mut merger) = (&mut self.forwarder, Merger::default());
+        let result = self.received.receive(&self.udp, |from, datagram| {
+            forwarder.datagram(from, datagram, &mut merger, snapshot, now);
+        });
+        forwarder.inject(&mut merger);
+        // What is sent on does not wait for what will be captured.
+        forwarder.outbox.flush();
         match result {
             Ok(_) => self.recovery.succeeded(),
             Err(error) => self.receiving_failed(error, now),
@@ -180,9 +186,16 @@ impl Worker {
     }
 
     fn capture(&mut self, snapshot: &Snapshot, now: Moment) {
+        let mut len = 0;
         for _ in 0..CAPTURE_BATCH {
+            if len >= CAPTURE_BATCH_LEN {
+                return;
+            }
             match self.forwarder.tap.read(&mut self.captured) {
-                Ok(captured) => self.forwarder.captured(captured, &self.captured, snapshot, now),
+                Ok(captured) => {
+                    len += captured.len;
+                    self.forwarder.captured(captured, &mut self.captured, snapshot, now);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {

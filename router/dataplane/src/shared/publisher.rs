@@ -263,7 +263,7 @@ mod tests {
     /// The counter of the next packet to the neighbour.
     fn counter(snapshot: &Snapshot) -> u64 {
         let mut packet = Vec::new();
-        snapshot.outlets()[0].session.as_ref().unwrap().write(&PROBE, &mut packet).unwrap();
+        snapshot.outlets()[0].session.as_ref().unwrap().write(|out| PROBE.encode(out), &mut packet).unwrap();
         Header::decode(&packet).unwrap().counter
     }
 

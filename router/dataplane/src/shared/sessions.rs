@@ -9,7 +9,7 @@ use mesh_crypto::{
     cookie_matches,
 };
 use mesh_wire::ReceiverIndex;
-use mesh_wire::sleeve::{COOKIE_LEN, HEADER_LEN, Header, Message, PacketKind};
+use mesh_wire::sleeve::{COOKIE_LEN, HEADER_LEN, Header, MessageTooLong, PacketKind};
 
 use super::lock;
 use crate::engine::DropReason;
@@ -45,8 +45,12 @@ impl SendSession {
         same_key(&self.key, key)
     }
 
-    /// Appends a packet with this one message to `out`, or nothing.
-    pub(crate) fn write(&self, message: &Message<'_>, out: &mut Vec<u8>) -> Result<(), DropReason> {
+    /// Appends a packet to `out`, whose messages are what `encode` appends; or nothing.
+    pub(crate) fn write(
+        &self,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), MessageTooLong>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), DropReason> {
         let counter = self.draw()?;
         let start = out.len();
         let kind = match self.sealer {
@@ -58,7 +62,7 @@ impl SendSession {
         if let Sealer::Clear(cookie) = &self.sealer {
             out.extend_from_slice(cookie);
         }
-        if message.encode(out).is_err() {
+        if encode(out).is_err() {
             out.truncate(start);
             return Err(DropReason::TooLong);
         }
@@ -217,7 +221,7 @@ fn same_key(a: &DirectionKey, b: &DirectionKey) -> bool {
 #[cfg(test)]
 mod tests {
     use mesh_crypto::Suite;
-    use mesh_wire::sleeve::{Envelope, Messages};
+    use mesh_wire::sleeve::{Envelope, Message, Messages};
 
     use super::*;
 
@@ -236,7 +240,8 @@ mod tests {
 
     fn packet(session: &SendSession) -> Vec<u8> {
         let mut packet = Vec::new();
-        session.write(&Message::Frame { envelope: Envelope::Direct, frame: &[9; 20] }, &mut packet).unwrap();
+        let message = Message::Frame { envelope: Envelope::Direct, frame: &[9; 20] };
+        session.write(|out| message.encode(out), &mut packet).unwrap();
         packet
     }
 
@@ -310,7 +315,7 @@ mod tests {
         let send = SendSession::new(0, INDEX, key.clone(), REJECT_AFTER_PACKETS - 1);
         packet(&send);
         let probe = Message::Probe(mesh_wire::sleeve::Probe { sequence: 0, sent_ns: 0 });
-        assert_eq!(send.write(&probe, &mut Vec::new()), Err(DropReason::KeyExhausted));
+        assert_eq!(send.write(|out| probe.encode(out), &mut Vec::new()), Err(DropReason::KeyExhausted));
 
         let (_, receive) = pair(&key);
         let header = Header { kind: PacketKind::Sealed, receiver: INDEX, counter: REJECT_AFTER_PACKETS };
@@ -339,7 +344,8 @@ mod tests {
         let (send, _) = pair(&key);
         let frame = vec![0; 70_000];
         let mut out = vec![1, 2, 3];
-        let result = send.write(&Message::Frame { envelope: Envelope::Direct, frame: &frame }, &mut out);
+        let message = Message::Frame { envelope: Envelope::Direct, frame: &frame };
+        let result = send.write(|out| message.encode(out), &mut out);
         assert_eq!((result, out), (Err(DropReason::TooLong), vec![1, 2, 3]));
     }
 }
