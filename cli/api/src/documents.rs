@@ -2,7 +2,7 @@
 //! keys that they do not know. An unknown value is `null`.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,9 @@ pub struct ResetDocument {
     pub pid: Option<u32>,
     /// Interfaces and directories, for people to read.
     pub removed: Vec<String>,
+    /// The peer that has this router's address space now; `null` when there was none to give, or nobody to give it to.
+    #[serde(default)]
+    pub handed_over_to: Option<String>,
 }
 
 /// `attach`: a container's interface in the network.
@@ -70,8 +73,9 @@ pub struct StatusDocument {
     pub connections: ConnectionCounts,
     /// Peers of the network, this one included.
     pub peers: u64,
-    /// Address management; `null` where the router has none.
-    pub ipam: Option<Value>,
+    /// Address management.
+    #[serde(default)]
+    pub ipam: Option<IpamDocument>,
     /// Name service; `null` where the router has none.
     pub dns: Option<Value>,
     /// What the data plane has counted since the start.
@@ -381,4 +385,135 @@ pub struct MacDocument {
     pub peer_id: String,
     /// Whole seconds since a frame came from it.
     pub last_seen_seconds: u64,
+}
+
+/// `ipam allocate`, `ipam claim`, `ipam lookup`, `ipam release`: the addresses concerned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressesDocument {
+    /// The holder, as it was named.
+    pub id: String,
+    /// Each with the prefix length of its subnet.
+    pub addresses: Vec<IpNet>,
+}
+
+/// `prime`: the network whose address range is founded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrimeDocument {
+    /// Its id, 32 hexadecimal digits.
+    pub network_id: String,
+}
+
+/// `rmpeer`: peers that are gone for good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedPeersDocument {
+    /// In the order in which they were named.
+    pub removed: Vec<RemovedPeerDocument>,
+}
+
+/// A peer that is gone for good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedPeerDocument {
+    /// Its peer id, 12 hexadecimal digits.
+    pub peer_id: String,
+    /// How many addresses it had that others have now; at most 2^64 - 1.
+    pub addresses: u64,
+}
+
+/// `status ipam`: the state of address management.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct IpamDocument {
+    /// All addresses of the network; `null` where the user manages addresses.
+    pub range: Option<IpNet>,
+    /// Where an address is chosen unless a subnet is named.
+    pub default_subnet: Option<IpNet>,
+    /// The network, 32 hexadecimal digits; `null` until it is founded.
+    #[serde(default)]
+    pub network_id: Option<String>,
+    /// Whether addresses can be had.
+    pub state: IpamState,
+    /// The same in a sentence, for people to read; empty when there is nothing to say.
+    pub detail: String,
+    /// Who owns what.
+    pub owned: Vec<OwnedDocument>,
+    /// Requests that wait, the oldest first.
+    pub pending: Vec<PendingDocument>,
+    /// Addresses in use here that belong to another peer by record: they may be in use twice.
+    #[serde(default)]
+    pub conflicts: Vec<ConflictDocument>,
+}
+
+/// Whether addresses can be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IpamState {
+    /// At once.
+    Ready,
+    /// There is no network yet: the first request founds it.
+    Idle,
+    /// There is no network yet, and too few votes to found it.
+    AwaitingConsensus,
+    /// There is no network yet, and others are to found it.
+    Observing,
+    /// A request waits for other peers.
+    WaitingForSpace,
+    /// A request waits for peers that cannot be reached.
+    UnreachableOwner,
+    /// Not before somebody does something, or not at all.
+    Disabled,
+}
+
+impl IpamState {
+    /// The word that stands in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Idle => "idle",
+            Self::AwaitingConsensus => "awaiting-consensus",
+            Self::Observing => "observing",
+            Self::WaitingForSpace => "waiting-for-space",
+            Self::UnreachableOwner => "unreachable-owner",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+/// One peer's part of the range.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OwnedDocument {
+    /// Whose, 12 hexadecimal digits.
+    pub peer_id: String,
+    /// Its nickname.
+    pub nickname: Option<String>,
+    /// How many addresses; at most 2^64 - 1.
+    pub addresses: u64,
+    /// The same as a part of the whole, 0 to 1.
+    pub share: f64,
+    /// How many of them are in use, as far as the peer has said.
+    pub active: Option<u64>,
+    /// Whether messages reach it.
+    pub reachable: bool,
+    /// Whether it was declared gone for good.
+    #[serde(default)]
+    pub retired: bool,
+}
+
+/// A request that waits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PendingDocument {
+    /// What it is, as `allocate 10.32.0.0/24 for netns:c1`, for people to read.
+    pub request: String,
+    /// What it waits for, for people to read.
+    pub waiting_for: Option<String>,
+    /// Seconds until it is given up.
+    pub seconds_left: f64,
+}
+
+/// An address that may be in use twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConflictDocument {
+    /// Which.
+    pub address: IpAddr,
+    /// Who has it here.
+    pub id: String,
 }

@@ -7,6 +7,7 @@
 //! connection. Who may open the socket may do everything; there is no other authentication.
 #![forbid(unsafe_code)]
 
+mod address;
 mod client;
 mod container;
 mod documents;
@@ -16,16 +17,19 @@ mod response;
 
 use std::path::{Path, PathBuf};
 
+pub use address::{AddressTarget, AddressTargetError};
 pub use client::{Client, ClientError};
 pub use container::{ContainerError, NetnsName, NetnsTarget, PID_MAX};
 pub use documents::{
-    AttachDocument, BroadcastDocument, Capture, ConnectionCounts, ConnectionDocument, ConnectionState,
-    Datapath, DetachDocument, LaunchDocument, MacDocument, Overlay, PassedDocument, PeerConnectionDocument,
-    PeerDocument, ResetDocument, RouterDocument, RoutesDocument, StatusDocument, StopDocument,
-    TargetDocument, TargetListDocument, TrafficDocument, UnicastDocument,
+    AddressesDocument, AttachDocument, BroadcastDocument, Capture, ConflictDocument, ConnectionCounts,
+    ConnectionDocument, ConnectionState, Datapath, DetachDocument, IpamDocument, IpamState, LaunchDocument,
+    MacDocument, Overlay, OwnedDocument, PassedDocument, PeerConnectionDocument, PeerDocument,
+    PendingDocument, PrimeDocument, RemovedPeerDocument, RemovedPeersDocument, ResetDocument, RouterDocument,
+    RoutesDocument, StatusDocument, StopDocument, TargetDocument, TargetListDocument, TrafficDocument,
+    UnicastDocument,
 };
 pub use failure::{ErrorKind, Failure};
-pub use request::{Command, Request, RequestError};
+pub use request::{Command, Request, RequestError, TIMEOUT_DEFAULT_MS};
 pub use response::{Response, ResponseError};
 
 /// Version of the control protocol. A request or response of another version is refused with both numbers.

@@ -3,7 +3,10 @@
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{ErrorKind, Failure, NetnsTarget, PROTOCOL_VERSION, REQUEST_LEN_MAX};
+use crate::{AddressTarget, ErrorKind, Failure, NetnsTarget, PROTOCOL_VERSION, REQUEST_LEN_MAX};
+
+/// How long the router waits for a command of a client that does not say so, in milliseconds.
+pub const TIMEOUT_DEFAULT_MS: u64 = 15_000;
 
 /// A command. In JSON an object whose key `command` names it and whose other keys are its arguments.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,27 +44,88 @@ pub enum Command {
     /// End the router and remove all that it made on this host. Answer: [`crate::ResetDocument`], sent after the
     /// removal and before the process ends.
     Reset {
-        /// Also when its address space could not be given to a peer.
+        /// Without waiting until its address space is given to a peer.
         force: bool,
+        /// Longest wait for that, in milliseconds.
+        #[serde(default = "timeout_default_ms")]
+        timeout_ms: u64,
     },
     /// Give a container an interface in the network. Answer: [`crate::AttachDocument`].
     Attach {
         /// The container.
         netns: NetnsTarget,
-        /// Its addresses, each with the prefix length of its subnet.
-        addresses: Vec<IpNet>,
+        /// Its addresses, or where they are chosen; one of the default subnet when empty.
+        addresses: Vec<AddressTarget>,
         /// Name of the interface inside the container; the router checks it again.
         ifname: String,
         /// Whether the container sends multicast to the network (a route for `224.0.0.0/4`).
         multicast_route: bool,
+        /// Longest wait for addresses, in milliseconds.
+        #[serde(default = "timeout_default_ms")]
+        timeout_ms: u64,
     },
     /// Take a container's addresses, and with the last one its interface. Answer: [`crate::DetachDocument`].
     Detach {
         /// The container.
         netns: NetnsTarget,
-        /// The addresses to take; all when empty.
-        addresses: Vec<IpNet>,
+        /// The addresses to take, or the subnets that they are in; all when empty.
+        addresses: Vec<AddressTarget>,
     },
+    /// Give an address to a holder that the user names. Answer: [`crate::AddressesDocument`].
+    IpamAllocate {
+        /// The holder.
+        id: String,
+        /// Where; the default subnet when absent.
+        subnet: Option<IpNet>,
+        /// Longest wait, in milliseconds.
+        #[serde(default = "timeout_default_ms")]
+        timeout_ms: u64,
+    },
+    /// Give this very address to a holder. Answer: [`crate::AddressesDocument`].
+    IpamClaim {
+        /// The holder.
+        id: String,
+        /// Which, with the prefix length of its subnet.
+        address: IpNet,
+        /// Longest wait, in milliseconds.
+        #[serde(default = "timeout_default_ms")]
+        timeout_ms: u64,
+    },
+    /// The addresses of a holder. Answer: [`crate::AddressesDocument`].
+    IpamLookup {
+        /// The holder.
+        id: String,
+        /// Only those in this subnet.
+        subnet: Option<IpNet>,
+    },
+    /// Take a holder's addresses back. Answer: [`crate::AddressesDocument`].
+    IpamRelease {
+        /// The holder.
+        id: String,
+        /// Only those in this subnet.
+        subnet: Option<IpNet>,
+    },
+    /// The state of address management. Answer: [`crate::IpamDocument`].
+    Ipam,
+    /// Wait until the network's address range is founded. Answer: [`crate::PrimeDocument`].
+    Prime {
+        /// Longest wait, in milliseconds.
+        #[serde(default = "timeout_default_ms")]
+        timeout_ms: u64,
+    },
+    /// Take over the address space of peers that are gone for good. When one of them is not known, nothing is done.
+    /// Answer: [`crate::RemovedPeersDocument`].
+    RemovePeers {
+        /// Each by its id, a unique prefix of one, or a nickname that only one peer bears.
+        peers: Vec<String>,
+        /// Longest wait, in milliseconds.
+        #[serde(default = "timeout_default_ms")]
+        timeout_ms: u64,
+    },
+}
+
+const fn timeout_default_ms() -> u64 {
+    TIMEOUT_DEFAULT_MS
 }
 
 /// A command with the version of the protocol, as it crosses the socket.
@@ -137,9 +201,10 @@ mod tests {
     fn attach() -> Command {
         Command::Attach {
             netns: "netns:c1".parse().unwrap(),
-            addresses: vec!["10.32.0.1/24".parse().unwrap(), "fd00::1/64".parse().unwrap()],
+            addresses: vec!["10.32.0.1/24".parse().unwrap(), "net:fd00::/64".parse().unwrap()],
             ifname: "ethmesh".to_owned(),
             multicast_route: true,
+            timeout_ms: 7,
         }
     }
 
@@ -162,12 +227,41 @@ mod tests {
                 r#"{"version":1,"command":"forget","targets":["h2"]}"#,
             ),
             (Command::Stop, r#"{"version":1,"command":"stop"}"#),
-            (Command::Reset { force: true }, r#"{"version":1,"command":"reset","force":true}"#),
+            (
+                Command::Reset { force: true, timeout_ms: 7 },
+                r#"{"version":1,"command":"reset","force":true,"timeout_ms":7}"#,
+            ),
+            (
+                Command::IpamAllocate { id: "db".to_owned(), subnet: None, timeout_ms: 7 },
+                r#"{"version":1,"command":"ipam_allocate","id":"db","subnet":null,"timeout_ms":7}"#,
+            ),
+            (
+                Command::IpamClaim {
+                    id: "db".to_owned(),
+                    address: "10.32.0.9/24".parse().unwrap(),
+                    timeout_ms: 7,
+                },
+                r#"{"version":1,"command":"ipam_claim","id":"db","address":"10.32.0.9/24","timeout_ms":7}"#,
+            ),
+            (
+                Command::IpamLookup { id: "db".to_owned(), subnet: None },
+                r#"{"version":1,"command":"ipam_lookup","id":"db","subnet":null}"#,
+            ),
+            (
+                Command::IpamRelease { id: "db".to_owned(), subnet: Some("10.32.0.0/24".parse().unwrap()) },
+                r#"{"version":1,"command":"ipam_release","id":"db","subnet":"10.32.0.0/24"}"#,
+            ),
+            (Command::Ipam, r#"{"version":1,"command":"ipam"}"#),
+            (Command::Prime { timeout_ms: 7 }, r#"{"version":1,"command":"prime","timeout_ms":7}"#),
+            (
+                Command::RemovePeers { peers: vec!["h2".to_owned()], timeout_ms: 7 },
+                r#"{"version":1,"command":"remove_peers","peers":["h2"],"timeout_ms":7}"#,
+            ),
             (
                 attach(),
                 concat!(
                     r#"{"version":1,"command":"attach","netns":"netns:c1","#,
-                    r#""addresses":["10.32.0.1/24","fd00::1/64"],"ifname":"ethmesh","multicast_route":true}"#
+                    r#""addresses":["10.32.0.1/24","net:fd00::/64"],"ifname":"ethmesh","multicast_route":true,"timeout_ms":7}"#
                 ),
             ),
             (detach, r#"{"version":1,"command":"detach","netns":"pid:7","addresses":[]}"#),
@@ -176,6 +270,12 @@ mod tests {
             assert_eq!(String::from_utf8(encoded.clone()).unwrap(), format!("{line}\n"));
             assert_eq!(Request::decode(&encoded).unwrap(), command);
         }
+    }
+
+    #[test]
+    fn a_client_that_names_no_timeout_gets_the_default() {
+        let reset = Request::decode(br#"{"version":1,"command":"reset","force":false}"#).unwrap();
+        assert_eq!(reset, Command::Reset { force: false, timeout_ms: TIMEOUT_DEFAULT_MS });
     }
 
     #[test]

@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use mesh_api::{
-    AttachDocument, BroadcastDocument, Capture, ConnectionCounts, ConnectionDocument, ConnectionState,
-    Datapath, DetachDocument, LaunchDocument, MacDocument, Overlay, PassedDocument, PeerConnectionDocument,
-    PeerDocument, ResetDocument, RouterDocument, RoutesDocument, StatusDocument, StopDocument,
-    TargetDocument, TargetListDocument, TrafficDocument, UnicastDocument,
+    AddressesDocument, AttachDocument, BroadcastDocument, Capture, ConflictDocument, ConnectionCounts,
+    ConnectionDocument, ConnectionState, Datapath, DetachDocument, IpamDocument, IpamState, LaunchDocument,
+    MacDocument, Overlay, OwnedDocument, PassedDocument, PeerConnectionDocument, PeerDocument,
+    PendingDocument, PrimeDocument, RemovedPeerDocument, RemovedPeersDocument, ResetDocument, RouterDocument,
+    RoutesDocument, StatusDocument, StopDocument, TargetDocument, TargetListDocument, TrafficDocument,
+    UnicastDocument,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,8 +27,8 @@ fn launch_stop_and_reset() {
     );
     golden(&StopDocument { pid: 7 }, r#"{"pid":7}"#);
     golden(
-        &ResetDocument { pid: None, removed: vec!["bridge mesh0".to_owned()] },
-        r#"{"pid":null,"removed":["bridge mesh0"]}"#,
+        &ResetDocument { pid: None, removed: vec!["bridge mesh0".to_owned()], handed_over_to: None },
+        r#"{"pid":null,"removed":["bridge mesh0"],"handed_over_to":null}"#,
     );
 }
 
@@ -146,9 +148,60 @@ fn connections() {
 }
 
 #[test]
+fn address_management() {
+    let document = IpamDocument {
+        range: Some("10.32.0.0/12".parse().unwrap()),
+        default_subnet: Some("10.32.0.0/16".parse().unwrap()),
+        network_id: Some("00112233445566778899aabbccddeeff".to_owned()),
+        state: IpamState::UnreachableOwner,
+        detail: "all free addresses there belong to others".to_owned(),
+        owned: vec![OwnedDocument {
+            peer_id: "abcdef010203".to_owned(),
+            nickname: None,
+            addresses: 524_288,
+            share: 0.5,
+            active: Some(2),
+            reachable: false,
+            retired: false,
+        }],
+        pending: vec![PendingDocument {
+            request: "allocate 10.32.0.0/16 for netns:c1".to_owned(),
+            waiting_for: None,
+            seconds_left: 1.5,
+        }],
+        conflicts: vec![ConflictDocument { address: "10.32.0.7".parse().unwrap(), id: "db".to_owned() }],
+    };
+    golden(
+        &document,
+        concat!(
+            r#"{"range":"10.32.0.0/12","default_subnet":"10.32.0.0/16","#,
+            r#""network_id":"00112233445566778899aabbccddeeff","state":"unreachable-owner","#,
+            r#""detail":"all free addresses there belong to others","owned":[{"peer_id":"abcdef010203","#,
+            r#""nickname":null,"addresses":524288,"share":0.5,"active":2,"reachable":false,"retired":false}],"#,
+            r#""pending":[{"request":"allocate 10.32.0.0/16 for netns:c1","waiting_for":null,"seconds_left":1.5}],"#,
+            r#""conflicts":[{"address":"10.32.0.7","id":"db"}]}"#
+        ),
+    );
+    golden(
+        &AddressesDocument { id: "db".to_owned(), addresses: vec!["10.32.0.9/12".parse().unwrap()] },
+        r#"{"id":"db","addresses":["10.32.0.9/12"]}"#,
+    );
+    golden(&PrimeDocument { network_id: "00ff".to_owned() }, r#"{"network_id":"00ff"}"#);
+    let removed = RemovedPeerDocument { peer_id: "abcdef010203".to_owned(), addresses: 7 };
+    golden(
+        &RemovedPeersDocument { removed: vec![removed] },
+        r#"{"removed":[{"peer_id":"abcdef010203","addresses":7}]}"#,
+    );
+}
+
+#[test]
 fn the_words_shown_to_people_are_those_of_the_json() {
     use ConnectionState::{Connecting, Established, Failed, Pending, Retrying};
     for state in [Established, Pending, Connecting, Retrying, Failed] {
+        assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+    }
+    use IpamState::{AwaitingConsensus, Disabled, Idle, Observing, Ready, UnreachableOwner, WaitingForSpace};
+    for state in [Ready, Idle, AwaitingConsensus, Observing, WaitingForSpace, UnreachableOwner, Disabled] {
         assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
     }
     for overlay in [Overlay::Vxlan, Overlay::Ovs, Overlay::Sleeve] {

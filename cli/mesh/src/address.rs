@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use mesh_api::{ErrorKind, NetnsTarget};
+use mesh_api::{AddressTarget, ErrorKind, NetnsTarget};
 
 use crate::problems::Problems;
 
 /// Longest name of an interface in bytes (`IFNAMSIZ` in `include/uapi/linux/if.h`, less the final zero).
 const INTERFACE_NAME_LEN_MAX: usize = 15;
 
-/// Why a text is no address that this version can give.
+/// Why a text is no address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 enum AddressError {
     /// An address without a prefix length.
@@ -19,18 +19,12 @@ enum AddressError {
     /// No address at all.
     #[error("no address, as in 10.32.1.1/24 or fd00::1/64")]
     Malformed,
-    /// `net:…`: an address that the router should choose.
-    #[error("this version does not choose addresses: give one, as in 10.32.1.1/24")]
-    NotSupportedYet,
-}
-
-impl AddressError {
-    const fn kind(&self) -> ErrorKind {
-        match self {
-            Self::LengthMissing(..) | Self::Malformed => ErrorKind::Usage,
-            Self::NotSupportedYet => ErrorKind::Unsupported,
-        }
-    }
+    /// `net:…` with something that is no subnet.
+    #[error("no subnet, as in net:10.32.1.0/24, nor net:default")]
+    Subnet,
+    /// `net:…` with the address of a host.
+    #[error("an address within its subnet has bits that are not in {0}")]
+    SubnetBits(IpNet),
 }
 
 /// Why a text is no name of an interface.
@@ -56,7 +50,7 @@ pub(crate) fn container(text: &str, problems: &mut Problems) -> Option<NetnsTarg
 }
 
 /// The addresses that `texts` name, each once, in their order; what is wrong with any of them goes to `problems`.
-pub(crate) fn addresses(texts: &[String], problems: &mut Problems) -> Option<Vec<IpNet>> {
+pub(crate) fn addresses(texts: &[String], problems: &mut Problems) -> Option<Vec<AddressTarget>> {
     let mut addresses = Vec::with_capacity(texts.len());
     let mut complete = true;
     for text in texts {
@@ -64,7 +58,7 @@ pub(crate) fn addresses(texts: &[String], problems: &mut Problems) -> Option<Vec
             Ok(address) if addresses.contains(&address) => {}
             Ok(address) => addresses.push(address),
             Err(error) => {
-                problems.add(error.kind(), format!("ADDR '{}': {error}", text.escape_debug()));
+                problems.add(ErrorKind::Usage, format!("ADDR '{}': {error}", text.escape_debug()));
                 complete = false;
             }
         }
@@ -84,11 +78,30 @@ pub(crate) fn interface_name(text: &str) -> Result<&str, InterfaceNameError> {
     Ok(text)
 }
 
-fn parse(text: &str) -> Result<IpNet, AddressError> {
-    if text.starts_with("net:") {
-        return Err(AddressError::NotSupportedYet);
+fn parse(text: &str) -> Result<AddressTarget, AddressError> {
+    match text.strip_prefix("net:") {
+        Some("default") => Ok(AddressTarget::DefaultSubnet),
+        Some(subnet) => parse_subnet(subnet).map(AddressTarget::Subnet),
+        None => parse_address(text.strip_prefix("ip:").unwrap_or(text)).map(AddressTarget::Ip),
     }
-    let text = text.strip_prefix("ip:").unwrap_or(text);
+}
+
+/// A subnet: the address without the bits of a host, and the length of its prefix.
+pub(crate) fn subnet(text: &str, problems: &mut Problems) -> Option<IpNet> {
+    problems.check(&format!("SUBNET '{}'", text.escape_debug()), parse_subnet(text))
+}
+
+/// An address with the length of its subnet's prefix.
+pub(crate) fn address(text: &str, problems: &mut Problems) -> Option<IpNet> {
+    problems.check(&format!("CIDR '{}'", text.escape_debug()), parse_address(text))
+}
+
+fn parse_subnet(text: &str) -> Result<IpNet, AddressError> {
+    let subnet = parse_address(text).map_err(|_no_address| AddressError::Subnet)?;
+    if subnet == subnet.trunc() { Ok(subnet) } else { Err(AddressError::SubnetBits(subnet.trunc())) }
+}
+
+fn parse_address(text: &str) -> Result<IpNet, AddressError> {
     let (address, length) =
         text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
     // The standard library's parser, since that of `IpNet` takes leading zeros, which other programs read as octal.
@@ -159,10 +172,15 @@ mod tests {
     }
 
     #[test]
-    fn addresses_to_be_chosen_are_not_supported_rather_than_malformed() {
-        for text in ["net:10.32.0.0/16", "net:default", "net:"] {
-            assert_eq!(parse(text), Err(AddressError::NotSupportedYet));
+    fn an_address_can_be_left_to_the_router_to_choose() {
+        for text in ["net:10.32.0.0/16", "net:fd00::/64", "net:default"] {
+            assert_eq!(parse(text).map(|target| target.to_string()), Ok(text.to_owned()));
         }
+        for text in ["net:", "net:10.32.0.0", "net:default/16", "net:net:default", "net:ip:10.32.0.0/16"] {
+            assert_eq!(parse(text), Err(AddressError::Subnet), "{text}");
+        }
+        let subnet = "10.32.1.0/24".parse().unwrap();
+        assert_eq!(parse("net:10.32.1.1/24"), Err(AddressError::SubnetBits(subnet)));
     }
 
     #[test]

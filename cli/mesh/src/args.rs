@@ -27,7 +27,7 @@ const TIMEOUT_MAX_SECONDS: f64 = 86_400.0;
     after_help = "Examples:\n  \
         mesh launch                                on the first host\n  \
         mesh launch host1                          on each other host, naming one that is in\n  \
-        mesh attach netns:web 10.32.1.1/24         gives a container an address in the network\n  \
+        mesh attach netns:web                      gives a container an address in the network\n  \
         mesh status connections                    shows the neighbours\n\n\
         Exit status: 0 done; 1 refused or failed; 2 wrong command line; 3 no router is running here;\n\
         4 not known; 5 timed out."
@@ -62,7 +62,7 @@ pub(crate) enum Output {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start the router of this host, in the background unless told otherwise
-    Launch(LaunchArgs),
+    Launch(Box<LaunchArgs>),
     /// End the router; containers, their addresses and the bridge stay
     Stop(StopArgs),
     /// End the router and remove all that it made on this host
@@ -75,6 +75,13 @@ pub(crate) enum Command {
     Attach(AttachArgs),
     /// Take a container out of the network
     Detach(DetachArgs),
+    /// Manage addresses for what is no container
+    Ipam(IpamArgs),
+    /// Wait until the network's address range is founded
+    #[command(after_help = "Example:\n  mesh prime --timeout 60")]
+    Prime(PrimeArgs),
+    /// Take over the address space of peers that are gone for good
+    Rmpeer(RmpeerArgs),
     /// Show the router, its peers and its connections
     Status(StatusArgs),
     /// Make secrets for a network
@@ -228,6 +235,20 @@ pub(crate) struct LaunchArgs {
     #[arg(long, value_name = "N", default_value = "64", env = "MESH_CONN_LIMIT", hide_env_values = true)]
     pub(crate) conn_limit: String,
 
+    /// All addresses of the network, the same on all hosts, or 'none' where users manage addresses [default: 10.32.0.0/12]
+    #[arg(long, value_name = "CIDR|none", env = "MESH_IPAM_RANGE", hide_env_values = true)]
+    pub(crate) ipam_range: Option<String>,
+
+    /// Where 'mesh attach' chooses an address unless it is told otherwise [default: the whole range]
+    #[arg(long, value_name = "CIDR", env = "MESH_IPAM_SUBNET", hide_env_values = true)]
+    pub(crate) ipam_subnet: Option<String>,
+
+    /// Who founds the network's address range: consensus[=N] for a majority of N peers, or of this host and the PEERs given;
+    /// seed=ID,... for peers named by their identities, the same on all hosts; 'observer' for others [default: this host
+    /// where no PEER is given, and consensus otherwise]
+    #[arg(long, value_name = "RULE", env = "MESH_IPAM_INIT", hide_env_values = true)]
+    pub(crate) ipam_init: Option<String>,
+
     /// Connect to the peers of the last launch, as 'mesh connect' and 'mesh forget' have changed them
     #[arg(long, env = "MESH_RESUME", hide_env_values = true, value_parser = BoolishValueParser::new())]
     pub(crate) resume: bool,
@@ -300,11 +321,11 @@ pub(crate) struct StopArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Removes the bridge, the containers' interfaces in the network, and the router's identity: a router that is launched \
-afterwards is a new peer. When none is running, what an earlier one left is removed; --state-dir and --bridge say \
+Gives the router's address space to another peer first, and waits until that is certain. Then it removes the bridge, the \
+containers' interfaces in the network, and the router's identity: a router that is launched afterwards is a new peer. When none is running, what an earlier one left is removed; --state-dir and --bridge say \
 where to look then.")]
 pub(crate) struct ResetArgs {
-    /// Also when its address space cannot be given to a peer (this version has none to give)
+    /// Without waiting until its address space is given to a peer; 'mesh rmpeer' on another host recovers it then
     #[arg(long)]
     pub(crate) force: bool,
 
@@ -385,10 +406,14 @@ round tell every router to read its file again, and go on when all have:
 #[derive(Debug, Args)]
 #[command(after_help = "\
 CONTAINER is netns:NAME (as made by 'ip netns add'), netns:/path or pid:N.
-ADDR is A.B.C.D/LEN or an IPv6 address with /LEN, where LEN is that of the whole subnet. It prints the addresses, one a \
-line. Attaching what is attached already changes nothing.
+ADDR is A.B.C.D/LEN or an IPv6 address with /LEN, where LEN is that of the whole subnet; or net:CIDR or net:default for an \
+address that the router chooses, where one that the container has there already is enough. Without any it is \
+net:default. It prints the addresses, one a line. Attaching what is attached already changes nothing, and the same \
+container gets the same address again.
 
 Examples:
+  mesh attach netns:web
+  mesh attach netns:web net:10.32.7.0/24
   mesh attach netns:web 10.32.1.1/24
   mesh attach pid:4711 10.32.1.2/24 fd00:32::2/64")]
 pub(crate) struct AttachArgs {
@@ -413,7 +438,8 @@ pub(crate) struct AttachArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without an ADDR it takes all addresses and the interface. It prints the addresses taken, one a line.
+Without an ADDR it takes all addresses and the interface; of a container that is gone it takes the addresses back. net:CIDR \
+and net:default stand for the addresses that the container has there. It prints the addresses taken, one a line.
 
 Examples:
   mesh detach netns:web
@@ -425,6 +451,82 @@ pub(crate) struct DetachArgs {
     /// The addresses to take [default: all]
     #[arg(value_name = "ADDR")]
     pub(crate) addresses: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) router: RouterArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IpamArgs {
+    #[command(subcommand)]
+    pub(crate) command: IpamCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IpamCommand {
+    /// Give a holder an address, the same again if it has one
+    #[command(after_help = "Example:\n  mesh ipam allocate db 10.32.7.0/24")]
+    Allocate {
+        #[command(flatten)]
+        holder: HolderArgs,
+    },
+    /// Print the addresses of a holder
+    #[command(after_help = "Example:\n  mesh ipam lookup netns:web")]
+    Lookup {
+        #[command(flatten)]
+        holder: HolderArgs,
+    },
+    /// Take the addresses of a holder back
+    #[command(after_help = "Example:\n  mesh ipam release db")]
+    Release {
+        #[command(flatten)]
+        holder: HolderArgs,
+    },
+    /// Give a holder this very address
+    #[command(after_help = "Example:\n  mesh ipam claim db 10.32.7.9/24")]
+    Claim {
+        /// The holder: any name, or a container as 'mesh attach' names it
+        id: String,
+
+        /// The address, with the length of its subnet's prefix
+        cidr: String,
+
+        #[command(flatten)]
+        router: RouterArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HolderArgs {
+    /// The holder: any name, or a container as 'mesh attach' names it
+    pub(crate) id: String,
+
+    /// Only in this subnet
+    pub(crate) subnet: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) router: RouterArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PrimeArgs {
+    #[command(flatten)]
+    pub(crate) router: RouterArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each PEER is a peer id, the beginning of one that no other has, at least 4 digits, or a nickname that only one peer bears. It \
+must be gone for good: its addresses are handed out again, so a container that still runs there would share its address. \
+It can be said on any host, and more than once. It waits until other peers have the space; --timeout ends the wait, not \
+what was begun.
+
+Example:
+  mesh rmpeer host7")]
+pub(crate) struct RmpeerArgs {
+    /// The peers that are gone
+    #[arg(value_name = "PEER", required = true)]
+    pub(crate) peers: Vec<String>,
 
     #[command(flatten)]
     pub(crate) router: RouterArgs,
@@ -452,6 +554,8 @@ pub(crate) enum StatusView {
     Routes,
     /// The hardware addresses that this router has learned
     Macs,
+    /// Who owns which part of the network's address range, and what waits
+    Ipam,
 }
 
 /// Why a text is no number of seconds.

@@ -14,9 +14,12 @@ use crate::args::{AttachArgs, ConnectArgs, DetachArgs, ForgetArgs, Output, Reset
 use crate::problems::Problems;
 use crate::{address, launch, output, process};
 
+/// So much longer than the router waits its client, to hear why it was in vain.
+const ANSWER_GRACE: Duration = Duration::from_secs(6);
+
 /// Advice for a container or an address that this version does not take.
-const CONTAINER_HINT: &str =
-    "CONTAINER is netns:NAME, netns:/path or pid:N; ADDR is A.B.C.D/LEN, or an IPv6 address with /LEN";
+const CONTAINER_HINT: &str = "CONTAINER is netns:NAME, netns:/path or pid:N; ADDR is A.B.C.D/LEN, an IPv6 address with /LEN, \
+                              net:CIDR or net:default";
 
 /// Ends the router, and returns when its process has ended.
 pub(crate) fn stop(router: &RouterArgs, output: Output) -> Result<(), Failure> {
@@ -32,7 +35,9 @@ pub(crate) fn stop(router: &RouterArgs, output: Output) -> Result<(), Failure> {
 /// Removes all that a router made here, with its help or without it.
 pub(crate) fn reset(args: &ResetArgs, output: Output) -> Result<(), Failure> {
     let deadline = Instant::now() + args.router.timeout.timeout;
-    let answer = connect(&args.router).and_then(|client| client.call(Command::Reset { force: args.force }));
+    let timeout_ms = timeout_ms(&args.router);
+    let command = Command::Reset { force: args.force, timeout_ms };
+    let answer = connect_and_wait(&args.router).and_then(|client| client.call(command));
     let document: ResetDocument = match answer {
         Ok(document) => document,
         // A router that closes without an answer is dying: what it leaves is removed as soon as it is dead.
@@ -40,13 +45,15 @@ pub(crate) fn reset(args: &ResetArgs, output: Output) -> Result<(), Failure> {
         Err(error) => return Err(error.into()),
     };
     if let Some(pid) = document.pid {
+        // Its answer may have taken all the time; its end takes little more.
+        let deadline = deadline.max(Instant::now() + ANSWER_GRACE);
         wait_for_router(pid, deadline, args.router.timeout.timeout)?;
     }
+    let heir = document.handed_over_to.iter().map(|peer| format!("gave the address space to {peer}\n"));
+    let removed = document.removed.iter().map(|what| format!("removed {what}\n"));
     match output {
         Output::Human if document.removed.is_empty() => output::print("nothing to remove\n"),
-        Output::Human => output::print(
-            &document.removed.iter().map(|what| format!("removed {what}\n")).collect::<String>(),
-        ),
+        Output::Human => output::print(&heir.chain(removed).collect::<String>()),
         Output::Json => output::print_json(&document),
     }
 }
@@ -67,14 +74,15 @@ pub(crate) fn forget(args: &ForgetArgs, output: Output) -> Result<(), Failure> {
 pub(crate) fn attach(args: &AttachArgs, output: Output) -> Result<(), Failure> {
     let mut problems = Problems::default();
     let netns = address::container(&args.container, &mut problems);
-    let addresses = some_addresses(&args.addresses, &mut problems);
+    let addresses = address::addresses(&args.addresses, &mut problems);
     let ifname = address::interface_name(&args.ifname);
     let ifname = problems.check(&format!("--ifname '{}'", args.ifname.escape_debug()), ifname);
     let (Some(netns), Some(addresses), Some(ifname)) = (netns, addresses, ifname.map(str::to_owned)) else {
         return Err(problems.into_failure(CONTAINER_HINT));
     };
-    let command = Command::Attach { netns, addresses, ifname, multicast_route: !args.no_multicast_route };
-    let attached: AttachDocument = connect(&args.router)?.call(command)?;
+    let (multicast_route, timeout_ms) = (!args.no_multicast_route, timeout_ms(&args.router));
+    let command = Command::Attach { netns, addresses, ifname, multicast_route, timeout_ms };
+    let attached: AttachDocument = connect_and_wait(&args.router)?.call(command)?;
     match output {
         Output::Human => print_addresses(&attached.addresses),
         Output::Json => output::print_json(&attached),
@@ -101,6 +109,16 @@ pub(crate) fn connect(router: &RouterArgs) -> Result<Client, ClientError> {
     Client::connect(&router.run_dir.run_dir, router.timeout.timeout)
 }
 
+/// The same, for a command that the router itself gives up at its timeout, and answers with the reason.
+pub(crate) fn connect_and_wait(router: &RouterArgs) -> Result<Client, ClientError> {
+    Client::connect(&router.run_dir.run_dir, router.timeout.timeout + ANSWER_GRACE)
+}
+
+/// The time after which the router shall give up.
+pub(crate) fn timeout_ms(router: &RouterArgs) -> u64 {
+    u64::try_from(router.timeout.timeout.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The peers that `texts` name, as the router shows them.
 fn peers(texts: &[String]) -> Result<Vec<String>, Failure> {
     let mut problems = Problems::default();
@@ -124,16 +142,6 @@ fn tell_targets(router: &RouterArgs, command: Command, output: Output) -> Result
     }
 }
 
-/// The addresses of a container, at least one: with none the router would have to choose.
-fn some_addresses(texts: &[String], problems: &mut Problems) -> Option<Vec<IpNet>> {
-    if texts.is_empty() {
-        let message = "this version does not choose addresses: give at least one ADDR, as in 10.32.1.1/24";
-        problems.add(ErrorKind::Unsupported, message.to_owned());
-        return None;
-    }
-    address::addresses(texts, problems)
-}
-
 /// What an earlier router left here is removed by this process.
 fn reset_without_router(args: &ResetArgs) -> Result<ResetDocument, Failure> {
     let mut problems = Problems::default();
@@ -144,7 +152,11 @@ fn reset_without_router(args: &ResetArgs) -> Result<ResetDocument, Failure> {
     };
     let run_dir = &args.router.run_dir.run_dir;
     let removed = mesh_daemon::reset_host(run_dir, &args.state_dir.state_dir, &bridge);
-    Ok(ResetDocument { pid: None, removed: removed.map_err(|error| launch::failure(&error))? })
+    Ok(ResetDocument {
+        pid: None,
+        removed: removed.map_err(|error| launch::failure(&error))?,
+        handed_over_to: None,
+    })
 }
 
 /// Waits for the end of a router that has said that it ends. It shares this command's process namespace, as the pids
@@ -166,6 +178,6 @@ fn wait_for_router(pid: u32, deadline: Instant, timeout: Duration) -> Result<(),
     }
 }
 
-fn print_addresses(addresses: &[IpNet]) -> Result<(), Failure> {
+pub(crate) fn print_addresses(addresses: &[IpNet]) -> Result<(), Failure> {
     output::print(&addresses.iter().map(|address| format!("{address}\n")).collect::<String>())
 }

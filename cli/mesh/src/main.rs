@@ -8,6 +8,7 @@
 mod address;
 mod args;
 mod control;
+mod ipam;
 mod launch;
 mod output;
 mod problems;
@@ -24,7 +25,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use mesh_api::Failure;
 
-use crate::args::{Cli, Command, SecretArgs, SecretCommand};
+use crate::args::{Cli, Command, IpamArgs, SecretArgs, SecretCommand};
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().collect();
@@ -52,6 +53,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Forget(args) => control::forget(&args, output),
         Command::Attach(args) => control::attach(&args, output),
         Command::Detach(args) => control::detach(&args, output),
+        Command::Ipam(IpamArgs { command }) => ipam::ipam(&command, output),
+        Command::Prime(args) => ipam::prime(&args, output),
+        Command::Rmpeer(args) => ipam::rmpeer(&args, output),
         Command::Status(args) => status::status(&args, output),
         Command::Secret(SecretArgs { command: SecretCommand::Generate }) => secret::generate(output),
         Command::Completion { shell } => usage::completion(shell, output),

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use mesh_api::{
-    Command, ConnectionCounts, ConnectionDocument, ConnectionState, Failure, MacDocument, PeerDocument,
-    RoutesDocument, StatusDocument, TargetDocument,
+    Command, ConnectionCounts, ConnectionDocument, ConnectionState, Failure, IpamDocument, IpamState,
+    MacDocument, PeerDocument, RoutesDocument, StatusDocument, TargetDocument,
 };
 use serde::de::DeserializeOwned;
 
@@ -21,6 +21,7 @@ pub(crate) fn status(args: &StatusArgs, output: Output) -> Result<(), Failure> {
         Some(StatusView::Connections) => show(args, output, Command::Connections, connections),
         Some(StatusView::Targets) => show(args, output, Command::Targets, targets),
         Some(StatusView::Routes) => show(args, output, Command::Routes, routes),
+        Some(StatusView::Ipam) => show(args, output, Command::Ipam, ipam),
         Some(StatusView::Macs) => show(args, output, Command::Macs, macs),
     }
 }
@@ -58,6 +59,9 @@ fn overview(status: &StatusDocument, colour: bool) -> String {
     row("Bridge", format!("{}, MTU {}", router.bridge, router.mtu));
     row("Peers", status.peers.to_string());
     row("Connections", counts(&status.connections));
+    if let Some(ipam) = &status.ipam {
+        row("Addresses", addresses(ipam));
+    }
     for (path, directions) in &status.traffic.passed {
         let ways: Vec<_> =
             directions.iter().map(|(way, passed)| format!("{way} {}", passed.frames)).collect();
@@ -171,6 +175,71 @@ fn routes(routes: &RoutesDocument, colour: bool) -> String {
         broadcast.push([Cell::new(&tree.source), nickname, from, Cell::new(via)]);
     }
     format!("{}\n{}", unicast.render(colour), broadcast.render(colour))
+}
+
+/// Range and state, as `10.32.0.0/12, ready`.
+fn addresses(ipam: &IpamDocument) -> String {
+    let range = ipam.range.map(|range| format!("{range}, ")).unwrap_or_default();
+    let detail = if ipam.detail.is_empty() { String::new() } else { format!(": {}", ipam.detail) };
+    format!("{range}{}{detail}", ipam.state.as_str())
+}
+
+fn ipam(ipam: &IpamDocument, colour: bool) -> String {
+    let tone = match ipam.state {
+        IpamState::Ready | IpamState::Idle => Tone::Good,
+        IpamState::AwaitingConsensus | IpamState::Observing | IpamState::WaitingForSpace => Tone::Waiting,
+        IpamState::UnreachableOwner | IpamState::Disabled => Tone::Bad,
+    };
+    let mut overview =
+        Table::new(["Range", &ipam.range.map_or_else(|| "none".to_owned(), |range| range.to_string())]);
+    overview.push([Cell::new("Default subnet"), Cell::maybe(ipam.default_subnet)]);
+    overview.push([Cell::new("Network"), Cell::maybe(ipam.network_id.as_ref())]);
+    overview.push([Cell::new("State"), Cell::toned(ipam.state.as_str(), tone)]);
+    if !ipam.detail.is_empty() {
+        overview.push([Cell::new("Why"), Cell::new(&ipam.detail)]);
+    }
+    let mut text = overview.render(colour);
+    if !ipam.owned.is_empty() {
+        let mut owned = Table::new(["OWNER", "NICKNAME", "ADDRESSES", "SHARE", "IN USE", "REACHED"]);
+        for owner in &ipam.owned {
+            let reached = match (owner.retired, owner.reachable) {
+                (true, _) => Cell::toned("gone for good", Tone::Waiting),
+                (false, true) => Cell::toned("yes", Tone::Good),
+                (false, false) => Cell::toned("no", Tone::Bad),
+            };
+            owned.push([
+                Cell::new(&owner.peer_id),
+                Cell::maybe(owner.nickname.as_ref()),
+                Cell::new(owner.addresses.to_string()),
+                Cell::new(format!("{:.1} %", owner.share * 100.0)),
+                Cell::maybe(owner.active),
+                reached,
+            ]);
+        }
+        text.push('\n');
+        text.push_str(&owned.render(colour));
+    }
+    if !ipam.pending.is_empty() {
+        let mut pending = Table::new(["WAITS", "FOR", "TIME LEFT"]);
+        for request in &ipam.pending {
+            pending.push([
+                Cell::new(&request.request),
+                Cell::maybe(request.waiting_for.as_ref()),
+                Cell::new(format!("{:.1} s", request.seconds_left)),
+            ]);
+        }
+        text.push('\n');
+        text.push_str(&pending.render(colour));
+    }
+    if !ipam.conflicts.is_empty() {
+        let mut conflicts = Table::new(["CONFLICT", "HELD HERE BY"]);
+        for conflict in &ipam.conflicts {
+            conflicts.push([Cell::toned(conflict.address.to_string(), Tone::Bad), Cell::new(&conflict.id)]);
+        }
+        text.push('\n');
+        text.push_str(&conflicts.render(colour));
+    }
+    text
 }
 
 fn macs(macs: &Vec<MacDocument>, colour: bool) -> String {

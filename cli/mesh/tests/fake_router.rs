@@ -55,14 +55,15 @@ fn attach_prints_the_addresses_one_a_line() {
         "addresses": ["10.32.1.1/24", "fd00::1/64"], "names": [], "key_of_a_later_version": 1,
     });
     let line =
-        ["attach", "netns:c1", "ip:10.32.1.1/24", "fd00::1/64", "--no-multicast-route", "--ifname", "eth7"];
+        ["attach", "netns:c1", "ip:10.32.1.1/24", "net:default", "--no-multicast-route", "--ifname", "eth7"];
     let (ran, asked) = with_answer(&line, Response::Ok(document));
     assert_eq!((ran.status, ran.stdout.as_str(), ran.stderr.as_str()), (0, "10.32.1.1/24\nfd00::1/64\n", ""));
     let expected = Command::Attach {
         netns: "netns:c1".parse().unwrap(),
-        addresses: vec!["10.32.1.1/24".parse().unwrap(), "fd00::1/64".parse().unwrap()],
+        addresses: vec!["10.32.1.1/24".parse().unwrap(), "net:default".parse().unwrap()],
         ifname: "eth7".to_owned(),
         multicast_route: false,
+        timeout_ms: 15_000,
     };
     assert_eq!(asked, expected);
 }
@@ -267,10 +268,77 @@ fn stop_gives_up_on_a_router_that_does_not_end() {
 
 #[test]
 fn reset_prints_what_was_removed() {
-    let document = json!({"pid": null, "removed": ["bridge mesh0", "/var/lib/mesh"]});
-    let (ran, asked) = with_answer(&["reset", "--force"], Response::Ok(document));
-    assert_eq!(asked, Command::Reset { force: true });
-    assert_eq!((ran.status, ran.stdout.as_str()), (0, "removed bridge mesh0\nremoved /var/lib/mesh\n"));
+    let document = json!({"pid": null, "removed": ["bridge mesh0"], "handed_over_to": "abcdef010203"});
+    let (ran, asked) = with_answer(&["reset", "--force", "--timeout", "2"], Response::Ok(document));
+    assert_eq!(asked, Command::Reset { force: true, timeout_ms: 2_000 });
+    let expected = "gave the address space to abcdef010203\nremoved bridge mesh0\n";
+    assert_eq!((ran.status, ran.stdout.as_str()), (0, expected));
+}
+
+#[test]
+fn the_commands_of_address_management_print_addresses_and_pass_on_their_patience() {
+    let document = json!({"id": "db", "addresses": ["10.32.0.9/12"]});
+    let subnet = Some("10.32.0.0/24".parse().unwrap());
+    let id = || "db".to_owned();
+    for (line, command) in [
+        ("ipam allocate db", Command::IpamAllocate { id: id(), subnet: None, timeout_ms: 3_000 }),
+        ("ipam allocate db 10.32.0.0/24", Command::IpamAllocate { id: id(), subnet, timeout_ms: 3_000 }),
+        ("ipam lookup db", Command::IpamLookup { id: id(), subnet: None }),
+        ("ipam release db 10.32.0.0/24", Command::IpamRelease { id: id(), subnet }),
+        (
+            "ipam claim db 10.32.0.9/12",
+            Command::IpamClaim { id: id(), address: "10.32.0.9/12".parse().unwrap(), timeout_ms: 3_000 },
+        ),
+    ] {
+        let line = format!("{line} --timeout 3");
+        let arguments: Vec<_> = line.split(' ').collect();
+        let (ran, asked) = with_answer(&arguments, Response::Ok(document.clone()));
+        assert_eq!((ran.status, ran.stdout.as_str()), (0, "10.32.0.9/12\n"), "{line}: {ran:?}");
+        assert_eq!(asked, command, "{line}");
+        let (ran, _) =
+            with_answer(&[&arguments[..], &["-o", "json"]].concat(), Response::Ok(document.clone()));
+        assert_eq!(ran.json(), document, "{line}");
+    }
+}
+
+#[test]
+fn prime_and_rmpeer_say_what_came_of_it() {
+    let (ran, asked) = with_answer(&["prime"], Response::Ok(json!({"network_id": "00ff"})));
+    assert_eq!(
+        (asked, ran.stdout.as_str()),
+        (Command::Prime { timeout_ms: 15_000 }, "network 00ff is founded\n")
+    );
+    let document = json!({"removed": [{"peer_id": "abcdef010203", "addresses": 256}]});
+    let (ran, asked) = with_answer(&["rmpeer", "h2"], Response::Ok(document));
+    assert_eq!(asked, Command::RemovePeers { peers: vec!["h2".to_owned()], timeout_ms: 15_000 });
+    assert_eq!(ran.stdout, "256 addresses of abcdef010203 were taken over\n");
+}
+
+#[test]
+fn the_state_of_address_management_names_owners_and_what_waits() {
+    let document = json!({
+        "range": "10.32.0.0/12", "default_subnet": "10.32.0.0/16", "network_id": "00ff",
+        "state": "unreachable-owner", "detail": "h3 is gone",
+        "owned": [{"peer_id": "abcdef010203", "nickname": "h1", "addresses": 524_288, "share": 0.5, "active": 2,
+                   "reachable": true}],
+        "pending": [{"request": "prime", "waiting_for": "h3", "seconds_left": 1.5}],
+    });
+    let (ran, asked) = with_answer(&["status", "ipam"], Response::Ok(document));
+    assert_eq!(asked, Command::Ipam);
+    let expected = "\
+Range           10.32.0.0/12
+Default subnet  10.32.0.0/16
+Network         00ff
+State           unreachable-owner
+Why             h3 is gone
+
+OWNER         NICKNAME  ADDRESSES  SHARE   IN USE  REACHED
+abcdef010203  h1        524288     50.0 %  2       yes
+
+WAITS  FOR  TIME LEFT
+prime  h3   1.5 s
+";
+    assert_eq!((ran.status, ran.stdout.as_str()), (0, expected));
 }
 
 #[test]

@@ -27,7 +27,16 @@ fn every_command_that_needs_one_gives_status_3_and_a_hint() {
         "connect --replace h1 [2001:db8::1]:7000",
         "forget h1:7000",
         "stop",
+        "status ipam",
+        "attach netns:c1",
+        "attach netns:c1 net:default net:10.32.2.0/24",
         "attach netns:c1 10.32.1.1/24",
+        "ipam allocate db",
+        "ipam lookup db 10.32.0.0/24",
+        "ipam release db",
+        "ipam claim db 10.32.0.9/24",
+        "prime",
+        "rmpeer h1 abcdef010203",
         "detach netns:c1",
         "detach pid:1 10.32.1.1/24 fd00::1/64",
     ] {
@@ -113,9 +122,6 @@ fn what_this_version_does_not_do_is_told_from_what_is_wrong() {
         "attach docker:web 10.32.1.1/24",
         "attach podman:web 10.32.1.1/24",
         "attach web 10.32.1.1/24",
-        "attach netns:c1",
-        "attach netns:c1 net:default",
-        "attach netns:c1 net:10.32.2.0/24",
         "detach web",
     ] {
         let arguments: Vec<_> = line.split(' ').collect();

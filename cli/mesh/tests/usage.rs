@@ -7,7 +7,7 @@ use std::fs::File;
 
 use common::{command, mesh, ran};
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 14] = [
     "launch",
     "stop",
     "reset",
@@ -15,6 +15,9 @@ const COMMANDS: [&str; 11] = [
     "forget",
     "attach",
     "detach",
+    "ipam",
+    "prime",
+    "rmpeer",
     "status",
     "secret",
     "completion",
@@ -66,7 +69,13 @@ fn a_wrong_command_line_gives_status_2() {
         "attach --ifname",
         "detach",
         "status everything",
-        "status ipam",
+        "ipam",
+        "ipam allocate",
+        "ipam claim db",
+        "ipam claim db 10.32.0.1",
+        "ipam lookup db 10.32.0.1/24",
+        "prime now",
+        "rmpeer",
         "status --timeout -1",
         "completion",
         "completion tcsh",
@@ -82,7 +91,6 @@ fn a_wrong_command_line_gives_status_2() {
 #[test]
 fn what_later_versions_do_does_not_exist_yet() {
     for line in [
-        "launch --ipam-range 10.0.0.0/8",
         "launch --config mesh.toml",
         "launch --http none",
         "expose",

@@ -50,6 +50,34 @@ pub struct Config {
     pub connection_limit: usize,
     /// Peers to connect to.
     pub peers: Peers,
+    /// Address management; `None` where users manage addresses.
+    pub ipam: Option<AddressConfig>,
+}
+
+/// How addresses are managed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddressConfig {
+    /// All addresses of the network, without bits beyond the prefix.
+    pub range: IpNet,
+    /// Whether the user chose the range, and so is free to have the host's own routes in it.
+    pub range_is_given: bool,
+    /// Where an address is chosen unless a subnet is named; in the range.
+    pub default_subnet: IpNet,
+    /// Who may found the network.
+    pub founding: FoundingRule,
+}
+
+/// Who may found the network, as the user says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FoundingRule {
+    /// This router, when it is given no peers; a majority of itself and them otherwise.
+    ByPeers,
+    /// A majority of so many peers, whoever they are; without a number of itself and the peers that it is given.
+    Consensus(Option<usize>),
+    /// These, who are given this same list.
+    Seeds(BTreeSet<PeerId>),
+    /// Others.
+    Observer,
 }
 
 /// Which peers a router connects to at first.

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_api::{Command, ErrorKind, Failure, REQUEST_LEN_MAX, Request, Response, socket_path};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
@@ -23,6 +24,9 @@ pub(crate) const REQUESTS_QUEUED_MAX: usize = 64;
 
 /// A client has so long to write its request, and to read its answer.
 const CLIENT_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether a client that waits is still there.
+const HANG_UP_POLL: Duration = Duration::from_millis(250);
 
 /// A command, and where its answer goes.
 pub(crate) struct Asked {
@@ -43,6 +47,11 @@ impl Answer {
     pub(crate) fn send(self, response: Response) {
         // A client that has gone away needs no answer.
         let _sent = self.0.send(response);
+    }
+
+    /// Waits until the client has gone away.
+    pub(crate) async fn gone(&mut self) {
+        self.0.closed().await;
     }
 }
 
@@ -105,11 +114,25 @@ async fn serve(stream: UnixStream, requests: mpsc::Sender<Asked>, _place: OwnedS
         return;
     }
     let response = match Request::decode(&line) {
-        Ok(command) => ask(command, &requests).await,
+        Ok(command) => tokio::select! {
+            response = ask(command, &requests) => response,
+            () = hung_up(&write) => return,
+        },
         Err(error) => error.failure().into(),
     };
     // A client that does not read its answer has lost interest.
     let _written = timeout(CLIENT_TIME_MAX, write.write_all(&response.encode())).await;
+}
+
+/// Waits until the client has closed the connection; one that has only ended its own side still reads. The kernel says
+/// so by no event that could be waited for alone, since the socket is writable all the time.
+async fn hung_up(write: &OwnedWriteHalf) {
+    loop {
+        sleep(HANG_UP_POLL).await;
+        if write.ready(Interest::WRITABLE).await.is_ok_and(|ready| ready.is_write_closed()) {
+            return;
+        }
+    }
 }
 
 async fn ask(command: Command, requests: &mpsc::Sender<Asked>) -> Response {
@@ -120,4 +143,36 @@ async fn ask(command: Command, requests: &mpsc::Sender<Asked>) -> Response {
         return ends();
     }
     answered.await.unwrap_or_else(|_dropped| ends())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::Shutdown;
+    use std::os::unix::net::UnixStream as Client;
+
+    use super::*;
+
+    /// Longest wait for what must happen.
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn a_client_that_goes_away_is_noticed_and_one_that_only_listens_is_not() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let control = Control::bind(dir.path()).expect("a socket");
+        let (requests, mut asked) = mpsc::channel(1);
+        let work = async {
+            let mut client = Client::connect(socket_path(dir.path())).expect("it listens");
+            client.write_all(&Request::encode(Command::Status).expect("short")).expect("written");
+            client.shutdown(Shutdown::Write).expect("half closed");
+            let mut asked: Asked = asked.recv().await.expect("a request");
+            assert!(timeout(HANG_UP_POLL * 3, asked.answer.gone()).await.is_err(), "it still reads");
+            drop(client);
+            timeout(PATIENCE, asked.answer.gone()).await.expect("it has gone");
+        };
+        tokio::select! {
+            () = control.serve(requests) => panic!("it serves as long as it is let"),
+            () = work => {}
+        }
+    }
 }

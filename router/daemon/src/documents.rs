@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mesh_api::{
-    BroadcastDocument, Capture, ConnectionCounts, ConnectionDocument, ConnectionState, Datapath, MacDocument,
-    Overlay, PassedDocument, PeerConnectionDocument, PeerDocument, RouterDocument, RoutesDocument,
-    StatusDocument, TargetDocument, TrafficDocument, UnicastDocument,
+    BroadcastDocument, Capture, ConnectionCounts, ConnectionDocument, ConnectionState, Datapath,
+    IpamDocument, MacDocument, Overlay, PassedDocument, PeerConnectionDocument, PeerDocument, RouterDocument,
+    RoutesDocument, StatusDocument, TargetDocument, TrafficDocument, UnicastDocument,
 };
 use mesh_dataplane::Dataplane;
 use mesh_dataplane::engine::{CounterSnapshot, Direction, DropReason, Event, MacEntry, Owner, Path, Traffic};
@@ -22,11 +22,12 @@ pub(crate) struct Own<'a> {
     pub(crate) network: Option<NetworkId>,
     pub(crate) mtu: u32,
     pub(crate) uptime: Duration,
+    pub(crate) ipam: IpamDocument,
 }
 
 /// The overview.
 pub(crate) fn status(node: &Node, counted: &CounterSnapshot, own: &Own<'_>) -> StatusDocument {
-    let Own { config, network, mtu, uptime } = own;
+    let Own { config, network, mtu, uptime, ipam } = own;
     let mut counts = ConnectionCounts::default();
     for connection in node.connection_status() {
         counts.count(state(connection.state));
@@ -52,7 +53,7 @@ pub(crate) fn status(node: &Node, counted: &CounterSnapshot, own: &Own<'_>) -> S
         },
         connections: counts,
         peers: node.peer_status().len() as u64,
-        ipam: None,
+        ipam: Some(ipam.clone()),
         dns: None,
         traffic: traffic(counted),
         control: control.filter(counted_once).collect(),

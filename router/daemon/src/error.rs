@@ -4,9 +4,10 @@ use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use mesh_api::{ErrorKind, Failure};
 use mesh_dataplane::{StartError, TapError};
-use mesh_hostnet::HostError;
+use mesh_hostnet::{HostError, HostRoute};
 
 /// An error that ends the router, or keeps it from starting. The host is as it was before, but for the bridge and
 /// the containers' interfaces of an earlier life, which stay.
@@ -62,6 +63,14 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
+    /// The host itself has a route to addresses of the network's range.
+    #[error("the address range {range} overlaps with a route of this host: {route}")]
+    RangeRouted {
+        /// The range.
+        range: IpNet,
+        /// The route.
+        route: HostRoute,
+    },
     /// The data plane did not start.
     #[error("{}", with_source(.0))]
     Dataplane(StartError),
@@ -91,6 +100,7 @@ impl Error {
         match self {
             Self::NotRoot => ErrorKind::Permission,
             Self::AlreadyRunning { .. } => ErrorKind::Refused,
+            Self::RangeRouted { .. } => ErrorKind::InUse,
             Self::File { source, .. } | Self::System { source, .. } => io_kind(source),
             Self::Listen { source, .. } => io_kind(source),
             Self::IdentityDamaged { .. }
@@ -133,6 +143,10 @@ impl Error {
                 "restore it from a copy; or remove {}, and this host joins the network of its peers again",
                 path.display()
             )),
+            Self::RangeRouted { .. } => Some(
+                "choose another range with --ipam-range, the same on all hosts, or name this one to have it all the same"
+                    .to_owned(),
+            ),
             Self::Listen { source, .. } => listen_hint(source),
             Self::Dataplane(error) => start_hint(error),
             Self::Host(error) => error.hint(),

@@ -3,13 +3,20 @@
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use mesh_api::{AttachDocument, DetachDocument, ErrorKind, Failure, NetnsTarget, Response};
+use mesh_api::{AttachDocument, ErrorKind, Failure, NetnsTarget};
 use mesh_hostnet::{AttachSpec, Bridge, HostError, InterfaceName, Netns, NetnsRef};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tracing::info;
 
-use crate::control::Answer;
 use crate::error::failure_of;
+
+/// The interface that a container is to have.
+pub(crate) struct Interface {
+    /// Its name inside.
+    pub(crate) ifname: String,
+    /// Whether it sends IPv4 multicast by it.
+    pub(crate) multicast_route: bool,
+}
 
 /// The host's side of the overlay.
 #[derive(Clone)]
@@ -25,47 +32,59 @@ impl Host {
         Self { bridge: Arc::new(bridge), mtu, turn: Arc::default() }
     }
 
-    /// Attaches a container and answers.
-    pub(crate) fn attach(
+    /// Refuses what can be refused before addresses are chosen.
+    pub(crate) async fn check(&self, container: NetnsTarget, addresses: Vec<IpNet>) -> Result<(), Failure> {
+        let check = move || {
+            let netns = Netns::open(&netns_ref(&container))?;
+            mesh_hostnet::check_container(&netns, &addresses)
+        };
+        match tokio::task::spawn_blocking(check).await {
+            Ok(checked) => checked.map_err(|error| failure_of(&error)),
+            Err(_panicked) => Err(Failure::new(ErrorKind::Internal, "the container was not looked at")),
+        }
+    }
+
+    /// Attaches a container.
+    pub(crate) async fn attach(
         &self,
         container: NetnsTarget,
         addresses: Vec<IpNet>,
-        ifname: String,
-        multicast_route: bool,
-        answer: Answer,
-    ) {
+        interface: Interface,
+    ) -> Result<AttachDocument, Failure> {
         let mtu = self.mtu;
-        self.change(answer, move |bridge| {
+        self.change(move |bridge| {
+            let Interface { ifname, multicast_route } = interface;
             let ifname: InterfaceName = ifname.parse().map_err(|error: mesh_hostnet::NameError| {
                 Failure::new(ErrorKind::Invalid, error.to_string())
             })?;
-            if addresses.is_empty() {
-                return Err(Failure::new(ErrorKind::Unsupported, "an address is needed")
-                    .with_hint("this version does not choose addresses: give one, as in 10.32.0.1/12"));
-            }
             let netns = Netns::open(&netns_ref(&container)).map_err(|error| failure_of(&error))?;
             let spec = AttachSpec { ifname, addresses, mtu, multicast_route };
             let attached = mesh_hostnet::attach(bridge, &netns, &spec).map_err(|error| failure_of(&error))?;
             info!(%container, interface = %attached.interface, addresses = ?attached.addresses, "attached");
-            Ok(Response::document(&AttachDocument {
+            Ok(AttachDocument {
                 container: container.to_string(),
                 interface: attached.interface.to_string(),
                 mac: attached.mac.to_string(),
                 addresses: attached.addresses,
                 names: Vec::new(),
-            }))
-        });
+            })
+        })
+        .await
     }
 
-    /// Detaches a container, wholly or some addresses of it, and answers.
-    pub(crate) fn detach(&self, container: NetnsTarget, addresses: Vec<IpNet>, answer: Answer) {
-        self.change(answer, move |bridge| {
+    /// Detaches a container, wholly when no address is named, and returns what was taken from it.
+    pub(crate) async fn detach(
+        &self,
+        container: NetnsTarget,
+        addresses: Vec<IpNet>,
+    ) -> Result<Vec<IpNet>, Failure> {
+        self.change(move |bridge| {
             let netns = Netns::open(&netns_ref(&container)).map_err(|error| failure_of(&error))?;
             let removed = detach(bridge, &netns, &addresses).map_err(|error| failure_of(&error))?;
             info!(%container, addresses = ?removed, "detached");
-            let document = DetachDocument { container: container.to_string(), addresses: removed };
-            Ok(Response::document(&document))
-        });
+            Ok(removed)
+        })
+        .await
     }
 
     /// Waits for a change under way; none begins while the guard lives.
@@ -73,21 +92,16 @@ impl Host {
         Arc::clone(&self.turn).lock_owned().await
     }
 
-    fn change(
+    async fn change<T: Send + 'static>(
         &self,
-        answer: Answer,
-        work: impl FnOnce(&Bridge) -> Result<Response, Failure> + Send + 'static,
-    ) {
-        let Self { bridge, turn, .. } = self.clone();
-        tokio::spawn(async move {
-            let _turn = turn.lock().await;
-            let done = tokio::task::spawn_blocking(move || work(&bridge)).await;
-            answer.send(match done {
-                Ok(Ok(response)) => response,
-                Ok(Err(failure)) => failure.into(),
-                Err(_panicked) => Failure::new(ErrorKind::Internal, "the change to the host failed").into(),
-            });
-        });
+        work: impl FnOnce(&Bridge) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let _turn = self.turn.lock().await;
+        let bridge = Arc::clone(&self.bridge);
+        let done = tokio::task::spawn_blocking(move || work(&bridge)).await;
+        done.unwrap_or_else(|_panicked| {
+            Err(Failure::new(ErrorKind::Internal, "the change to the host failed"))
+        })
     }
 }
 
@@ -119,7 +133,7 @@ fn detach(bridge: &Bridge, netns: &Netns, addresses: &[IpNet]) -> Result<Vec<IpN
     Ok(removed)
 }
 
-fn netns_ref(container: &NetnsTarget) -> NetnsRef {
+pub(crate) fn netns_ref(container: &NetnsTarget) -> NetnsRef {
     match container {
         NetnsTarget::Name(name) => NetnsRef::Name(name.as_str().to_owned()),
         NetnsTarget::Path(path) => NetnsRef::Path(path.clone()),

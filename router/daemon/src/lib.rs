@@ -6,16 +6,21 @@
 //!
 //! Threads: the caller's thread runs a single-threaded tokio runtime that owns the node and never blocks; the data
 //! plane runs its own workers; a change to the host's network runs on tokio's blocking pool, one at a time, and so does
-//! what is written to disk; one thread waits for changes of the host's addresses.
+//! what is written to disk; one thread waits for changes of the host's addresses, and one writes the state of address
+//! management.
 #![forbid(unsafe_code)]
 
 mod clock;
 mod config;
+mod containers;
 mod control;
+mod desk;
 mod dial;
 mod documents;
 mod error;
 mod host;
+mod ipam;
+mod journal;
 mod logging;
 mod network;
 mod pipe;
@@ -30,7 +35,10 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-pub use config::{CONNECTION_LIMIT, CONTROL_PORT, Config, MtuSetting, PeerTarget, PeerTargetError, Peers};
+pub use config::{
+    AddressConfig, CONNECTION_LIMIT, CONTROL_PORT, Config, FoundingRule, MtuSetting, PeerTarget,
+    PeerTargetError, Peers,
+};
 pub use error::Error;
 pub use logging::{LogFormat, LogLevel, LogTarget, init_logging};
 pub use mesh_crypto::PasswordError;

@@ -9,8 +9,9 @@ use mesh_api::{Command, ResetDocument, Response, StopDocument};
 use mesh_crypto::{Identity, Psk, Rng};
 use mesh_dataplane::Dataplane;
 use mesh_hostnet::{AddressWatch, Bridge, PortKind};
+use mesh_ipam::{Ident, Request};
 use mesh_node::{Input, Node};
-use mesh_wire::{BootCount, NetworkId};
+use mesh_wire::{BootCount, NetworkId, PeerId};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -20,17 +21,20 @@ use tracing::{debug, error, info, warn};
 use zeroize::Zeroizing;
 
 use crate::clock::{Alarm, Clock};
+use crate::containers::{Attaching, Containers};
 use crate::control::{Answer, Asked, Control, REQUESTS_QUEUED_MAX};
+use crate::desk::{self, ASKS_QUEUED_MAX, Ask, Desk, Management, PROMPT_TIME_MAX_MS};
 use crate::dial::Dialer;
-use crate::host::Host;
+use crate::host::{Host, Interface};
+use crate::journal::{self, Journal, Word};
 use crate::pipe::{Inputs, Pipe};
 use crate::secrets::PasswordFile;
 use crate::shell::{self, INPUTS_QUEUED_MAX, REPORTS_QUEUED_MAX, Setting, Shell};
 use crate::store::{self, RunLock};
 use crate::targets::Targets;
 use crate::{
-    BridgeName, Config, Error, MtuSetting, PeerTarget, Peers, Ready, documents, network, pipe, secrets,
-    targets,
+    AddressConfig, BridgeName, Config, Error, MtuSetting, PeerTarget, Peers, Ready, documents, ipam, network,
+    pipe, secrets, targets,
 };
 
 /// What a frame grows by on its way, at most: outer IPv6 (40) and UDP (8) headers, sleeve's header and tag (32), the
@@ -44,15 +48,16 @@ const GOODBYE_TIME: Duration = Duration::from_millis(50);
 enum Ending {
     /// Containers and bridge stay.
     Stop,
-    /// Nothing stays; the client waits to hear what was removed.
-    Reset(Answer),
+    /// Nothing stays; the client waits to hear what was removed. A peer may have the router's address space by now.
+    Reset(Answer, Option<PeerId>),
 }
 
 /// What a running router consists of, beside the shell.
 struct Surroundings {
     config: Config,
     mtu: u32,
-    host: Host,
+    containers: Containers,
+    addresses: Management,
     targets: Targets,
     inputs: Inputs,
     /// Held while the secrets are read anew, so that the last reading is the one that holds.
@@ -116,6 +121,8 @@ async fn live(config: Config, ready: impl FnOnce(Ready)) -> Result<(), Error> {
     store::make_dir(&config.state_dir)?;
     let known = Known::load(&config)?;
 
+    check_range(&config)?;
+
     let listener = pipe::listen(config.listen, config.port).and_then(TcpListener::from_std);
     let listener = listener.map_err(|source| Error::Listen { port: config.port, source })?;
     let mtu = match config.mtu {
@@ -128,6 +135,7 @@ async fn live(config: Config, ready: impl FnOnce(Ready)) -> Result<(), Error> {
     let dataplane =
         Dataplane::start(dataplane_config(&config, mtu), move |seen| report.try_send(seen).is_ok());
     let dataplane = dataplane.map_err(Error::Dataplane)?;
+    let own = addresses.borrow().clone();
     let clock = Clock::start();
     let mut alarm = Alarm::new(clock).map_err(system("make a timer"))?;
     // What can be refused has been; from here on things are made that outlast the process.
@@ -139,7 +147,11 @@ async fn live(config: Config, ready: impl FnOnce(Ready)) -> Result<(), Error> {
         return Err(error);
     }
 
-    let node = Node::new(node_config(&config, &known, identity, boot, rng.u64()), rng, clock.now());
+    let (asks, mut asked) = mpsc::channel(ASKS_QUEUED_MAX);
+    let managed = manage_addresses(&config, &known, identity.peer_id(), &own, (asks, clock))?;
+    let Managed { management, node: ipam, journal, mut words } = managed;
+    let nonce = rng.u64();
+    let node = Node::new(node_config(&config, &known, (identity, boot), nonce, ipam), rng, clock.now());
     let (peer_id, nickname) = (node.peer_id().to_string(), node.nickname().to_string());
     say_started(&node, mtu);
     let (inputs, mut input_queue) = mpsc::channel(INPUTS_QUEUED_MAX);
@@ -149,10 +161,12 @@ async fn live(config: Config, ready: impl FnOnce(Ready)) -> Result<(), Error> {
         clock,
         network: known.network,
         network_file: known.network_file,
+        journal,
     };
     let mut shell = Shell::new(node, dataplane, setting);
     let around = Surroundings {
-        host: Host::new(bridge, mtu),
+        containers: Containers::new(Host::new(bridge, mtu), management.clone()),
+        addresses: management,
         targets: Targets::new(known.targets_file, known.peers, inputs.clone()),
         inputs,
         reading: Arc::default(),
@@ -169,6 +183,8 @@ async fn live(config: Config, ready: impl FnOnce(Ready)) -> Result<(), Error> {
         addresses: &mut addresses,
         alarm: &mut alarm,
         signals: &mut signals,
+        asked: &mut asked,
+        words: &mut words,
     };
     let ending = around.serve(&mut shell, &mut sources).await;
     accepting.abort();
@@ -200,9 +216,9 @@ impl Known {
 fn node_config(
     config: &Config,
     known: &Known,
-    identity: Identity,
-    boot: BootCount,
+    (identity, boot): (Identity, BootCount),
     nonce: u64,
+    ipam: Option<mesh_node::Addresses>,
 ) -> mesh_node::Config {
     mesh_node::Config {
         identity,
@@ -214,11 +230,63 @@ fn node_config(
         network: known.network,
         allowed: config.allowed.clone(),
         trusted_subnets: config.trusted_subnets.clone(),
+        ipam,
         connection_limit: config.connection_limit,
         aes_preferred: aes_is_fast(),
         discovery: config.discovery,
         targets: known.peers.iter().map(targets::target).collect(),
     }
+}
+
+/// Refuses a range that nobody chose for this host, if the host has routes of its own to it.
+fn check_range(config: &Config) -> Result<(), Error> {
+    let Some(AddressConfig { range, range_is_given: false, .. }) = config.ipam else { return Ok(()) };
+    match mesh_hostnet::route_into(range)? {
+        Some(route) => Err(Error::RangeRouted { range, route }),
+        None => Ok(()),
+    }
+}
+
+/// Address management, as far as it goes with what is on disk.
+struct Managed {
+    management: Management,
+    node: Option<mesh_node::Addresses>,
+    journal: Option<Journal>,
+    words: watch::Receiver<Word>,
+}
+
+/// Recovers address management. Where its files cannot be used, the router goes on without it, and says so.
+fn manage_addresses(
+    config: &Config,
+    known: &Known,
+    me: PeerId,
+    own: &[IpAddr],
+    (asks, clock): (mpsc::Sender<Ask>, Clock),
+) -> Result<Managed, Error> {
+    let without = |management| {
+        let (_nobody, words) = watch::channel(Word::Silence);
+        Ok(Managed { management, node: None, journal: None, words })
+    };
+    let Some(AddressConfig { range, default_subnet, founding, .. }) = &config.ipam else {
+        return without(Management::Off);
+    };
+    let opened = match journal::open(&config.state_dir, me) {
+        Ok(opened) => opened,
+        Err(error) => {
+            error!(%error, "addresses are disabled");
+            return without(Management::Broken { error: Arc::new(error), range: *range });
+        }
+    };
+    let (journal, state, words) = Journal::start(opened)
+        .map_err(|source| Error::System { action: "start the addresses' journal", source })?;
+    let founding = ipam::founding(founding, &known.peers, own, config.port);
+    let settings = mesh_ipam::Config { nickname: config.nickname.clone(), range: *range, founding };
+    Ok(Managed {
+        management: Management::On(Desk::new(asks, clock, *range, *default_subnet)),
+        node: Some(mesh_node::Addresses { config: settings, state }),
+        journal: Some(journal),
+        words,
+    })
 }
 
 fn say_started(node: &Node, mtu: u32) {
@@ -239,6 +307,8 @@ struct Sources<'a> {
     addresses: &'a mut watch::Receiver<Vec<IpAddr>>,
     alarm: &'a mut Alarm,
     signals: &'a mut Signals,
+    asked: &'a mut mpsc::Receiver<Ask>,
+    words: &'a mut watch::Receiver<Word>,
 }
 
 /// The signals that a router heeds.
@@ -286,7 +356,8 @@ fn leave_host(config: &Config, bridge: &Bridge) {
 impl Surroundings {
     /// Runs the shell until somebody ends it.
     async fn serve(&self, shell: &mut Shell, sources: &mut Sources<'_>) -> Ending {
-        let Sources { inputs, reports, addresses, alarm, signals } = sources;
+        let Sources { inputs, reports, addresses, alarm, signals, asked: asks, words } = sources;
+        let (leaving, mut left) = mpsc::channel(1);
         let (requests, mut asked) = mpsc::channel(REQUESTS_QUEUED_MAX);
         let mut serving = std::pin::pin!(self.control.serve(requests));
         shell.handle(addresses_of(addresses, self.config.listen), None);
@@ -303,9 +374,15 @@ impl Surroundings {
                 _ = signals.hangup.recv() => self.read_secrets(),
                 () = &mut serving => return Ending::Stop,
                 Some(asked) = asked.recv() => {
-                    if let Some(ending) = self.answer(shell, asked) {
+                    if let Some(ending) = self.answer(shell, asked, &leaving) {
                         return ending;
                     }
+                }
+                Some((answer, to)) = left.recv() => return Ending::Reset(answer, to),
+                Some(ask) = asks.recv() => shell.ask(ask),
+                Ok(()) = words.changed() => {
+                    let word = *words.borrow_and_update();
+                    shell.written(word);
                 }
                 Some(report) = reports.recv() => take_report(shell, report),
                 Some((input, pipe)) = inputs.recv() => shell.handle(input, pipe),
@@ -355,7 +432,12 @@ impl Surroundings {
         });
     }
 
-    fn answer(&self, shell: &Shell, Asked { command, answer }: Asked) -> Option<Ending> {
+    fn answer(
+        &self,
+        shell: &Shell,
+        Asked { command, answer }: Asked,
+        leaving: &mpsc::Sender<(Answer, Option<PeerId>)>,
+    ) -> Option<Ending> {
         match command {
             Command::Status => {
                 let own = documents::Own {
@@ -363,6 +445,7 @@ impl Surroundings {
                     network: shell.network(),
                     mtu: self.mtu,
                     uptime: shell.now().since_origin(),
+                    ipam: ipam::document(shell.node(), &self.addresses, &self.config, shell.now()),
                 };
                 answer.send(Response::document(&documents::status(
                     shell.node(),
@@ -387,32 +470,103 @@ impl Surroundings {
             Command::Macs => {
                 answer.send(Response::document(&documents::macs(shell.node().peer_id(), shell.dataplane())));
             }
-            Command::Attach { netns, addresses, ifname, multicast_route } => {
-                self.host.attach(netns, addresses, ifname, multicast_route, answer);
+            Command::Attach { netns: container, addresses, ifname, multicast_route, timeout_ms } => {
+                let interface = Interface { ifname, multicast_route };
+                let wait = Duration::from_millis(timeout_ms);
+                self.containers.attach(Attaching { container, addresses, interface, wait }, answer);
             }
-            Command::Detach { netns, addresses } => self.host.detach(netns, addresses, answer),
+            Command::Detach { netns, addresses } => self.containers.detach(netns, addresses, answer),
+            Command::Ipam => {
+                let document = ipam::document(shell.node(), &self.addresses, &self.config, shell.now());
+                answer.send(Response::document(&document));
+            }
+            Command::IpamAllocate { id, subnet, timeout_ms } => {
+                self.ask_addresses(id, answer, timeout_ms, move |ident, desk| Request::Allocate {
+                    ident,
+                    subnet: subnet.unwrap_or_else(|| desk.default_subnet()),
+                });
+            }
+            Command::IpamClaim { id, address, timeout_ms } => {
+                self.ask_addresses(id, answer, timeout_ms, move |ident, _| Request::Claim { ident, address });
+            }
+            Command::IpamLookup { id, subnet } => {
+                self.ask_addresses(id, answer, PROMPT_TIME_MAX_MS, move |ident, _| Request::Lookup {
+                    ident,
+                    subnet,
+                });
+            }
+            Command::IpamRelease { id, subnet } => {
+                self.ask_addresses(id, answer, PROMPT_TIME_MAX_MS, move |ident, _| Request::Release {
+                    ident,
+                    subnet,
+                });
+            }
+            Command::Prime { timeout_ms } => match self.addresses.desk() {
+                Ok(desk) => ipam::serve(answer, ipam::prime(desk.clone(), Duration::from_millis(timeout_ms))),
+                Err(failure) => answer.send(failure.into()),
+            },
+            Command::RemovePeers { peers, timeout_ms } => {
+                let named = self.addresses.desk().and_then(|desk| {
+                    Ok((desk.clone(), ipam::peers_named(shell.node(), shell.now(), &peers)?))
+                });
+                match named {
+                    Ok((desk, peers)) => {
+                        ipam::serve(answer, ipam::retire(desk, peers, Duration::from_millis(timeout_ms)));
+                    }
+                    Err(failure) => answer.send(failure.into()),
+                }
+            }
             Command::Stop => {
                 answer.send(Response::document(&StopDocument { pid: std::process::id() }));
                 return Some(Ending::Stop);
             }
-            Command::Reset { .. } => return Some(Ending::Reset(answer)),
+            Command::Reset { force, timeout_ms } => {
+                let (addresses, leaving) = (self.addresses.clone(), leaving.clone());
+                tokio::spawn(async move {
+                    match ipam::hand_over(&addresses, force, Duration::from_millis(timeout_ms)).await {
+                        // Nobody listens any more when the router ends otherwise; the client is told so.
+                        Ok(to) => drop(leaving.send((answer, to)).await),
+                        Err(failure) => answer.send(failure.into()),
+                    }
+                });
+            }
         }
         None
     }
 
+    /// Asks for the addresses of the holder `id`, and answers.
+    fn ask_addresses(
+        &self,
+        id: String,
+        answer: Answer,
+        timeout_ms: u64,
+        request: impl FnOnce(Ident, &Desk) -> Request,
+    ) {
+        let wanted = self.addresses.desk().and_then(|desk| Ok((desk, desk::ident(&id)?)));
+        match wanted {
+            Ok((desk, ident)) => {
+                let request = request(ident, desk);
+                let wait = Duration::from_millis(timeout_ms);
+                ipam::serve(answer, ipam::addresses(desk.clone(), id, request, wait));
+            }
+            Err(failure) => answer.send(failure.into()),
+        }
+    }
+
     async fn end(self, shell: Shell, ending: Ending) -> Result<(), Error> {
-        let Self { config, host, targets, control, lock, .. } = self;
-        let _no_more_changes = (host.finish().await, targets.finish().await);
+        let Self { config, containers, targets, control, lock, .. } = self;
+        let _no_more_changes = (containers.finish().await, targets.finish().await);
         shell.stop();
         sleep(GOODBYE_TIME).await;
         let result = match ending {
             Ending::Stop => Ok(()),
-            Ending::Reset(answer) => {
+            Ending::Reset(answer, to) => {
                 let done = remove_everything(&config.run_dir, &config.state_dir, &config.bridge);
                 answer.send(match &done {
                     Ok(removed) => {
                         let pid = Some(std::process::id());
-                        Response::document(&ResetDocument { pid, removed: removed.clone() })
+                        let handed_over_to = to.map(|peer| peer.to_string());
+                        Response::document(&ResetDocument { pid, removed: removed.clone(), handed_over_to })
                     }
                     Err(error) => error.failure().into(),
                 });

@@ -9,13 +9,16 @@ use std::error::Error as _;
 use std::path::PathBuf;
 
 use mesh_dataplane::Dataplane;
-use mesh_node::{ConnectionId, Event, Input, Node, Output, Report};
+use mesh_ipam::{self as ipam, Ticket};
+use mesh_node::{AddressOutput, ConnectionId, Event, Input, Node, Output, Report};
 use mesh_wire::{Moment, NetworkId};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use crate::clock::Clock;
+use crate::desk::Ask;
 use crate::dial::Dialer;
+use crate::journal::{Journal, Word};
 use crate::pipe::Pipe;
 use crate::{network, plan};
 
@@ -37,6 +40,12 @@ pub(crate) struct Shell {
     network_file: PathBuf,
     /// Whether the node has a plan that the data plane does not know.
     plan_is_due: bool,
+    /// Writes the state of address management, where it is on.
+    journal: Option<Journal>,
+    /// A batch that the journal did not take.
+    unwritten: Option<u64>,
+    /// Who waits for address management. As many as the clients of the control socket, and few each.
+    clients: BTreeMap<Ticket, oneshot::Sender<Result<ipam::Answer, ipam::Refusal>>>,
 }
 
 /// What a shell is made of, beside the node and the data plane.
@@ -45,11 +54,12 @@ pub(crate) struct Setting {
     pub(crate) clock: Clock,
     pub(crate) network: Option<NetworkId>,
     pub(crate) network_file: PathBuf,
+    pub(crate) journal: Option<Journal>,
 }
 
 impl Shell {
     pub(crate) fn new(node: Node, dataplane: Dataplane, setting: Setting) -> Self {
-        let Setting { dialer, clock, network, network_file } = setting;
+        let Setting { dialer, clock, network, network_file, journal } = setting;
         Self {
             node,
             dataplane,
@@ -59,6 +69,9 @@ impl Shell {
             network,
             network_file,
             plan_is_due: false,
+            journal,
+            unwritten: None,
+            clients: BTreeMap::new(),
         }
     }
 
@@ -77,6 +90,44 @@ impl Shell {
                 // A connection whose peer lets too much pile up is over.
                 pending.extend(self.execute(output).map(|id| Input::Closed { id }));
             }
+            pending.extend(self.unwritten.take().map(|seq| Input::Ipam(ipam::Input::PersistFailed(seq))));
+        }
+    }
+
+    /// Takes in what somebody wants of address management.
+    pub(crate) fn ask(&mut self, ask: Ask) {
+        let input = match ask {
+            Ask::Request { ticket, request, deadline, answer } => {
+                self.clients.insert(ticket, answer);
+                ipam::Input::Request { ticket, request, deadline }
+            }
+            Ask::Cancel(ticket) => {
+                self.clients.remove(&ticket);
+                ipam::Input::Cancel { ticket }
+            }
+        };
+        self.handle(Input::Ipam(input), None);
+    }
+
+    /// Takes in what came of writing the state of address management.
+    pub(crate) fn written(&mut self, word: Word) {
+        match word {
+            Word::Silence => {}
+            Word::Persisted { seq, .. } => self.handle(Input::Ipam(ipam::Input::Persisted(seq)), None),
+            Word::Failed(seq) => self.handle(Input::Ipam(ipam::Input::PersistFailed(seq)), None),
+        }
+        if let Some(journal) = &mut self.journal
+            && journal.wants_snapshot(word)
+            && let Some((_, snapshot)) = self.node.ipam_snapshot()
+        {
+            journal.snapshot(snapshot);
+        }
+    }
+
+    fn persist(&mut self, seq: u64, bytes: Vec<u8>) {
+        let written = self.journal.as_mut().is_some_and(|journal| journal.append(seq, bytes));
+        if !written {
+            self.unwritten = Some(seq);
         }
     }
 
@@ -97,6 +148,9 @@ impl Shell {
     pub(crate) fn stop(mut self) {
         self.handle(Input::Stop, None);
         self.dataplane.stop();
+        if let Some(journal) = self.journal {
+            journal.finish();
+        }
     }
 
     pub(crate) const fn node(&self) -> &Node {
@@ -135,6 +189,13 @@ impl Shell {
                 self.network = Some(network);
                 network::remember(self.network_file.clone(), network);
             }
+            Output::Ipam(AddressOutput::Persist { seq, bytes }) => self.persist(seq, bytes),
+            Output::Ipam(AddressOutput::Answer { ticket, result }) => {
+                if let Some(answer) = self.clients.remove(&ticket) {
+                    // A client that has gone away needs no answer.
+                    let _sent = answer.send(result);
+                }
+            }
             Output::Event(event) => self.log(&event),
         }
         None
@@ -159,8 +220,24 @@ impl Shell {
             Event::Cloned { peer, remote } => {
                 warn!(%peer, remote = remote.map(tracing::field::display), "an identity is in use twice");
             }
+            Event::Addresses(event) => log_addresses(event),
             Event::GossipRefused { peer, error } => warn!(%peer, %error, "gossip was refused"),
         }
+    }
+}
+
+fn log_addresses(event: &ipam::Event) {
+    match event {
+        ipam::Event::Joined(_)
+        | ipam::Event::Admitted
+        | ipam::Event::Granted { .. }
+        | ipam::Event::Reclaimed { .. } => info!("{event}"),
+        ipam::Event::Conflict { .. }
+        | ipam::Event::Fenced(_)
+        | ipam::Event::OtherNetwork { .. }
+        | ipam::Event::OtherRange { .. }
+        | ipam::Event::Clones { .. }
+        | ipam::Event::MessageRefused { .. } => warn!("{event}"),
     }
 }
 

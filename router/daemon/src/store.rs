@@ -17,7 +17,7 @@ use minicbor::{Decode, Encode};
 use rustix::fs::FlockOperation;
 use zeroize::Zeroizing;
 
-use crate::{Error, logging};
+use crate::{Error, journal, logging};
 
 const IDENTITY_FILE: &str = "identity";
 pub(crate) const NETWORK_FILE: &str = "network";
@@ -139,7 +139,11 @@ pub(crate) fn load_identity(state_dir: &Path, rng: &mut Rng) -> Result<(Identity
     let path = state_dir.join(IDENTITY_FILE);
     let (identity, boot) = match read_identity(&path)? {
         Some((identity, boot)) => (identity, boot + 1),
-        None => (Identity::generate(rng), 1),
+        None => {
+            // What an earlier identity held is of no use to another one.
+            journal::discard(state_dir)?;
+            (Identity::generate(rng), 1)
+        }
     };
     write_identity(&path, &identity, boot)?;
     Ok((identity, BootCount(boot)))
@@ -150,6 +154,8 @@ pub(crate) fn load_identity(state_dir: &Path, rng: &mut Rng) -> Result<(Identity
 pub(crate) fn remove(run_dir: &Path, state_dir: &Path) -> Result<Vec<String>, Error> {
     let files = [
         state_dir.join(IDENTITY_FILE),
+        state_dir.join(journal::LOG_FILE),
+        state_dir.join(journal::SNAPSHOT_FILE),
         state_dir.join(NETWORK_FILE),
         state_dir.join(TARGETS_FILE),
         state_dir.join(LOG_FILE),

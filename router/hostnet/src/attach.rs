@@ -66,6 +66,15 @@ pub fn attach(bridge: &Bridge, netns: &Netns, spec: &AttachSpec) -> Result<Attac
     attach_watched(bridge, netns, spec, &mut |_| Ok(()))
 }
 
+/// Checks what can be known before addresses are chosen: that this is a container's namespace, and that it can have these.
+///
+/// # Errors
+/// [`HostError::OwnNamespace`], [`HostError::UnusableAddress`], [`HostError::DuplicateAddress`].
+pub fn check_container(netns: &Netns, addresses: &[IpNet]) -> Result<(), HostError> {
+    crate::address::check_all(addresses)?;
+    if netns.id() == Netns::current()?.id() { Err(HostError::OwnNamespace) } else { Ok(()) }
+}
+
 /// The steps of an attachment, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
@@ -87,9 +96,7 @@ fn attach_watched(
     watch: &mut dyn FnMut(Step) -> Result<(), HostError>,
 ) -> Result<Attachment, HostError> {
     check(spec)?;
-    if netns.id() == Netns::current()?.id() {
-        return Err(HostError::OwnNamespace);
-    }
+    check_container(netns, &spec.addresses)?;
     let mut sides = Sides::open(netns)?;
     let plan = plan(&mut sides, bridge, netns, spec)?;
     let mut work = Work { netns, spec, plan: &plan, sides: &mut sides, undo: Undo::new() };

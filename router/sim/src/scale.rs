@@ -23,10 +23,10 @@ const JOINED_WITHIN: Duration = Duration::from_secs(300);
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Time for closing what the beginning left open, before anything is measured.
-const REST_BEFORE: Duration = Duration::from_secs(90);
+const REST_BEFORE: Duration = Duration::from_secs(30);
 
 /// For how long bytes are counted.
-const REST: Duration = Duration::from_secs(60);
+const REST: Duration = Duration::from_secs(30);
 
 /// How often it is asked whether all agree.
 const ASKED_EVERY: Duration = Duration::from_millis(5);
@@ -131,7 +131,7 @@ pub fn measure(peers: usize, seed: u64) -> Result<Figures, Reason> {
     let before: Vec<_> = world.hosts.iter().map(|host| host.tally).collect();
     let rest_began = Instant::now();
     world.run_for(REST)?;
-    let cpu_at_rest = rest_began.elapsed() / u32::try_from(peers).unwrap_or(u32::MAX) / 60;
+    let cpu_at_rest = rest_began.elapsed() / u32::try_from(peers).unwrap_or(u32::MAX) / 30;
     let per_second = |bytes: u64| bytes / REST.as_secs();
     let control: Vec<_> = world
         .hosts

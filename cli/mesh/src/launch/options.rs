@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use mesh_api::{ErrorKind, Failure};
 use mesh_daemon::{
-    BridgeName, Config, LINKS_MAX, LogFormat, LogLevel, MtuSetting, Nickname, Password, PasswordError,
-    PasswordFile, PeerId, PeerTarget, Peers, TARGETS_MAX,
+    AddressConfig, BridgeName, Config, FoundingRule, LINKS_MAX, LogFormat, LogLevel, MtuSetting, Nickname,
+    Password, PasswordError, PasswordFile, PeerId, PeerTarget, Peers, TARGETS_MAX,
 };
 
 use crate::args::{self, LaunchArgs};
@@ -29,6 +29,12 @@ const PORT_MAX: u16 = u16::MAX - 1;
 
 /// Longest nickname that is made from a host name, in bytes; the same as of one that is given.
 const NICKNAME_LEN_MAX: usize = 64;
+
+/// All addresses of a network unless the user says otherwise.
+const IPAM_RANGE_DEFAULT: &str = "10.32.0.0/12";
+
+/// Fewest bits of an address range that are left for hosts: with fewer there is no address to give away.
+const RANGE_LOG2_MIN: u8 = 2;
 
 /// Nickname of a router whose host has no name to take it from.
 const NICKNAME_FALLBACK: &str = "mesh";
@@ -74,6 +80,14 @@ enum OptionError {
     Subnet,
     #[error("an address within its network has bits that are not in {0}")]
     SubnetBits(IpNet),
+    #[error("it does not lie in the range {0}")]
+    SubnetOutside(IpNet),
+    #[error("too small for a network: it needs a prefix that leaves at least {RANGE_LOG2_MIN} bits")]
+    RangeSmall,
+    #[error("none of consensus, consensus=N with N from 1 to {LINKS_MAX}, seed=ID,... and observer")]
+    Founding,
+    #[error("seed=ID,... takes identities of 32 hexadecimal digits, as 'mesh status -o json' shows them")]
+    Seeds,
 }
 
 /// Why there is no password where one was promised.
@@ -122,6 +136,7 @@ pub(super) fn settings(args: &LaunchArgs, password: Option<OsString>) -> Result<
         check(&mut problems, "--conn-limit", &args.conn_limit, parse_connection_limit(&args.conn_limit));
     let trusted_subnets = all(&mut problems, "--trusted-subnets", &args.trusted_subnets, parse_subnet);
     let allowed = all(&mut problems, "--allow-peers", &args.allow_peers, str::parse::<PeerId>);
+    let ipam = ipam(args, &mut problems);
     let peers = peers(args, &mut problems);
     let secrets = match (&args.password_file, password) {
         (Some(path), _) => secrets_of_file(path, &mut problems, &mut warnings),
@@ -141,8 +156,8 @@ pub(super) fn settings(args: &LaunchArgs, password: Option<OsString>) -> Result<
     else {
         return Err(refuse(problems));
     };
-    let lists = (peers, secrets, trusted_subnets, allowed);
-    let (Some(peers), Some(secrets), Some(trusted_subnets), Some(allowed)) = lists else {
+    let lists = (peers, secrets, trusted_subnets, allowed, ipam);
+    let (Some(peers), Some(secrets), Some(trusted_subnets), Some(allowed), Some(ipam)) = lists else {
         return Err(refuse(problems));
     };
     let (Some(run_dir), Some(state_dir)) = (run_dir, state_dir) else { return Err(refuse(problems)) };
@@ -162,11 +177,43 @@ pub(super) fn settings(args: &LaunchArgs, password: Option<OsString>) -> Result<
             discovery: !args.no_discovery,
             connection_limit,
             peers,
+            ipam,
         },
         log_level: log_level(args.log_level),
         log_format: log_format(args.log_format),
         warnings,
     })
+}
+
+/// How addresses are managed; the inner `None` when users do.
+fn ipam(args: &LaunchArgs, problems: &mut Problems) -> Option<Option<AddressConfig>> {
+    let (subnet, init) = (args.ipam_subnet.as_deref(), args.ipam_init.as_deref());
+    if args.ipam_range.as_deref() == Some("none") {
+        if subnet.is_some() || init.is_some() {
+            let message = "--ipam-range none leaves nothing for --ipam-subnet and --ipam-init".to_owned();
+            problems.add(ErrorKind::Usage, message);
+            return None;
+        }
+        return Some(None);
+    }
+    let range_text = args.ipam_range.as_deref().unwrap_or(IPAM_RANGE_DEFAULT);
+    let range = check(problems, "--ipam-range", range_text, parse_range(range_text));
+    let subnet = match subnet {
+        Some(text) => check(problems, "--ipam-subnet", text, parse_subnet(text)).map(Some),
+        None => Some(None),
+    };
+    let founding = match init {
+        Some(text) => check(problems, "--ipam-init", text, parse_founding(text)),
+        None => Some(FoundingRule::ByPeers),
+    };
+    let (range, subnet, founding) = (range?, subnet?, founding?);
+    let default_subnet = subnet.unwrap_or(range);
+    if !range.contains(&default_subnet) {
+        let outside = Err::<(), _>(OptionError::SubnetOutside(range));
+        check(problems, "--ipam-subnet", &default_subnet.to_string(), outside)?;
+    }
+    let range_is_given = args.ipam_range.is_some();
+    Some(Some(AddressConfig { range, range_is_given, default_subnet, founding }))
 }
 
 /// The peers of the command line, or those of the last life.
@@ -234,6 +281,30 @@ fn parse_connection_limit(text: &str) -> Result<usize, OptionError> {
 fn parse_subnet(text: &str) -> Result<IpNet, OptionError> {
     let subnet: IpNet = text.parse().map_err(|_no_network| OptionError::Subnet)?;
     if subnet == subnet.trunc() { Ok(subnet) } else { Err(OptionError::SubnetBits(subnet.trunc())) }
+}
+
+fn parse_range(text: &str) -> Result<IpNet, OptionError> {
+    let range = parse_subnet(text)?;
+    let addresses_log2 = range.max_prefix_len() - range.prefix_len();
+    if addresses_log2 >= RANGE_LOG2_MIN { Ok(range) } else { Err(OptionError::RangeSmall) }
+}
+
+fn parse_founding(text: &str) -> Result<FoundingRule, OptionError> {
+    let (rule, value) = text.split_once('=').map_or((text, None), |(rule, value)| (rule, Some(value)));
+    match (rule, value) {
+        ("observer", None) => Ok(FoundingRule::Observer),
+        ("consensus", None) => Ok(FoundingRule::Consensus(None)),
+        ("consensus", Some(number)) => {
+            let voters = parse_number(number).and_then(|number| usize::try_from(number).ok());
+            let voters = voters.filter(|voters| (1..=LINKS_MAX).contains(voters));
+            voters.map(|voters| FoundingRule::Consensus(Some(voters))).ok_or(OptionError::Founding)
+        }
+        ("seed", Some(ids)) => {
+            let seeds: Result<BTreeSet<PeerId>, _> = ids.split(',').map(str::parse).collect();
+            seeds.map(FoundingRule::Seeds).map_err(|_no_id| OptionError::Seeds)
+        }
+        (_, _) => Err(OptionError::Founding),
+    }
 }
 
 /// Takes digits alone, where the standard library's parser takes a plus sign too.
@@ -371,6 +442,34 @@ mod tests {
         let Peers::Named(peers) = config.peers else { panic!("they were named") };
         let peers: Vec<_> = peers.iter().map(ToString::to_string).collect();
         assert_eq!(peers, ["h2:6783", "[2001:db8::1]:7001"]);
+    }
+
+    #[test]
+    fn address_management_has_the_defaults_of_the_contract_and_can_be_switched_off() {
+        let ipam = |line: &[&str]| parse(line, None).map(|settings| settings.config.ipam);
+        let default = ipam(&[]).unwrap().unwrap();
+        assert_eq!(default.range, "10.32.0.0/12".parse().unwrap());
+        assert_eq!((default.default_subnet, default.range_is_given), (default.range, false));
+        assert_eq!(default.founding, FoundingRule::ByPeers);
+        let given =
+            ipam(&["--ipam-range=fd00::/48", "--ipam-subnet=fd00:0:0:7::/64", "--ipam-init=consensus=3"]);
+        let given = given.unwrap().unwrap();
+        assert_eq!(given.default_subnet, "fd00:0:0:7::/64".parse().unwrap());
+        assert_eq!((given.range_is_given, given.founding), (true, FoundingRule::Consensus(Some(3))));
+        assert_eq!(ipam(&["--ipam-range=none"]).unwrap(), None);
+        for line in [
+            &["--ipam-range=none", "--ipam-subnet=10.32.0.0/16"][..],
+            &["--ipam-range=10.32.0.1/12"],
+            &["--ipam-range=10.32.0.0/31"],
+            &["--ipam-subnet=10.64.0.0/16"],
+            &["--ipam-subnet=fd00::/64"],
+            &["--ipam-init=consensus=0"],
+            &["--ipam-init=seed=abcdef010203"],
+            &["--ipam-init=seed"],
+            &["--ipam-init=observer=1"],
+        ] {
+            assert_eq!(ipam(line).err().unwrap().kind, ErrorKind::Usage, "{line:?}");
+        }
     }
 
     #[test]

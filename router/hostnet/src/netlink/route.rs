@@ -1,11 +1,12 @@
-//! The one route that we may add in a container: IPv4 multicast.
+//! Routes: which there are, and the one that we may add in a container, for IPv4 multicast.
 //!
-//! Owns the question whether there is one, and the requests that add and remove it. It also goes with its interface, as all
+//! Owns the question whether there is that one, and the requests that add and remove it. It also goes with its interface, as all
 //! routes do.
 
 use std::net::Ipv4Addr;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, parse_u32};
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, parse_ip, parse_u32};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
@@ -22,7 +23,11 @@ const GROUPS_PREFIX_LENGTH: u8 = 4;
 const RTMSG_BYTES: usize = 12;
 
 const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
 const RTA_TABLE: u16 = 15;
+
+/// `RTN_UNICAST` of include/uapi/linux/rtnetlink.h: an ordinary route, neither the host's own address nor a broadcast.
+const RTN_UNICAST: u8 = 1;
 
 impl Netlink {
     /// Whether the main table has a route for all IPv4 groups, by whatever interface.
@@ -32,6 +37,18 @@ impl Netlink {
         let found =
             self.dump(&Message::GetRoute(query), |payload| is_multicast_route(payload).then_some(()))?;
         Ok(!found.is_empty())
+    }
+
+    /// The destinations of all ordinary routes, of both families and in all tables, each with the index of its interface
+    /// if it has one.
+    pub(crate) fn unicast_routes(&mut self) -> Result<Vec<(IpNet, Option<u32>)>, KernelError> {
+        let mut routes = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut query = RouteMessage::default();
+            query.header.address_family = family;
+            routes.extend(self.dump(&Message::GetRoute(query), unicast_route)?);
+        }
+        Ok(routes)
     }
 
     /// Sends IPv4 multicast by this interface, which has to be up.
@@ -56,6 +73,17 @@ fn multicast_route(link: u32) -> RouteMessage {
     message.attributes =
         vec![RouteAttribute::Destination(RouteAddress::Inet(GROUPS)), RouteAttribute::Oif(link)];
     message
+}
+
+fn unicast_route(payload: &[u8]) -> Option<(IpNet, Option<u32>)> {
+    let (header, rest) = payload.split_at_checked(RTMSG_BYTES)?;
+    // A default route has no destination; nobody asks for those.
+    let destination = parse_ip(attribute(rest, RTA_DST)?).ok()?;
+    let interface = attribute(rest, RTA_OIF).and_then(|index| parse_u32(index).ok());
+    (header[7] == RTN_UNICAST)
+        .then(|| IpNet::new(destination, header[1]).ok())
+        .flatten()
+        .map(|destination| (destination, interface))
 }
 
 fn is_multicast_route(payload: &[u8]) -> bool {

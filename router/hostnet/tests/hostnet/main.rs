@@ -8,6 +8,7 @@ mod detach;
 mod namespace;
 mod refusals;
 mod reset;
+mod routes;
 mod support;
 mod underlay;
 mod watch;
