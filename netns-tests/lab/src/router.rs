@@ -61,8 +61,8 @@ impl Host {
 
     /// A `mesh` command for this host, to be changed before it is run or spawned.
     ///
-    /// The environment names the run and state directories and the host's name as nickname; other `MESH_`
-    /// variables of the test itself are taken out.
+    /// The environment names the run and state directories and the host's name as nickname, and leaves addresses to the
+    /// user, unless an option gives a range; other `MESH_` variables of the test itself are taken out.
     ///
     /// # Errors
     /// When the binary is missing: it is the file that `MESH_BIN` names, else `mesh` beside the test's
@@ -84,6 +84,7 @@ impl Host {
             ("MESH_RUN_DIR", self.run_dir().into_os_string()),
             ("MESH_STATE_DIR", self.state_dir().into_os_string()),
             ("MESH_NICKNAME", self.label().into()),
+            ("MESH_IPAM_RANGE", "none".into()),
         ];
         Ok(own.into_iter().fold(bare, |command, (name, value)| command.env(name, value)))
     }

@@ -130,13 +130,10 @@ fn what_this_version_cannot_do_is_refused_as_such() -> Result<()> {
     let lab = Lab::new("unsupported")?;
     let host = lab.host("h1")?;
     launch(&host, &[], None)?;
-    let container = host.container("c")?.spec();
     for arguments in [
         &["attach", "docker:web", "10.32.0.1/24"][..],
         &["attach", "podman:web", "10.32.0.1/24"],
         &["attach", "web", "10.32.0.1/24"],
-        &["attach", &container],
-        &["attach", &container, "net:default"],
         &["detach", "web"],
     ] {
         let failure = refused(&host, 1, arguments)?;

@@ -8,6 +8,7 @@
 //! machine needs, since these tests share theirs with others.
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod attach;
 mod bad_input;
 mod cleanup;
