@@ -246,6 +246,9 @@ impl Node {
                     Some(spare) => self.take_over(*spare, *open, now),
                     None => {
                         let (peer, lasted) = (open.peer, now.since(open.since));
+                        if let Some(remote) = remote {
+                            self.left(remote.ip(), now);
+                        }
                         self.keep_link(*open, remote, target.is_some(), &cause, now);
                         self.lost(peer, cause.clone(), lasted, now);
                     }

@@ -1,7 +1,7 @@
 //! What follows from the topology: routes, who can be reached, whom to dial and whom to forget. Owns when it is drawn:
 //! at a pace that the size of the network sets, however fast its records change.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -9,7 +9,9 @@ use mesh_topology::{Records, Routes, Target};
 use mesh_wire::{Moment, PeerId};
 
 use crate::counters::Count;
-use crate::limits::{KNOWN_ADDRESSES_MAX, SETTLED_PER_PEER, SURPLUS_EVERY, UNREACHABLE_KEPT};
+use crate::limits::{
+    ADDRESS_KNOWN_FOR, KNOWN_ADDRESSES_MAX, SETTLED_PER_PEER, SURPLUS_EVERY, UNREACHABLE_KEPT,
+};
 use crate::node::Node;
 
 /// What was found when the topology was last looked at.
@@ -23,6 +25,8 @@ pub(crate) struct Survey {
     unreachable: BTreeSet<PeerId>,
     /// Where peers are said to be, once somebody has asked.
     addresses: Option<BTreeSet<IpAddr>>,
+    /// Where sessions have ended lately, and when: whoever stopped a moment ago comes back from there.
+    left: BTreeMap<IpAddr, Moment>,
 }
 
 impl Survey {
@@ -82,7 +86,8 @@ impl Node {
     /// survey.
     pub(crate) fn knows(&mut self, address: IpAddr) -> bool {
         let addresses = self.survey.addresses.take().unwrap_or_else(|| self.addresses_of_peers());
-        self.survey.addresses.insert(addresses).contains(&address.to_canonical())
+        let address = address.to_canonical();
+        self.survey.addresses.insert(addresses).contains(&address) || self.survey.left.contains_key(&address)
     }
 
     /// Looks within a moment whether the origins of what has come can be reached.
@@ -122,6 +127,15 @@ impl Node {
         let carried = self.carried.channels().flat_map(Records::iter).map(|record| record.row.origin);
         let origins = self.topology.records().map(|(peer, _)| peer).chain(carried);
         origins.filter(|origin| !reachable.contains(origin)).collect()
+    }
+
+    /// A session with a peer at this address has ended.
+    pub(crate) fn left(&mut self, address: IpAddr, now: Moment) {
+        let left = &mut self.survey.left;
+        left.retain(|_, ended| now.since(*ended) < ADDRESS_KNOWN_FOR);
+        if left.len() < KNOWN_ADDRESSES_MAX {
+            left.insert(address.to_canonical(), now);
+        }
     }
 
     /// Where this router dials, and where peers say that others are.
