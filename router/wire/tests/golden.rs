@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 
 use compare::Golden;
 use mesh_wire::control::{
-    BUCKETS, Channel, DataOffer, Digest, DigestRow, Farewell, Gossip, Hello, LinkRecord, Message, PeerRecord,
-    Rekey, Relay, SignedRecord, Summary,
+    BUCKETS, Channel, DataOffer, Digest, DigestRow, Farewell, Gossip, Hello, LinkRecord, Mail, MailBody,
+    Message, PeerRecord, Rekey, Relay, SignedRecord, Summary,
 };
 use mesh_wire::sleeve::{Envelope, Header, Message as Sleeve, Messages, PacketKind, Probe, TimeToLive};
 use mesh_wire::{BootCount, NetworkId, PeerId, ReceiverIndex};
@@ -55,6 +55,12 @@ fn record() -> PeerRecord {
     }
 }
 
+fn mail(destination: Option<PeerId>) -> Message {
+    let (source, boot, channel) = (peer(0x11), BootCount(3), Channel::ADDRESSES);
+    let body = MailBody { source, boot, sequence: 300, destination, channel, payload: vec![7; 4] }.encode();
+    Message::Mail(Mail { hops: 15, body, signature: [0x55; 64] })
+}
+
 fn row() -> DigestRow {
     DigestRow { origin: peer(0x11), boot: BootCount(3), version: 9, tag: 0x0807_0605_0403_0201 }
 }
@@ -99,6 +105,8 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("candidates", Message::Candidates(vec![address("192.0.2.1:1"), address("[2001:db8::1]:2")])),
         ("candidates, none", Message::Candidates(vec![])),
         ("network", Message::Network(NetworkId::from_bytes([0x99; 16]))),
+        ("mail to one", mail(Some(peer(0x22)))),
+        ("mail to all", mail(None)),
     ];
     let farewells = [
         ("bye, stopping", Farewell::Stopping),
