@@ -185,8 +185,10 @@ impl DataLink {
         self.epoch_base = old.epoch_base + old.schedule.epoch() + 1;
         self.liveness = old.liveness;
         self.distance = old.distance;
-        if self.roams && old.roams {
-            self.remote = old.remote.or(self.remote);
+        // On the same host the old address is the better one, for packets have come from there; a peer on another has moved.
+        let ip = |remote: Option<SocketAddr>| remote.map(|remote| remote.ip());
+        if self.roams && old.roams && (self.remote.is_none() || ip(self.remote) == ip(old.remote)) {
+            self.remote = old.remote;
         }
         for receiving in &mut self.receive {
             receiving.plan.epoch += self.epoch_base;

@@ -131,7 +131,7 @@ pub const UNREACHABLE_KEPT: Duration = Duration::from_secs(1);
 pub const RELAYED_SESSIONS_MAX: usize = 1_024;
 
 /// A relayed session whose data link does not carry within this time is given up: the two cannot reach each other.
-pub const PUNCH_TIME_MAX: Duration = Duration::from_secs(20);
+pub const PUNCH_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Whoever comes from where a session has ended is let in before strangers for so long.
 pub const ADDRESS_KNOWN_FOR: Duration = Duration::from_secs(600);

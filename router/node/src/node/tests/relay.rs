@@ -116,7 +116,7 @@ fn both_ends_may_open_a_session_at_once() {
 fn peers_that_cannot_reach_each_other_stay_on_the_relay_and_try_again_later() {
     let mut net = chain();
     net.relayed(0, 2);
-    net.run(secs(30));
+    net.run(secs(15));
     assert!(!has_link(&net, 0, 2) && !has_link(&net, 2, 0));
     assert_eq!(net.nodes[0].relays.all().count() + net.nodes[2].relays.all().count(), 0);
     net.relayed(0, 2);
