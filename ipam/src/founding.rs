@@ -5,9 +5,8 @@
 //! whoever learns it computes the same network.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
-use mesh_wire::PeerId;
+use mesh_wire::{NetworkId, PeerId};
 use minicbor::{Decode, Encode};
 
 use crate::checksum::fnv128;
@@ -40,40 +39,6 @@ pub enum Founding {
     Observer,
 }
 
-/// Names a network: a hash of its range, its first members and a random number.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
-#[cbor(transparent)]
-pub struct NetworkId(#[cbor(with = "minicbor::bytes")] [u8; Self::LEN]);
-
-impl NetworkId {
-    /// Length in bytes.
-    pub const LEN: usize = 16;
-
-    /// The id with these bytes.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
-        Self(bytes)
-    }
-
-    /// The id's bytes.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
-        &self.0
-    }
-}
-
-impl fmt::Display for NetworkId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0[..6].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for NetworkId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 /// A founded network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Network {
@@ -102,7 +67,7 @@ impl Charter {
     pub fn found(&self, range: Range) -> (Network, View) {
         let mut text = b"mesh network v1\0".to_vec();
         minicbor::encode((range, self), &mut text).expect("writing to a Vec cannot fail");
-        let id = NetworkId(fnv128(&text).to_be_bytes());
+        let id = NetworkId::from_bytes(fnv128(&text).to_be_bytes());
         let seeds: Vec<PeerId> = self.seeds.iter().copied().collect();
         let mut runs = Vec::new();
         divide(range, &seeds, &mut runs);

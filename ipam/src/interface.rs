@@ -5,10 +5,10 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use mesh_wire::{Moment, Nickname, PeerId};
+use mesh_wire::{Moment, NetworkId, Nickname, PeerId};
 
 use crate::book::Ident;
-use crate::founding::{Founding, NetworkId};
+use crate::founding::Founding;
 use crate::message::DecodeError;
 use crate::range::Range;
 use crate::state::Fence;

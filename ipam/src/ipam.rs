@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use mesh_crypto::Rng;
-use mesh_wire::{Moment, Nickname, PeerId};
+use mesh_wire::{Moment, NetworkId, Nickname, PeerId};
 
 use crate::addr::Addr;
 use crate::answers::Answers;
 use crate::cooling::Cooling;
-use crate::founding::{Network, NetworkId, Proposal};
+use crate::founding::{Network, Proposal};
 use crate::interface::{Answer, Config, Event, Input, Output, Reachable, Refusal, Ticket};
 use crate::limits::{HAIL_EVERY, HAIL_FANOUT, RETRY_AFTER, TIDY_EVERY};
 use crate::log::{encode_batch, encode_snapshot};

@@ -29,7 +29,7 @@ mod status;
 pub mod view;
 
 pub use book::{Ident, IdentError};
-pub use founding::{Founding, NetworkId};
+pub use founding::Founding;
 pub use interface::{Answer, Config, Event, Input, Output, Reachable, Refusal, Request, Ticket, Waiting};
 pub use ipam::Ipam;
 pub use log::{Corrupt, recover};

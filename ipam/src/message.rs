@@ -2,9 +2,10 @@
 //!
 //! Owns encoding and the limits of decoding. A peer's message changes nothing here.
 
+use mesh_wire::NetworkId;
 use minicbor::{Decode, Encode};
 
-use crate::founding::{Ballot, Charter, NetworkId};
+use crate::founding::{Ballot, Charter};
 use crate::map::RUNS_MAX;
 use crate::range::Range;
 use crate::state::Life;

@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use mesh_wire::{Moment, Nickname, PeerId};
+use mesh_wire::{Moment, NetworkId, Nickname, PeerId};
 
 use crate::book::Ident;
-use crate::founding::{Founding, NetworkId};
+use crate::founding::Founding;
 use crate::interface::{Request, Ticket, Waiting};
 use crate::ipam::Ipam;
 use crate::range::Range;

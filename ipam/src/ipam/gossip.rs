@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use mesh_wire::{Moment, PeerId};
+use mesh_wire::{Moment, NetworkId, PeerId};
 
 use super::{Draft, Ipam, Neighbour};
 use crate::checksum::fnv128;
-use crate::founding::{Network, NetworkId};
+use crate::founding::Network;
 use crate::interface::{Event, Reachable};
 use crate::message::{Envelope, Hail, Message, Tell};
 use crate::mutant::Mutant;

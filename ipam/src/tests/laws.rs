@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mesh_wire::PeerId;
+use mesh_wire::{NetworkId, PeerId};
 use proptest::prelude::*;
 
 use crate::addr::Addr;
 use crate::custody::{Custody, Shift};
 use crate::epoch::{Epoch, Rec};
-use crate::founding::NetworkId;
 use crate::map::{CustodyMap, Run};
 use crate::message::{DecodeError, Denial, Deny, Envelope, Hint, Message, Tell, VERSION};
 use crate::mutant::{Mutant, Mutants};

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
+use mesh_api::IpamDocument;
 use mesh_lab::{Container, Host, Lab, Signal, eventually, secs};
 
 use crate::support::{READY, attach, launch, neighbours, words};
@@ -81,7 +82,8 @@ fn space_of_a_peer_that_is_gone_for_good_is_taken_over() -> Result<()> {
     let (host, _) = &hosts[0];
     gone.kill_router(Signal::KILL)?;
     eventually(secs(20), || -> Result<()> { host.mesh(["rmpeer", "h3"]).map(drop) })?;
-    let status = host.mesh(["status", "ipam", "-o", "json"])?.stdout;
-    ensure!(!status.contains("\"nickname\":\"h3\""), "{status}");
+    let status: IpamDocument = host.mesh(["status", "ipam", "-o", "json"])?.json()?;
+    let left: Vec<_> = status.owned.iter().filter_map(|owned| owned.nickname.as_deref()).collect();
+    ensure!(left.contains(&"h1") && !left.contains(&"h3"), "{status:?}");
     Ok(())
 }

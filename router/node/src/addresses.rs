@@ -1,12 +1,12 @@
 //! Address management inside the node: who can be reached, what goes out as mail, what the shell has to do. The rules are
 //! `mesh-ipam`'s.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_ipam::{Ipam, Reachable};
-use mesh_topology::TargetStatus;
+use mesh_topology::{Target, TargetStatus};
 use mesh_wire::control::Channel;
-use mesh_wire::{Moment, NetworkId, PeerId};
+use mesh_wire::{Moment, PeerId};
 
 use crate::interface::{AddressOutput, Event, Output};
 use crate::node::Node;
@@ -61,13 +61,10 @@ impl Node {
     }
 
     /// The peers that the user's targets have led to.
-    fn told_peers(&self) -> std::collections::BTreeSet<PeerId> {
+    fn told_peers(&self) -> BTreeSet<PeerId> {
         let named = self.connector.targets().filter_map(|(target, status)| match (target, status) {
-            (
-                mesh_topology::Target::Named { .. },
-                TargetStatus::Connected(peer) | TargetStatus::Enough(peer),
-            ) => Some(peer),
-            (mesh_topology::Target::Named { .. } | mesh_topology::Target::Discovered { .. }, _) => None,
+            (Target::Named { .. }, TargetStatus::Connected(peer) | TargetStatus::Enough(peer)) => Some(peer),
+            (Target::Named { .. } | Target::Discovered { .. }, _) => None,
         });
         named.collect()
     }
@@ -95,9 +92,7 @@ impl Node {
             }
         }
         let network = self.ipam.as_ref().and_then(Ipam::network_id);
-        if let Some(network) = network.map(|id| NetworkId::from_bytes(*id.as_bytes()))
-            && self.admission.network() != Some(network)
-        {
+        if let Some(network) = network.filter(|network| self.admission.network() != Some(*network)) {
             self.founded(network, now);
         }
     }

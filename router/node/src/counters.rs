@@ -70,7 +70,7 @@ pub enum Count {
     RelayForwardedBytes,
     /// Pieces of relayed sessions that went nowhere: no way, no hops left, or too many.
     RelayDropped,
-    /// Mail that its source did not sign, or that nobody can read.
+    /// Mail that its source did not sign, that nobody can read, or that was too long to be sent.
     MailRefused,
     /// How often routes were computed.
     RoutesComputed,

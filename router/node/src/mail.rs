@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use mesh_crypto::{PublicKey, Signature};
-use mesh_wire::control::{Channel, Mail, MailBody, Message, RELAY_HOPS_MAX};
+use mesh_wire::control::{Channel, MAIL_LEN_MAX, Mail, MailBody, Message, RELAY_HOPS_MAX};
 use mesh_wire::{BootCount, Moment, PeerId};
 
 use crate::counters::Count;
@@ -65,7 +65,8 @@ impl Post {
 }
 
 impl Node {
-    /// Says something to `destination`, or to all. It may be lost on its way.
+    /// Says something to `destination`, or to all. It may be lost on its way; what is longer than [`MAIL_LEN_MAX`] with its
+    /// envelope is not sent.
     pub(crate) fn post(
         &mut self,
         destination: Option<PeerId>,
@@ -77,6 +78,10 @@ impl Node {
         let sequence = self.post.sent;
         self.post.sent += 1;
         let body = MailBody { source, boot, sequence, destination, channel, payload }.encode();
+        // Receivers would take it for a violation, and end the session.
+        if body.len() > MAIL_LEN_MAX {
+            return self.counters.count(Count::MailRefused);
+        }
         let signature = *self.identity.sign(SIGNATURE_CONTEXT, &body).as_bytes();
         self.hand_on(destination, None, Mail { hops: RELAY_HOPS_MAX, body, signature }, now);
     }

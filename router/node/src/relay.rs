@@ -117,13 +117,18 @@ impl Node {
 
     /// Frames of this router go to `peer` through others: tries to reach it straight.
     pub(crate) fn relayed_traffic(&mut self, peer: PeerId, now: Moment) {
-        let is_stranger = self.topology.record(peer).is_none() || self.sessions.contains_key(&peer);
-        if !self.discovery || is_stranger || !self.relays.may_attempt(peer, now) {
+        if !self.may_relay_with(peer) || !self.relays.may_attempt(peer, now) {
             return;
         }
         let number = self.rng.u64();
         let id = self.new_stream(peer, number, true, now);
         self.shake_hands(id, Role::Initiator, None, now);
+    }
+
+    /// Whether a session over others makes sense: with a peer of the network without a connection, by a router that reaches
+    /// others than those it was told of.
+    fn may_relay_with(&self, peer: PeerId) -> bool {
+        self.discovery && self.topology.record(peer).is_some() && !self.sessions.contains_key(&peer)
     }
 
     /// Takes in a piece of a stream, for this router or for another.
@@ -167,11 +172,7 @@ impl Node {
             return Some(stream.id);
         }
         let opens = relay.from_initiator && relay.sequence == 0 && !relay.payload.is_empty();
-        if !opens
-            || !self.discovery
-            || self.sessions.contains_key(&peer)
-            || self.topology.record(peer).is_none()
-        {
+        if !opens || !self.may_relay_with(peer) {
             return None;
         }
         if let Some(stream) = known {

@@ -14,11 +14,6 @@ use crate::limits::SURPLUS_EVERY;
 use crate::node::Node;
 
 impl Node {
-    /// The targets that the user named, to be remembered for the next start.
-    pub fn named_targets(&self) -> impl Iterator<Item = &Target> {
-        self.connector.named()
-    }
-
     /// Takes in whom the user wants dialed. What passes [`NAMED_MAX`](mesh_topology::connector::NAMED_MAX) is the
     /// shell's to refuse; here, nothing changes then.
     pub(crate) fn connect(&mut self, targets: Vec<Target>, replace: bool, now: Moment) {

@@ -8,110 +8,78 @@ use minicbor::{CborLen, Decode, Encode};
 /// Length of the longest nickname, in bytes.
 pub const NICKNAME_LEN_MAX: usize = 64;
 
-/// A peer's identity: the first 128 bits of a hash over its signing key (`mesh-crypto` derives it).
-///
-/// Displayed as the first 12 hexadecimal digits (48 bits), the form that people type and read; `{:x}` gives all 32, which
-/// alone can be parsed.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
-#[cbor(transparent)]
-pub struct PeerId(#[cbor(with = "minicbor::bytes")] [u8; Self::LEN]);
-
-impl PeerId {
-    /// Length in bytes.
-    pub const LEN: usize = 16;
-
-    /// The id with these bytes.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
-        Self(bytes)
-    }
-
-    /// The id's bytes.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
-        &self.0
-    }
-}
-
-impl fmt::Display for PeerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0[..6].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for PeerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// Names a network from the moment that its address range is founded. Two networks refuse each other.
-///
-/// Displayed and parsed like a [`PeerId`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
-#[cbor(transparent)]
-pub struct NetworkId(#[cbor(with = "minicbor::bytes")] [u8; Self::LEN]);
-
-impl NetworkId {
-    /// Length in bytes.
-    pub const LEN: usize = 16;
-
-    /// The id with these bytes.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
-        Self(bytes)
-    }
-
-    /// The id's bytes.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
-        &self.0
-    }
-}
-
-impl fmt::Display for NetworkId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0[..6].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for NetworkId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 /// Why a text is no id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an id in full has 32 hexadecimal digits")]
 pub struct IdError;
 
-impl fmt::LowerHex for PeerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
+/// An id of 16 bytes. It is displayed as the first 12 hexadecimal digits (48 bits), the form that people type and read;
+/// `{:x}` gives all 32, which alone can be parsed.
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
+        #[cbor(transparent)]
+        pub struct $name(#[cbor(with = "minicbor::bytes")] [u8; Self::LEN]);
+
+        impl $name {
+            /// Length in bytes.
+            pub const LEN: usize = 16;
+
+            /// The id with these bytes.
+            #[must_use]
+            pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
+                Self(bytes)
+            }
+
+            /// The id's bytes.
+            #[must_use]
+            pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0[..6].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl fmt::LowerHex for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                from_hex(text).map(Self)
+            }
+        }
+    };
 }
 
-impl fmt::LowerHex for NetworkId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
+id! {
+    /// A peer's identity: the first 128 bits of a hash over its signing key (`mesh-crypto` derives it).
+    ///
+    /// Displayed as the first 12 hexadecimal digits (48 bits), the form that people type and read; `{:x}` gives all 32,
+    /// which alone can be parsed.
+    PeerId
 }
 
-impl FromStr for PeerId {
-    type Err = IdError;
-
-    fn from_str(text: &str) -> Result<Self, IdError> {
-        from_hex(text).map(Self)
-    }
-}
-
-impl FromStr for NetworkId {
-    type Err = IdError;
-
-    fn from_str(text: &str) -> Result<Self, IdError> {
-        from_hex(text).map(Self)
-    }
+id! {
+    /// Names a network from the moment that its address range is founded. Two networks refuse each other.
+    ///
+    /// Displayed and parsed like a [`PeerId`].
+    NetworkId
 }
 
 fn from_hex(text: &str) -> Result<[u8; 16], IdError> {

@@ -23,7 +23,7 @@ fn targets_come_and_go_at_run_time() {
     connect(&mut net, vec![named(1)], false);
     net.run(secs(1));
     assert_eq!(net.nodes[0].sessions.len(), 1);
-    let named_now = |net: &Net| net.nodes[0].named_targets().cloned().collect::<Vec<_>>();
+    let named_now = |net: &Net| net.nodes[0].connector.named().cloned().collect::<Vec<_>>();
     assert_eq!(named_now(&net), [named(1), elsewhere(1)]);
 
     connect(&mut net, vec![elsewhere(2)], true);
