@@ -198,7 +198,7 @@ impl Node {
         if matches!(id, ConnectionId::Relayed(_)) && !relay::is_carried(&message) {
             return;
         }
-        // A session that waits beside another may be a copy's: nothing is learnt from it before it counts.
+        // A session that waits beside another may be a copy's: no record is taken from it before it counts.
         let is_gossip = matches!(message, Message::Gossip(_) | Message::Summary(_) | Message::Digest(_));
         if is_gossip && !self.counts_on(peer, id) {
             return;
