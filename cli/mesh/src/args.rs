@@ -86,6 +86,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Make secrets for a network
     Secret(SecretArgs),
+    /// Check the configuration file
+    Config(ConfigArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  mesh completion bash > /etc/bash_completion.d/mesh")]
     Completion {
@@ -167,7 +169,7 @@ router read the file again: 'mesh secret generate --help' tells how to change a 
 When the file cannot be taken, the log says why, and the secrets stay as they were. A router in the background does \
 not have MESH_PASSWORD in its environment; one in the foreground has, so prefer a file there.
 
-Each option has a variable, MESH_ and its name in capitals with '_' for '-', which yields to the option.
+Each option has a variable, MESH_ and its name in capitals with '_' for '-', which yields to the option; and a key of the same name in the configuration file, which yields to both: \"peers\" for the PEERs, a list where an option takes several values, true or false where it takes none. Other keys are refused. Relative paths are meant from the file's directory. 'mesh config check' tells all that is wrong with a file.
 
 Examples:
   mesh launch
@@ -181,80 +183,72 @@ pub(crate) struct LaunchArgs {
     #[arg(value_name = "PEER")]
     pub(crate) peers: Vec<String>,
 
+    /// Configuration file in TOML [default: /etc/mesh/mesh.toml if it exists]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
     /// Name that people see, 1 to 64 of letters, digits, '.', '-', '_' [default: this host's name]
-    #[arg(long, value_name = "NAME", env = "MESH_NICKNAME", hide_env_values = true)]
+    #[arg(long, value_name = "NAME")]
     pub(crate) nickname: Option<String>,
 
     /// TCP port of the control plane, and UDP port of the overlay; the port after it belongs to the router too
-    #[arg(long, value_name = "N", default_value = "6783", env = "MESH_PORT", hide_env_values = true)]
+    #[arg(long, value_name = "N", default_value = "6783")]
     pub(crate) port: String,
 
     /// Address of this host to listen on and to dial from [default: all]
-    #[arg(long, value_name = "ADDR", env = "MESH_LISTEN", hide_env_values = true)]
+    #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<String>,
 
     /// File with the network's secrets, one a line, each 1 to 1024 bytes; it goes before MESH_PASSWORD
-    #[arg(long, value_name = "FILE", env = "MESH_PASSWORD_FILE", hide_env_values = true)]
+    #[arg(long, value_name = "FILE")]
     pub(crate) password_file: Option<PathBuf>,
 
     /// Networks where nobody listens, as 10.1.0.0/16: frames between this host and a peer there travel in clear, if the
     /// peer says the same of this host
-    #[arg(
-        long,
-        value_name = "CIDR,...",
-        value_delimiter = ',',
-        env = "MESH_TRUSTED_SUBNETS",
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "CIDR,...", value_delimiter = ',')]
     pub(crate) trusted_subnets: Vec<String>,
 
     /// The only peers that may connect, each by its identity of 32 hexadecimal digits, as 'mesh status -o json' shows it on
     /// the peer's host; others are refused though they know the secret [default: all]
-    #[arg(
-        long,
-        value_name = "ID,...",
-        value_delimiter = ',',
-        env = "MESH_ALLOW_PEERS",
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "ID,...", value_delimiter = ',')]
     pub(crate) allow_peers: Vec<String>,
 
     /// MTU of the overlay in bytes, 576 to 64870 (IPv6 needs 1280), or 'auto': what the host's interfaces allow
-    #[arg(long, value_name = "auto|N", default_value = "auto", env = "MESH_MTU", hide_env_values = true)]
+    #[arg(long, value_name = "auto|N", default_value = "auto")]
     pub(crate) mtu: String,
 
     #[command(flatten)]
     pub(crate) bridge: BridgeArgs,
 
     /// Connect only to the peers given here, not to those that they know
-    #[arg(long, env = "MESH_NO_DISCOVERY", hide_env_values = true, value_parser = BoolishValueParser::new())]
+    #[arg(long)]
     pub(crate) no_discovery: bool,
 
     /// From so many connections on, keep to a well-connected subset of the peers and reach the others over them; peers
     /// given by name are connected to at first in any case
-    #[arg(long, value_name = "N", default_value = "64", env = "MESH_CONN_LIMIT", hide_env_values = true)]
+    #[arg(long, value_name = "N", default_value = "64")]
     pub(crate) conn_limit: String,
 
     /// All addresses of the network, the same on all hosts, or 'none' where users manage addresses [default: 10.32.0.0/12]
-    #[arg(long, value_name = "CIDR|none", env = "MESH_IPAM_RANGE", hide_env_values = true)]
+    #[arg(long, value_name = "CIDR|none")]
     pub(crate) ipam_range: Option<String>,
 
     /// Where 'mesh attach' chooses an address unless it is told otherwise [default: the whole range]
-    #[arg(long, value_name = "CIDR", env = "MESH_IPAM_SUBNET", hide_env_values = true)]
+    #[arg(long, value_name = "CIDR")]
     pub(crate) ipam_subnet: Option<String>,
 
     /// Who founds the network's address range: consensus[=N] for a majority of N peers, or of this host and the PEERs given;
     /// seed=ID,... for peers named by their identities, the same on all hosts; 'observer' for others [default: this host
     /// where no PEER is given, and consensus otherwise]
-    #[arg(long, value_name = "RULE", env = "MESH_IPAM_INIT", hide_env_values = true)]
+    #[arg(long, value_name = "RULE")]
     pub(crate) ipam_init: Option<String>,
 
     /// Connect to the peers of the last launch, as 'mesh connect' and 'mesh forget' have changed them
-    #[arg(long, env = "MESH_RESUME", hide_env_values = true, value_parser = BoolishValueParser::new())]
+    #[arg(long)]
     pub(crate) resume: bool,
 
     /// Stay in the foreground and log to standard error
-    #[arg(long, env = "MESH_FOREGROUND", hide_env_values = true, value_parser = BoolishValueParser::new())]
+    #[arg(long)]
     pub(crate) foreground: bool,
 
     /// Set on the process in the background, whose standard output is a pipe to the one that the user started.
@@ -267,25 +261,11 @@ pub(crate) struct LaunchArgs {
     pub(crate) password_on_stdin: bool,
 
     /// Least severe level that is logged
-    #[arg(
-        long,
-        value_enum,
-        value_name = "L",
-        default_value = "info",
-        env = "MESH_LOG_LEVEL",
-        hide_env_values = true
-    )]
+    #[arg(long, value_enum, value_name = "L", default_value = "info")]
     pub(crate) log_level: LogLevel,
 
     /// How log lines are written
-    #[arg(
-        long,
-        value_enum,
-        value_name = "F",
-        default_value = "text",
-        env = "MESH_LOG_FORMAT",
-        hide_env_values = true
-    )]
+    #[arg(long, value_enum, value_name = "F", default_value = "text")]
     pub(crate) log_format: LogFormat,
 
     #[command(flatten)]
@@ -401,6 +381,37 @@ round tell every router to read its file again, and go on when all have:
 
   kill -HUP \"$(cat /run/mesh/mesh.pid)\"                    read again; the log says what came of it")]
     Generate,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    #[command(subcommand)]
+    pub(crate) command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Say all that is wrong with a configuration file, each with its line and column
+    #[command(after_help = "\
+It reads the file as 'mesh launch' does, but for variables and options that would go before it, and asks no router. The \
+status is 1 when something is wrong.
+
+A file has the options of 'mesh launch' by their names:
+
+  nickname = \"h1\"
+  peers = [\"host2\", \"192.0.2.7:7000\"]
+  password-file = \"password\"
+  trusted-subnets = [\"10.1.0.0/16\"]
+  conn-limit = 32
+  no-discovery = true
+
+Examples:
+  mesh config check
+  mesh config check mesh.toml && systemctl reload mesh")]
+    Check {
+        /// The file [default: /etc/mesh/mesh.toml]
+        file: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -20,6 +20,7 @@ use mesh_daemon::{LogTarget, Ready};
 use rustix::process::{Signal, getpid, kill_process, setsid};
 
 use crate::args::{LaunchArgs, Output};
+use crate::config::{self, Call};
 use crate::launch::options::Settings;
 use crate::output;
 
@@ -34,14 +35,21 @@ const PASSWORD_VARIABLE: &str = "MESH_PASSWORD";
 const PASSWORD_SENT_MAX: usize = 32 * 1024;
 
 /// Runs `mesh launch`.
-pub(crate) fn launch(args: &LaunchArgs, output: Output) -> Result<(), Failure> {
-    if args.detached {
-        detached(args, output)
-    } else if args.foreground {
-        foreground(args, output)
+pub(crate) fn launch(output: Output) -> Result<(), Failure> {
+    let given = Call::of_process()?.settings()?;
+    if given.args.detached {
+        detached(given, output)
+    } else if given.args.foreground {
+        foreground(given, output)
     } else {
-        print_ready(&background::launch(args)?, output)
+        print_ready(&background::launch(&given.args)?, output)
     }
+}
+
+/// Wants settings that a router could be launched with; returns what works and should be changed.
+pub(crate) fn check(given: config::Settings) -> Result<Vec<String>, Failure> {
+    let settings = options::settings(given, None)?;
+    Ok(settings.warnings.iter().map(ToString::to_string).collect())
 }
 
 /// An error of the router as the command line shows it.
@@ -49,8 +57,8 @@ pub(crate) fn failure(error: &mesh_daemon::Error) -> Failure {
     Failure { kind: error.kind(), message: error.to_string(), hint: error.hint() }
 }
 
-fn foreground(args: &LaunchArgs, output: Output) -> Result<(), Failure> {
-    let settings = settings(args, output)?;
+fn foreground(given: config::Settings, output: Output) -> Result<(), Failure> {
+    let settings = settings(given, output)?;
     init_logging(&settings, &LogTarget::Stderr)?;
     mesh_daemon::run(settings.config, |ready| {
         if let Err(failure) = print_ready(&document(ready), output) {
@@ -62,9 +70,9 @@ fn foreground(args: &LaunchArgs, output: Output) -> Result<(), Failure> {
 }
 
 /// The router in the background. Its errors go to the process that waits, or to the log once it waits no longer.
-fn detached(args: &LaunchArgs, output: Output) -> Result<(), Failure> {
+fn detached(given: config::Settings, output: Output) -> Result<(), Failure> {
     let released = Cell::new(false);
-    let result = run_detached(args, output, &released);
+    let result = run_detached(given, output, &released);
     match result {
         Err(failure) if !released.get() => {
             // If nobody reads this, nobody waits.
@@ -75,10 +83,10 @@ fn detached(args: &LaunchArgs, output: Output) -> Result<(), Failure> {
     }
 }
 
-fn run_detached(args: &LaunchArgs, output: Output, released: &Cell<bool>) -> Result<(), Failure> {
+fn run_detached(given: config::Settings, output: Output, released: &Cell<bool>) -> Result<(), Failure> {
     // It fails only in the leader of a process group, which nobody's child is; then there is nothing to leave.
     let _session = setsid();
-    let settings = settings(args, output)?;
+    let settings = settings(given, output)?;
     if !rustix::process::geteuid().is_root() {
         return Err(failure(&mesh_daemon::Error::NotRoot));
     }
@@ -100,8 +108,9 @@ fn run_detached(args: &LaunchArgs, output: Output, released: &Cell<bool>) -> Res
     .map_err(|error| failure(&error))
 }
 
-fn settings(args: &LaunchArgs, output: Output) -> Result<Settings, Failure> {
-    let settings = options::settings(args, password(args)?)?;
+fn settings(given: config::Settings, output: Output) -> Result<Settings, Failure> {
+    let password = password(&given.args)?;
+    let settings = options::settings(given, password)?;
     for warning in &settings.warnings {
         output::warn(&warning.to_string(), output);
     }

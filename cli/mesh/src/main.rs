@@ -7,6 +7,7 @@
 
 mod address;
 mod args;
+mod config;
 mod control;
 mod ipam;
 mod launch;
@@ -22,14 +23,15 @@ use std::env;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches;
 use mesh_api::Failure;
 
-use crate::args::{Cli, Command, IpamArgs, SecretArgs, SecretCommand};
+use crate::args::{Cli, Command, ConfigArgs, ConfigCommand, IpamArgs, SecretArgs, SecretCommand};
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().collect();
-    let cli = match Cli::try_parse_from(&arguments) {
+    let matches = config::grammar().try_get_matches_from(&arguments);
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => return usage::report(&error, &arguments),
     };
@@ -46,7 +48,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<(), Failure> {
     let output = cli.output;
     match cli.command {
-        Command::Launch(args) => launch::launch(&args, output),
+        Command::Launch(_) => launch::launch(output),
         Command::Stop(args) => control::stop(&args.router, output),
         Command::Reset(args) => control::reset(&args, output),
         Command::Connect(args) => control::connect_to(&args, output),
@@ -58,6 +60,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Rmpeer(args) => ipam::rmpeer(&args, output),
         Command::Status(args) => status::status(&args, output),
         Command::Secret(SecretArgs { command: SecretCommand::Generate }) => secret::generate(output),
+        Command::Config(ConfigArgs { command: ConfigCommand::Check { file } }) => {
+            config::check(file.as_deref(), output)
+        }
         Command::Completion { shell } => usage::completion(shell, output),
         Command::Version => usage::version(output),
     }

@@ -1,17 +1,56 @@
-//! Collects all that is wrong with a command line, so that a user learns of it at once and not one by one.
+//! Collects all that is wrong with a command line, and with the file that it names, so that a user learns of it at once
+//! and not one by one.
 
 use std::fmt::Display;
 
 use mesh_api::{ErrorKind, Failure};
 
+use crate::config::Origins;
+
 /// What is wrong so far.
 #[derive(Debug, Default)]
-pub(crate) struct Problems(Vec<(ErrorKind, String)>);
+pub(crate) struct Problems {
+    /// Where settings stand; those that are not there stand on the command line.
+    origins: Origins,
+    found: Vec<(ErrorKind, String)>,
+}
 
 impl Problems {
+    /// What was found wrong already, and where what may be wrong besides stands.
+    pub(crate) fn with_origins(self, origins: Origins) -> Self {
+        Self { origins, ..self }
+    }
+
     /// Notes a problem.
     pub(crate) fn add(&mut self, kind: ErrorKind, message: String) {
-        self.0.push((kind, message));
+        self.found.push((kind, message));
+    }
+
+    /// Whether there are any.
+    pub(crate) const fn any(&self) -> bool {
+        !self.found.is_empty()
+    }
+
+    /// The kind of error that a wrong value of this option is, and the place where it stands.
+    pub(crate) fn place(&self, option: &str, text: &str) -> (ErrorKind, String) {
+        self.origins.place(option, text)
+    }
+
+    /// The value of an option of `launch`, or a note that `text`, which stands where its user has written it, is none.
+    pub(crate) fn check_option<T, E: Display>(
+        &mut self,
+        option: &str,
+        text: &str,
+        result: Result<T, E>,
+    ) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let (kind, place) = self.origins.place(option, text);
+                self.add(kind, format!("{place} '{}': {error}", text.escape_debug()));
+                None
+            }
+        }
     }
 
     /// The value, or a note that this part of the command line is malformed.
@@ -28,9 +67,9 @@ impl Problems {
     /// All problems as one failure, a line each. A malformed command line outranks other problems, since the rest may
     /// only follow from it.
     pub(crate) fn into_failure(self, hint: &str) -> Failure {
-        let usage = self.0.iter().find(|(kind, _)| *kind == ErrorKind::Usage);
-        let kind = usage.or_else(|| self.0.first()).map_or(ErrorKind::Internal, |(kind, _)| *kind);
-        let lines: Vec<_> = self.0.into_iter().map(|(_, message)| message).collect();
+        let usage = self.found.iter().find(|(kind, _)| *kind == ErrorKind::Usage);
+        let kind = usage.or_else(|| self.found.first()).map_or(ErrorKind::Internal, |(kind, _)| *kind);
+        let lines: Vec<_> = self.found.into_iter().map(|(_, message)| message).collect();
         Failure::new(kind, lines.join("\n")).with_hint(hint)
     }
 }

@@ -4,13 +4,13 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, ValueEnum};
+use clap::ValueEnum;
 use clap_complete::Shell;
 use mesh_api::{ErrorKind, Failure, PROTOCOL_VERSION};
 use serde_json::json;
 
-use crate::args::{Cli, Output};
-use crate::output;
+use crate::args::Output;
+use crate::{config, output};
 
 /// Prints what the parser has to say: help and version on standard output, errors on standard error.
 pub(crate) fn report(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
@@ -47,7 +47,7 @@ pub(crate) fn version(output: Output) -> Result<(), Failure> {
 
 /// The grammar without hidden options, which some shells' scripts would show.
 fn without_hidden_options() -> clap::Command {
-    Cli::command().mut_subcommand("launch", |launch| {
+    config::grammar().mut_subcommand("launch", |launch| {
         let shown: Vec<_> = launch.get_arguments().filter(|option| !option.is_hide_set()).cloned().collect();
         clap::Command::new("launch").about(launch.get_about().cloned().unwrap_or_default()).args(shown)
     })

@@ -7,7 +7,7 @@ use std::fs::File;
 
 use common::{command, mesh, ran};
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "launch",
     "stop",
     "reset",
@@ -20,6 +20,7 @@ const COMMANDS: [&str; 14] = [
     "rmpeer",
     "status",
     "secret",
+    "config",
     "completion",
     "version",
 ];
@@ -59,6 +60,9 @@ fn a_wrong_command_line_gives_status_2() {
         "connect --replace",
         "forget",
         "forget --replace h1",
+        "launch --config",
+        "config",
+        "config check one two",
         "secret",
         "secret generate now",
         "stop now",
@@ -90,15 +94,8 @@ fn a_wrong_command_line_gives_status_2() {
 
 #[test]
 fn what_later_versions_do_does_not_exist_yet() {
-    for line in [
-        "launch --config mesh.toml",
-        "launch --http none",
-        "expose",
-        "ps",
-        "dns list",
-        "attach netns:c1 --no-dns",
-        "status flows",
-    ] {
+    for line in ["launch --http none", "expose", "ps", "dns list", "attach netns:c1 --no-dns", "status flows"]
+    {
         let arguments: Vec<_> = line.split_whitespace().collect();
         assert_eq!(mesh(&arguments).status, 2, "{line}");
     }

@@ -62,7 +62,8 @@ impl Host {
     /// A `mesh` command for this host, to be changed before it is run or spawned.
     ///
     /// The environment names the run and state directories and the host's name as nickname, and leaves addresses to the
-    /// user, unless an option gives a range; other `MESH_` variables of the test itself are taken out.
+    /// user, unless an option gives a range; other `MESH_` variables of the test itself are taken out, and the machine's own
+    /// configuration file is not read.
     ///
     /// # Errors
     /// When the binary is missing: it is the file that `MESH_BIN` names, else `mesh` beside the test's
@@ -85,6 +86,7 @@ impl Host {
             ("MESH_STATE_DIR", self.state_dir().into_os_string()),
             ("MESH_NICKNAME", self.label().into()),
             ("MESH_IPAM_RANGE", "none".into()),
+            ("MESH_CONFIG", "/dev/null".into()),
         ];
         Ok(own.into_iter().fold(bare, |command, (name, value)| command.env(name, value)))
     }

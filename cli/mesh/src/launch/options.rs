@@ -1,4 +1,5 @@
-//! From the words of the command line to the router's configuration, with all that is wrong reported together.
+//! From the words of the command line, and of the file, to the router's configuration, with all that is wrong reported
+//! together.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -15,6 +16,7 @@ use mesh_daemon::{
 };
 
 use crate::args::{self, LaunchArgs};
+use crate::config;
 use crate::problems::Problems;
 
 /// Least MTU of the overlay in bytes: what every IPv4 host must take (RFC 791, section 3.1).
@@ -117,8 +119,15 @@ impl fmt::Display for Warning {
 }
 
 /// Parses the options of `launch`; `password` is the value of `MESH_PASSWORD`.
-pub(super) fn settings(args: &LaunchArgs, password: Option<OsString>) -> Result<Settings, Failure> {
-    let mut problems = Problems::default();
+pub(super) fn settings(given: config::Settings, password: Option<OsString>) -> Result<Settings, Failure> {
+    let config::Settings { mut args, directory, origins, problems } = given;
+    // Each takes the place of the other; the one that was said in the nearer place holds.
+    if origins.outranks("resume", "peers") {
+        args.peers.clear();
+    } else if origins.outranks("peers", "resume") {
+        args.resume = false;
+    }
+    let (args, mut problems) = (&args, problems.with_origins(origins));
     let mut warnings = Vec::new();
     let nickname = match &args.nickname {
         Some(text) => check(&mut problems, "--nickname", text, text.parse()),
@@ -138,7 +147,14 @@ pub(super) fn settings(args: &LaunchArgs, password: Option<OsString>) -> Result<
     let allowed = all(&mut problems, "--allow-peers", &args.allow_peers, str::parse::<PeerId>);
     let ipam = ipam(args, &mut problems);
     let peers = peers(args, &mut problems);
-    let secrets = match (&args.password_file, password) {
+    let mut path = |option, path: &Path| {
+        let absolute = std::path::absolute(directory.join(path));
+        problems.check_option(option, &path.to_string_lossy(), absolute)
+    };
+    let run_dir = path("--run-dir", &args.router.run_dir.run_dir);
+    let state_dir = path("--state-dir", &args.state_dir.state_dir);
+    let password_file = args.password_file.as_ref().map(|file| path("--password-file", file));
+    let secrets = match (password_file.iter().flatten().next(), password) {
         (Some(path), _) => secrets_of_file(path, &mut problems, &mut warnings),
         (None, Some(value)) => password_of_environment(value, &mut problems).map(|password| vec![password]),
         (None, None) => Some(Vec::new()),
@@ -146,11 +162,9 @@ pub(super) fn settings(args: &LaunchArgs, password: Option<OsString>) -> Result<
     if secrets.iter().flatten().any(Password::is_weak) {
         warnings.push(Warning::PasswordWeak);
     }
-    let run_dir = absolute("--run-dir", &args.router.run_dir.run_dir, &mut problems);
-    let state_dir = absolute("--state-dir", &args.state_dir.state_dir, &mut problems);
-    let password_file =
-        args.password_file.as_ref().map(|path| absolute("--password-file", path, &mut problems));
-
+    if problems.any() {
+        return Err(refuse(problems));
+    }
     let options = (nickname, port, listen, mtu, bridge, connection_limit);
     let (Some(nickname), Some(port), Some(listen), Some(mtu), Some(bridge), Some(connection_limit)) = options
     else {
@@ -242,7 +256,7 @@ fn check<T, E: fmt::Display>(
     text: &str,
     result: Result<T, E>,
 ) -> Option<T> {
-    problems.check(&format!("{option} '{}'", text.escape_debug()), result)
+    problems.check_option(option, text, result)
 }
 
 /// The values of an option that takes several; all that are wrong are reported.
@@ -316,11 +330,6 @@ fn parse_listen(text: &str) -> Result<IpAddr, OptionError> {
     text.parse().map_err(|_no_address| OptionError::Listen)
 }
 
-/// The absolute form of a directory, since the router leaves the directory that it was started in.
-fn absolute(option: &str, path: &Path, problems: &mut Problems) -> Option<PathBuf> {
-    problems.check(&format!("{option} '{}'", path.display()), std::path::absolute(path))
-}
-
 fn secrets_of_file(
     path: &Path,
     problems: &mut Problems,
@@ -334,7 +343,8 @@ fn secrets_of_file(
             Some(secrets)
         }
         Err(error) => {
-            problems.add(ErrorKind::Invalid, format!("--password-file '{}': {error}", path.display()));
+            let (_, place) = problems.place("--password-file", &path.to_string_lossy());
+            problems.add(ErrorKind::Invalid, format!("{place} '{}': {error}", path.display()));
             None
         }
     }
@@ -386,15 +396,13 @@ const fn log_format(format: args::LogFormat) -> LogFormat {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use clap::Parser;
-
     use super::*;
-    use crate::args::{Cli, Command};
 
     fn parse(line: &[&str], password: Option<&str>) -> Result<Settings, Failure> {
-        let cli = Cli::try_parse_from(["mesh", "launch"].iter().chain(line)).unwrap();
-        let Command::Launch(args) = cli.command else { panic!("launch is launch") };
-        settings(&args, password.map(OsString::from))
+        // A file of this machine has no part in it.
+        let words = ["mesh", "launch", "--config=/dev/null"].iter().chain(line).map(OsString::from);
+        let call = config::Call { words: words.collect(), directory: "/".into() };
+        settings(call.settings()?, password.map(OsString::from))
     }
 
     #[test]

@@ -32,10 +32,10 @@ impl Ran {
     }
 }
 
-/// The binary with these arguments.
+/// The binary with these arguments, and without the configuration of this machine.
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mesh"));
-    command.args(arguments).env_clear();
+    command.args(arguments).env_clear().env("MESH_CONFIG", "/dev/null");
     command
 }
 
