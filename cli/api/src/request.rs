@@ -124,6 +124,24 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// What a router tells of itself beside the overview, by the names of `mesh status`. They change nothing.
+    pub const VIEWS: [(&str, Self); 6] = [
+        ("peers", Self::Peers),
+        ("connections", Self::Connections),
+        ("targets", Self::Targets),
+        ("ipam", Self::Ipam),
+        ("routes", Self::Routes),
+        ("macs", Self::Macs),
+    ];
+
+    /// The command of a view.
+    #[must_use]
+    pub fn view(name: &str) -> Option<Self> {
+        Self::VIEWS.into_iter().find_map(|(view, command)| (view == name).then_some(command))
+    }
+}
+
 const fn timeout_default_ms() -> u64 {
     TIMEOUT_DEFAULT_MS
 }

@@ -1,7 +1,7 @@
 //! What a router answers.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{ErrorKind, Failure, PROTOCOL_VERSION, RESPONSE_LEN_MAX};
 
@@ -79,6 +79,15 @@ impl Response {
         }
     }
 
+    /// The document alone, or the error under the key `error`, as programs read it.
+    #[must_use]
+    pub fn body(&self) -> String {
+        match self {
+            Self::Ok(value) => value.to_string(),
+            Self::Error(failure) => json!({ "error": failure }).to_string(),
+        }
+    }
+
     fn encode_unbounded(&self) -> Vec<u8> {
         use std::borrow::Cow::Borrowed;
         let body = match self {
@@ -100,8 +109,6 @@ impl From<Failure> for Response {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

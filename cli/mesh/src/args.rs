@@ -164,12 +164,14 @@ for --resume.
 
 The password is taken from --password-file or from the variable MESH_PASSWORD, never from the command line. \
 Without one anybody may join, and frames travel in clear. A password file has a secret a line; blank lines and lines \
-that begin with '#' are passed over. All its secrets, at most 4, are accepted, and the first is used. SIGHUP makes the \
-router read the file again: 'mesh secret generate --help' tells how to change a network's secret without an outage. \
-When the file cannot be taken, the log says why, and the secrets stay as they were. A router in the background does \
+that begin with '#' are passed over. All its secrets, at most 4, are accepted, and the first is used; \
+'mesh secret generate --help' tells how to change a network's secret without an outage. A router in the background does \
 not have MESH_PASSWORD in its environment; one in the foreground has, so prefer a file there.
 
 Each option has a variable, MESH_ and its name in capitals with '_' for '-', which yields to the option; and a key of the same name in the configuration file, which yields to both: \"peers\" for the PEERs, a list where an option takes several values, true or false where it takes none. Other keys are refused. Relative paths are meant from the file's directory. 'mesh config check' tells all that is wrong with a file.
+
+SIGHUP makes the router read both files again. Secrets, PEERs and --log-level change at once; the log names others that have \
+changed, which hold from the next launch on. When something is wrong the log says what, and all stays as it was.
 
 Examples:
   mesh launch
@@ -198,6 +200,11 @@ pub(crate) struct LaunchArgs {
     /// Address of this host to listen on and to dial from [default: all]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<String>,
+
+    /// Address and port for metrics and JSON documents, which anybody who reaches it may read, or 'none'
+    /// [default: 127.0.0.1:6782]
+    #[arg(long, value_name = "ADDR|none")]
+    pub(crate) http: Option<String>,
 
     /// File with the network's secrets, one a line, each 1 to 1024 bytes; it goes before MESH_PASSWORD
     #[arg(long, value_name = "FILE")]

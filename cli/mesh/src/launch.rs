@@ -14,9 +14,10 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use mesh_api::{ErrorKind, Failure, LaunchDocument, Response};
-use mesh_daemon::{LogTarget, Ready};
+use mesh_daemon::{LogControl, LogTarget, Ready, Reload};
 use rustix::process::{Signal, getpid, kill_process, setsid};
 
 use crate::args::{LaunchArgs, Output};
@@ -36,11 +37,12 @@ const PASSWORD_SENT_MAX: usize = 32 * 1024;
 
 /// Runs `mesh launch`.
 pub(crate) fn launch(output: Output) -> Result<(), Failure> {
-    let given = Call::of_process()?.settings()?;
+    let call = Call::of_process()?;
+    let given = call.settings()?;
     if given.args.detached {
-        detached(given, output)
+        detached(call, given, output)
     } else if given.args.foreground {
-        foreground(given, output)
+        foreground(call, given, output)
     } else {
         print_ready(&background::launch(&given.args)?, output)
     }
@@ -57,10 +59,10 @@ pub(crate) fn failure(error: &mesh_daemon::Error) -> Failure {
     Failure { kind: error.kind(), message: error.to_string(), hint: error.hint() }
 }
 
-fn foreground(given: config::Settings, output: Output) -> Result<(), Failure> {
+fn foreground(call: Call, given: config::Settings, output: Output) -> Result<(), Failure> {
     let settings = settings(given, output)?;
-    init_logging(&settings, &LogTarget::Stderr)?;
-    mesh_daemon::run(settings.config, |ready| {
+    let log = init_logging(&settings, &LogTarget::Stderr)?;
+    mesh_daemon::run(settings.config, reload(call, log), |ready| {
         if let Err(failure) = print_ready(&document(ready), output) {
             // The router works without somebody to read this.
             output::report(&failure, output);
@@ -70,9 +72,9 @@ fn foreground(given: config::Settings, output: Output) -> Result<(), Failure> {
 }
 
 /// The router in the background. Its errors go to the process that waits, or to the log once it waits no longer.
-fn detached(given: config::Settings, output: Output) -> Result<(), Failure> {
+fn detached(call: Call, given: config::Settings, output: Output) -> Result<(), Failure> {
     let released = Cell::new(false);
-    let result = run_detached(given, output, &released);
+    let result = run_detached(call, given, output, &released);
     match result {
         Err(failure) if !released.get() => {
             // If nobody reads this, nobody waits.
@@ -83,7 +85,12 @@ fn detached(given: config::Settings, output: Output) -> Result<(), Failure> {
     }
 }
 
-fn run_detached(given: config::Settings, output: Output, released: &Cell<bool>) -> Result<(), Failure> {
+fn run_detached(
+    call: Call,
+    given: config::Settings,
+    output: Output,
+    released: &Cell<bool>,
+) -> Result<(), Failure> {
     // It fails only in the leader of a process group, which nobody's child is; then there is nothing to leave.
     let _session = setsid();
     let settings = settings(given, output)?;
@@ -93,10 +100,10 @@ fn run_detached(given: config::Settings, output: Output, released: &Cell<bool>) 
     let log = log_path(&settings.config.state_dir);
     let nowhere = open(OpenOptions::new().read(true).write(true), Path::new("/dev/null"))?;
     let log_file = open_log(&log)?;
-    init_logging(&settings, &LogTarget::File(log))?;
+    let log = init_logging(&settings, &LogTarget::File(log))?;
     // A router in the background keeps no file system busy; its paths are absolute.
     std::env::set_current_dir("/").map_err(|error| failed("enter", Path::new("/"), &error))?;
-    mesh_daemon::run(settings.config, |ready| {
+    mesh_daemon::run(settings.config, reload(call, log), |ready| {
         released.set(true);
         let told = tell(&Response::document(&document(ready)));
         let left = rustix::stdio::dup2_stdout(nowhere).and_then(|()| rustix::stdio::dup2_stderr(log_file));
@@ -117,6 +124,15 @@ fn settings(given: config::Settings, output: Output) -> Result<Settings, Failure
     Ok(settings)
 }
 
+/// How the router reads its settings again: as at first, but for a password in the environment, which cannot change.
+fn reload(call: Call, log: LogControl) -> Reload {
+    let read = move || {
+        let settings = options::settings(call.settings()?, None)?;
+        Ok((settings.config, settings.log_level))
+    };
+    Reload { read: Arc::new(read), log }
+}
+
 /// The value of `MESH_PASSWORD`, from the environment or from the process that had it there.
 fn password(args: &LaunchArgs) -> Result<Option<OsString>, Failure> {
     if !args.password_on_stdin {
@@ -128,7 +144,7 @@ fn password(args: &LaunchArgs) -> Result<Option<OsString>, Failure> {
     Ok(Some(OsString::from_vec(value)))
 }
 
-fn init_logging(settings: &Settings, target: &LogTarget) -> Result<(), Failure> {
+fn init_logging(settings: &Settings, target: &LogTarget) -> Result<LogControl, Failure> {
     mesh_daemon::init_logging(settings.log_level, settings.log_format, target)
         .map_err(|error| failure(&error))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -52,6 +52,17 @@ pub struct Config {
     pub peers: Peers,
     /// Address management; `None` where users manage addresses.
     pub ipam: Option<AddressConfig>,
+    /// The status page and metrics; `None` without them.
+    pub http: Option<HttpConfig>,
+}
+
+/// Where the status page and metrics are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// The address to listen on.
+    pub address: SocketAddr,
+    /// Whether the user chose it, and so wants to hear when it cannot be had.
+    pub address_is_given: bool,
 }
 
 /// How addresses are managed.

@@ -135,7 +135,8 @@ async fn hung_up(write: &OwnedWriteHalf) {
     }
 }
 
-async fn ask(command: Command, requests: &mpsc::Sender<Asked>) -> Response {
+/// Asks the shell, and waits for its answer.
+pub(crate) async fn ask(command: Command, requests: &mpsc::Sender<Asked>) -> Response {
     let (answer, answered) = Answer::channel();
     let asked = Asked { command, answer };
     let ends = || Failure::new(ErrorKind::NotRunning, "the router is ending").into();

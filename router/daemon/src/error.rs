@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -63,6 +64,14 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
+    /// The address of the status page and metrics could not be bound.
+    #[error("cannot serve metrics on {address}: {source}")]
+    Http {
+        /// The address.
+        address: SocketAddr,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// The host itself has a route to addresses of the network's range.
     #[error("the address range {range} overlaps with a route of this host: {route}")]
     RangeRouted {
@@ -102,7 +111,7 @@ impl Error {
             Self::AlreadyRunning { .. } => ErrorKind::Refused,
             Self::RangeRouted { .. } => ErrorKind::InUse,
             Self::File { source, .. } | Self::System { source, .. } => io_kind(source),
-            Self::Listen { source, .. } => io_kind(source),
+            Self::Listen { source, .. } | Self::Http { source, .. } => io_kind(source),
             Self::IdentityDamaged { .. }
             | Self::TargetsDamaged { .. }
             | Self::NetworkDamaged { .. }
@@ -148,6 +157,7 @@ impl Error {
                     .to_owned(),
             ),
             Self::Listen { source, .. } => listen_hint(source),
+            Self::Http { .. } => Some("choose another address with --http, or --http none".to_owned()),
             Self::Dataplane(error) => start_hint(error),
             Self::Host(error) => error.hint(),
             Self::Reset(errors) => errors.iter().find_map(HostError::hint),

@@ -19,12 +19,15 @@ mod dial;
 mod documents;
 mod error;
 mod host;
+mod http;
 mod ipam;
 mod journal;
 mod logging;
+mod metrics;
 mod network;
 mod pipe;
 mod plan;
+mod reload;
 mod router;
 mod secrets;
 mod shell;
@@ -36,16 +39,17 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 pub use config::{
-    AddressConfig, CONNECTION_LIMIT, CONTROL_PORT, Config, FoundingRule, MtuSetting, PeerTarget,
+    AddressConfig, CONNECTION_LIMIT, CONTROL_PORT, Config, FoundingRule, HttpConfig, MtuSetting, PeerTarget,
     PeerTargetError, Peers,
 };
 pub use error::Error;
-pub use logging::{LogFormat, LogLevel, LogTarget, init_logging};
+pub use logging::{LogControl, LogFormat, LogLevel, LogTarget, init_logging};
 pub use mesh_crypto::PasswordError;
 pub use mesh_hostnet::BridgeName;
 pub use mesh_node::limits::SECRETS_MAX;
 pub use mesh_wire::control::LINKS_MAX;
 pub use mesh_wire::{IdError, Nickname, NicknameError, PeerId};
+pub use reload::{ReadSettings, Reload};
 pub use secrets::{Password, PasswordFile, PasswordFileError};
 pub use targets::TARGETS_MAX;
 
@@ -60,9 +64,10 @@ pub struct Ready {
     pub pid: u32,
 }
 
-/// Runs a router until it is told to stop. Calls `ready` once it carries frames and answers on its control socket.
-pub fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), Error> {
-    router::run(config, ready)
+/// Runs a router until it is told to stop. Calls `ready` once it carries frames and answers on its control socket, and
+/// `reload` on SIGHUP.
+pub fn run(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Result<(), Error> {
+    router::run(config, reload, ready)
 }
 
 /// Removes what a router that no longer runs has left on this host: interfaces, state, and its directories when they

@@ -5,7 +5,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use tracing_subscriber::Registry;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload::{self, Handle};
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::Error;
 
@@ -46,25 +51,43 @@ pub enum LogTarget {
     File(PathBuf),
 }
 
+/// Changes the level of a log that was set up.
+#[derive(Clone)]
+pub struct LogControl(Handle<LevelFilter, Registry>);
+
+impl LogControl {
+    /// From now on this is the least severe level that is written.
+    pub fn set_level(&self, level: LogLevel) {
+        // It fails only when the log is gone, which lives as long as the process.
+        let _set = self.0.reload(filter(level));
+    }
+}
+
 /// Sets up logging for this process, once.
-pub fn init_logging(level: LogLevel, format: LogFormat, target: &LogTarget) -> Result<(), Error> {
-    let filter = match level {
+pub fn init_logging(level: LogLevel, format: LogFormat, target: &LogTarget) -> Result<LogControl, Error> {
+    let (filter, control) = reload::Layer::new(filter(level));
+    let writer = match target {
+        LogTarget::Stderr => BoxMakeWriter::new(std::io::stderr),
+        LogTarget::File(path) => BoxMakeWriter::new(Mutex::new(open(path)?)),
+    };
+    let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(writer);
+    let log = tracing_subscriber::registry().with(filter);
+    let done = match format {
+        LogFormat::Text => log.with(lines).try_init(),
+        LogFormat::Json => log.with(lines.json()).try_init(),
+    };
+    done.map_err(|_already_set| Error::LoggingTwice)?;
+    Ok(LogControl(control))
+}
+
+const fn filter(level: LogLevel) -> LevelFilter {
+    match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
-    };
-    let builder = tracing_subscriber::fmt().with_max_level(filter).with_ansi(false);
-    let done = match (target, format) {
-        (LogTarget::Stderr, LogFormat::Text) => builder.with_writer(std::io::stderr).try_init(),
-        (LogTarget::Stderr, LogFormat::Json) => builder.json().with_writer(std::io::stderr).try_init(),
-        (LogTarget::File(path), LogFormat::Text) => builder.with_writer(Mutex::new(open(path)?)).try_init(),
-        (LogTarget::File(path), LogFormat::Json) => {
-            builder.json().with_writer(Mutex::new(open(path)?)).try_init()
-        }
-    };
-    done.map_err(|_already_set| Error::LoggingTwice)
+    }
 }
 
 fn open(path: &Path) -> Result<File, Error> {

@@ -1,5 +1,6 @@
 //! One router's life: started in order, run, ended in the opposite order.
 
+use std::cell::Cell;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,8 @@ use mesh_wire::{BootCount, NetworkId, PeerId};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Duration, sleep};
 use tracing::{debug, error, info, warn};
 use zeroize::Zeroizing;
@@ -26,15 +28,17 @@ use crate::control::{Answer, Asked, Control, REQUESTS_QUEUED_MAX};
 use crate::desk::{self, ASKS_QUEUED_MAX, Ask, Desk, Management, PROMPT_TIME_MAX_MS};
 use crate::dial::Dialer;
 use crate::host::{Host, Interface};
+use crate::http::{self, SCRAPES_QUEUED_MAX, Scrape};
 use crate::journal::{self, Journal, Word};
-use crate::pipe::{Inputs, Pipe};
-use crate::secrets::PasswordFile;
+use crate::metrics::Readings;
+use crate::pipe::Pipe;
+use crate::reload::Reloading;
 use crate::shell::{self, INPUTS_QUEUED_MAX, REPORTS_QUEUED_MAX, Setting, Shell};
 use crate::store::{self, RunLock};
 use crate::targets::Targets;
 use crate::{
-    AddressConfig, BridgeName, Config, Error, MtuSetting, PeerTarget, Peers, Ready, documents, ipam, network,
-    pipe, secrets, targets,
+    AddressConfig, BridgeName, Config, Error, MtuSetting, PeerTarget, Peers, Ready, Reload, documents, ipam,
+    network, pipe, secrets, targets,
 };
 
 /// What a frame grows by on its way, at most: outer IPv6 (40) and UDP (8) headers, sleeve's header and tag (32), the
@@ -59,15 +63,14 @@ struct Surroundings {
     containers: Containers,
     addresses: Management,
     targets: Targets,
-    inputs: Inputs,
-    /// Held while the secrets are read anew, so that the last reading is the one that holds.
-    reading: Arc<Mutex<()>>,
+    reloading: Reloading,
     control: Control,
+    http: Cell<Option<TcpListener>>,
     /// Released last: whoever waits for the lock knows that the router is gone.
     lock: RunLock,
 }
 
-pub(crate) fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), Error> {
+pub(crate) fn run(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Result<(), Error> {
     if !rustix::process::geteuid().is_root() {
         return Err(Error::NotRoot);
     }
@@ -78,7 +81,7 @@ pub(crate) fn run(config: Config, ready: impl FnOnce(Ready)) -> Result<(), Error
     raise_open_files();
     // It was started as /proc/self/exe, and `ps` and `ss` would call it so. A name is no reason not to start.
     let _named = rustix::thread::set_name(c"mesh");
-    let result = runtime.block_on(live(config, ready));
+    let result = runtime.block_on(live(config, reload, ready));
     // A resolver may still wait for an answer, on a thread of the blocking pool; nobody waits for it.
     runtime.shutdown_background();
     result
@@ -113,7 +116,7 @@ fn remove_everything(run_dir: &Path, state_dir: &Path, bridge: &BridgeName) -> R
     Ok(removed)
 }
 
-async fn live(config: Config, ready: impl FnOnce(Ready)) -> Result<(), Error> {
+async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Result<(), Error> {
     let system = |action| move |source| Error::System { action, source };
     let mut signals = Signals::new()?;
     store::make_dir(&config.run_dir)?;
@@ -125,6 +128,7 @@ async fn live(config: Config, ready: impl FnOnce(Ready)) -> Result<(), Error> {
 
     let listener = pipe::listen(config.listen, config.port).and_then(TcpListener::from_std);
     let listener = listener.map_err(|source| Error::Listen { port: config.port, source })?;
+    let http = http::bind(config.http).await?;
     let mtu = match config.mtu {
         MtuSetting::Fixed(mtu) => mtu,
         MtuSetting::Auto => mesh_hostnet::underlay_mtu()?.saturating_sub(OVERHEAD_MAX),
@@ -164,15 +168,16 @@ async fn live(config: Config, ready: impl FnOnce(Ready)) -> Result<(), Error> {
         journal,
     };
     let mut shell = Shell::new(node, dataplane, setting);
+    let targets = Targets::new(known.targets_file, known.peers, inputs.clone());
     let around = Surroundings {
         containers: Containers::new(Host::new(bridge, mtu), management.clone()),
         addresses: management,
-        targets: Targets::new(known.targets_file, known.peers, inputs.clone()),
-        inputs,
-        reading: Arc::default(),
+        reloading: Reloading::new(reload, config.clone(), targets.clone(), inputs),
+        targets,
         config,
         mtu,
         control,
+        http: Cell::new(http),
         lock,
     };
     ready(Ready { peer_id, nickname, pid: std::process::id() });
@@ -359,6 +364,11 @@ impl Surroundings {
         let Sources { inputs, reports, addresses, alarm, signals, asked: asks, words } = sources;
         let (leaving, mut left) = mpsc::channel(1);
         let (requests, mut asked) = mpsc::channel(REQUESTS_QUEUED_MAX);
+        let (scrapes, mut scraped) = mpsc::channel(SCRAPES_QUEUED_MAX);
+        let mut http_clients = JoinSet::new();
+        if let Some(listener) = self.http.take() {
+            http_clients.spawn(http::serve(listener, http::Sources { requests: requests.clone(), scrapes }));
+        }
         let mut serving = std::pin::pin!(self.control.serve(requests));
         shell.handle(addresses_of(addresses, self.config.listen), None);
         loop {
@@ -371,13 +381,14 @@ impl Surroundings {
             tokio::select! {
                 _ = signals.terminate.recv() => return Ending::Stop,
                 _ = signals.interrupt.recv() => return Ending::Stop,
-                _ = signals.hangup.recv() => self.read_secrets(),
+                _ = signals.hangup.recv() => self.reloading.begin(),
                 () = &mut serving => return Ending::Stop,
                 Some(asked) = asked.recv() => {
                     if let Some(ending) = self.answer(shell, asked, &leaving) {
                         return ending;
                     }
                 }
+                Some(scrape) = scraped.recv() => self.scrape(shell, scrape),
                 Some((answer, to)) = left.recv() => return Ending::Reset(answer, to),
                 Some(ask) = asks.recv() => shell.ask(ask),
                 Ok(()) = words.changed() => {
@@ -401,35 +412,12 @@ impl Surroundings {
         }
     }
 
-    /// Reads the password file again and tells the node what it holds. On any error the secrets stay as they are.
-    fn read_secrets(&self) {
-        let Some(path) = self.config.password_file.clone() else {
-            warn!("SIGHUP reads the password file again, and this router has none");
-            return;
-        };
-        let (reading, inputs) = (Arc::clone(&self.reading), self.inputs.clone());
-        tokio::spawn(async move {
-            let _turn = reading.lock().await;
-            let shown = path.display().to_string();
-            let read = tokio::task::spawn_blocking(move || {
-                let file = PasswordFile::read(&path).map_err(|error| error.to_string())?;
-                secrets::keys(&file.secrets).map_err(|error| error.to_string())
-            });
-            match read.await {
-                Ok(Ok(keys)) => {
-                    info!(file = shown, secrets = keys.len(), "the secrets were read again");
-                    // Nobody listens any more when the router stops.
-                    let _told = inputs.send((Input::Secrets(keys), None)).await;
-                }
-                Ok(Err(error)) => {
-                    warn!(
-                        file = shown,
-                        error, "the password file was not taken; the secrets stay as they were"
-                    );
-                }
-                Err(error) => error!(%error, "the password file was not read"),
-            }
-        });
+    fn scrape(&self, shell: &Shell, scrape: Scrape) {
+        let connections = documents::connections(shell.node(), shell.dataplane(), self.mtu);
+        let ipam = ipam::document(shell.node(), &self.addresses, &self.config, shell.now());
+        let readings = Readings::take(shell.node(), shell.dataplane().counters(), connections, ipam);
+        // A client that has gone away needs none.
+        let _sent = scrape.send(readings);
     }
 
     fn answer(

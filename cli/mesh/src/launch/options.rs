@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use mesh_api::{ErrorKind, Failure};
 use mesh_daemon::{
-    AddressConfig, BridgeName, Config, FoundingRule, LINKS_MAX, LogFormat, LogLevel, MtuSetting, Nickname,
-    Password, PasswordError, PasswordFile, PeerId, PeerTarget, Peers, TARGETS_MAX,
+    AddressConfig, BridgeName, Config, FoundingRule, HttpConfig, LINKS_MAX, LogFormat, LogLevel, MtuSetting,
+    Nickname, Password, PasswordError, PasswordFile, PeerId, PeerTarget, Peers, TARGETS_MAX,
 };
 
 use crate::args::{self, LaunchArgs};
@@ -31,6 +31,9 @@ const PORT_MAX: u16 = u16::MAX - 1;
 
 /// Longest nickname that is made from a host name, in bytes; the same as of one that is given.
 const NICKNAME_LEN_MAX: usize = 64;
+
+/// Where metrics are served unless the user says otherwise.
+const HTTP_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6782);
 
 /// All addresses of a network unless the user says otherwise.
 const IPAM_RANGE_DEFAULT: &str = "10.32.0.0/12";
@@ -76,6 +79,8 @@ enum OptionError {
     Mtu,
     #[error("no IPv4 or IPv6 address")]
     Listen,
+    #[error("neither 'none' nor an address with a port, as 127.0.0.1:6782 or [::1]:6782")]
+    Http,
     #[error("no number of connections from 1 to {LINKS_MAX}")]
     ConnectionLimit,
     #[error("no network, as 10.1.0.0/16 or fd00:1::/48")]
@@ -138,6 +143,7 @@ pub(super) fn settings(given: config::Settings, password: Option<OsString>) -> R
         Some(text) => check(&mut problems, "--listen", text, parse_listen(text)).map(Some),
         None => Some(None),
     };
+    let http = http(args, &mut problems);
     let mtu = check(&mut problems, "--mtu", &args.mtu, parse_mtu(&args.mtu));
     let bridge =
         check(&mut problems, "--bridge", &args.bridge.bridge, args.bridge.bridge.parse::<BridgeName>());
@@ -170,8 +176,9 @@ pub(super) fn settings(given: config::Settings, password: Option<OsString>) -> R
     else {
         return Err(refuse(problems));
     };
-    let lists = (peers, secrets, trusted_subnets, allowed, ipam);
-    let (Some(peers), Some(secrets), Some(trusted_subnets), Some(allowed), Some(ipam)) = lists else {
+    let lists = (peers, secrets, trusted_subnets, allowed, ipam, http);
+    let (Some(peers), Some(secrets), Some(trusted_subnets), Some(allowed), Some(ipam), Some(http)) = lists
+    else {
         return Err(refuse(problems));
     };
     let (Some(run_dir), Some(state_dir)) = (run_dir, state_dir) else { return Err(refuse(problems)) };
@@ -192,6 +199,7 @@ pub(super) fn settings(given: config::Settings, password: Option<OsString>) -> R
             connection_limit,
             peers,
             ipam,
+            http,
         },
         log_level: log_level(args.log_level),
         log_format: log_format(args.log_format),
@@ -228,6 +236,18 @@ fn ipam(args: &LaunchArgs, problems: &mut Problems) -> Option<Option<AddressConf
     }
     let range_is_given = args.ipam_range.is_some();
     Some(Some(AddressConfig { range, range_is_given, default_subnet, founding }))
+}
+
+/// Where metrics are served; the inner `None` when nowhere.
+fn http(args: &LaunchArgs, problems: &mut Problems) -> Option<Option<HttpConfig>> {
+    match args.http.as_deref() {
+        Some("none") => Some(None),
+        Some(text) => {
+            let address = check(problems, "--http", text, parse_http(text))?;
+            Some(Some(HttpConfig { address, address_is_given: true }))
+        }
+        None => Some(Some(HttpConfig { address: HTTP_DEFAULT, address_is_given: false })),
+    }
 }
 
 /// The peers of the command line, or those of the last life.
@@ -326,6 +346,10 @@ fn parse_number(text: &str) -> Option<u32> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
+fn parse_http(text: &str) -> Result<SocketAddr, OptionError> {
+    text.parse().ok().filter(|address: &SocketAddr| address.port() != 0).ok_or(OptionError::Http)
+}
+
 fn parse_listen(text: &str) -> Result<IpAddr, OptionError> {
     text.parse().map_err(|_no_address| OptionError::Listen)
 }
@@ -414,6 +438,8 @@ mod tests {
         assert_eq!(config.mtu, MtuSetting::Auto);
         assert_eq!(config.bridge.to_string(), "mesh0");
         assert_eq!((config.listen, config.discovery), (None, true));
+        assert_eq!(config.http.map(|http| http.address), Some("127.0.0.1:6782".parse().unwrap()));
+        assert_eq!(parse(&["--http=none"], None).unwrap().config.http, None);
         assert_eq!(config.connection_limit, mesh_daemon::CONNECTION_LIMIT);
         assert_eq!((config.peers, config.allowed), (Peers::Named(vec![]), None));
         assert!(config.secrets.is_empty() && config.trusted_subnets.is_empty());
@@ -486,6 +512,7 @@ mod tests {
             "--nickname=a b",
             "--port=65535",
             "--listen=here",
+            "--http=6782",
             "--mtu=575",
             "--bridge=twelve-bytes",
             "--conn-limit=0",
@@ -506,6 +533,7 @@ mod tests {
                 "--nickname 'a b'",
                 "--port '65535'",
                 "--listen 'here'",
+                "--http '6782'",
                 "--mtu '575'",
                 "--bridge 'twelve-bytes'",
                 "--conn-limit '0'",

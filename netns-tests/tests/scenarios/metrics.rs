@@ -1,0 +1,157 @@
+//! What a router tells over HTTP: metrics that Prometheus takes, and the documents of `mesh status`.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use mesh_lab::{Host, Lab, eventually, secs};
+use serde_json::Value;
+
+use crate::support::{READY, all_ping, chain, launch, refused, status, words};
+
+const BASE: &str = "http://127.0.0.1:6782";
+
+/// What a host's router answers: the status of HTTP, and the body.
+fn get(host: &Host, path: &str, options: &[&str]) -> Result<(u16, String)> {
+    let url = format!("{BASE}{path}");
+    let mut arguments = vec!["curl", "-s", "--max-time", "10", "-w", "\n%{http_code}", &url];
+    arguments.extend(options);
+    let stdout = host.run(arguments)?.stdout;
+    let (body, code) = stdout.rsplit_once('\n').context("curl writes the status last")?;
+    Ok((code.trim().parse()?, body.to_owned()))
+}
+
+/// The value of the sample that a line of the metrics begins with.
+fn sample(metrics: &str, name: &str) -> Result<f64> {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    Ok(line.with_context(|| format!("no {name} in\n{metrics}"))?.parse()?)
+}
+
+#[test]
+fn prometheus_takes_the_metrics_and_they_tell_of_what_has_passed() -> Result<()> {
+    let (_lab, [one, two]) = chain("metrics", Some("a long enough secret"))?;
+    all_ping(&[&one, &two])?;
+    let host = &one.host;
+    let (code, text) = get(host, "/metrics", &[])?;
+    ensure!(code == 200, "{text}");
+    let file = tempfile::NamedTempFile::new()?;
+    fs::write(file.path(), &text)?;
+    let checked =
+        host.cmd("sh").args(["-c", "promtool check metrics < \"$0\""]).arg(file.path()).outcome()?;
+    ensure!(checked.code() == Some(0) && checked.stderr.trim().is_empty(), "promtool: {checked:?}");
+
+    let accept = ["-H", "Accept: application/openmetrics-text;version=1.0.0"];
+    let (code, open) = get(host, "/metrics", &accept)?;
+    ensure!(code == 200 && open.ends_with("\n# EOF\n") && open.matches("# EOF").count() == 1, "{open}");
+    let established = "mesh_connections{state=\"established\",overlay=\"sleeve\",encrypted=\"yes\"}";
+    let metrics = || get(host, "/metrics", &accept).map(|(_, text)| text);
+    eventually(READY, || {
+        let text = metrics()?;
+        ensure!(sample(&text, established)? == 1.0, "{text}");
+        ensure!(sample(&text, "mesh_peers")? == 2.0, "{text}");
+        ensure!(sample(&text, "mesh_frames_total{path=\"sleeve\",direction=\"out\"}")? > 0.0, "{text}");
+        ensure!(
+            sample(&text, "mesh_gossip_bytes_total{channel=\"topology\",direction=\"in\"}")? > 0.0,
+            "{text}"
+        );
+        let rtt = format!("mesh_rtt_seconds{{peer=\"{}\",nickname=\"h2\"}}", two.peer_id);
+        ensure!(sample(&text, &rtt)? > 0.0, "{text}");
+        Ok(())
+    })?;
+    // Each family is described once, and each sample belongs to the family above it.
+    let mut families = BTreeSet::new();
+    let mut family = "";
+    for line in open.lines() {
+        if let Some(described) = line.strip_prefix("# TYPE ") {
+            family = described.split(' ').next().unwrap_or_default();
+            ensure!(families.insert(family), "{family} is described twice");
+        } else if !line.starts_with('#') {
+            ensure!(line.starts_with(family), "{line} stands below {family}");
+        }
+    }
+    two.host.mesh(["stop"])?;
+    eventually(READY, || {
+        let text = metrics()?;
+        ensure!(sample(&text, "mesh_connection_terminations_total")? >= 1.0, "{text}");
+        Ok(())
+    })
+}
+
+#[test]
+fn the_documents_are_those_of_the_command_line() -> Result<()> {
+    let (_lab, [one, _two]) = chain("jsonhttp", None)?;
+    for view in ["", "/peers", "/connections", "/targets", "/routes", "/macs", "/ipam"] {
+        let (code, body) = get(&one.host, &format!("/status{view}"), &[])?;
+        let over_http: Value = serde_json::from_str(&body).with_context(|| format!("{view}: {body}"))?;
+        let arguments = ["status", view.trim_start_matches('/'), "-o", "json"];
+        let own: Value = one.host.mesh(arguments.into_iter().filter(|word| !word.is_empty()))?.json()?;
+        let keys = |document: &Value| -> Vec<String> {
+            let object = document.get(0).unwrap_or(document);
+            object.as_object().map(|object| object.keys().cloned().collect()).unwrap_or_default()
+        };
+        ensure!(code == 200 && keys(&over_http) == keys(&own), "{view}: {body}");
+    }
+    ensure!(get(&one.host, "/health", &[])? == (200, "ok\n".to_owned()), "healthy");
+    Ok(())
+}
+
+#[test]
+fn whoever_asks_badly_or_slowly_is_turned_away_and_disturbs_nobody() -> Result<()> {
+    let lab = Lab::new("badhttp")?;
+    let host = lab.host("h1")?;
+    launch(&host, &[], None)?;
+    let long = format!("X: {}", "x".repeat(9000));
+    for (path, options, wanted) in [
+        ("/nothing", &[][..], 404),
+        ("/status/everything", &[], 404),
+        ("/status/../metrics", &["--path-as-is"], 404),
+        ("/metrics", &["-X", "POST"], 405),
+        ("/metrics", &["-X", "DELETE"], 405),
+        ("/metrics", &["-H", &long], 431),
+        ("/metrics", &["-H", "Host: rebound.example.com"], 403),
+        ("/metrics?x=1", &[], 200),
+        ("/metrics", &["-I"], 200),
+    ] {
+        let (code, body) = get(&host, path, options)?;
+        ensure!(code == wanted, "{path} {options:?}: {code} {body}");
+    }
+    // More than may be served at once connect and say nothing: they are cut off, and the router serves its clients.
+    let silent = "exec 3<>/dev/tcp/127.0.0.1/6782; read -t 60 -u 3 line";
+    let mut silent_clients = Vec::new();
+    for _ in 0..20 {
+        silent_clients.push(host.cmd("bash").args(["-c", silent]).spawn()?);
+    }
+    eventually(READY, || {
+        ensure!(
+            host.run(["ss", "-Htn", "state", "established", "sport = :6782"])?.stdout.lines().count() >= 16,
+            "not yet"
+        );
+        Ok(())
+    })?;
+    status(&host)?;
+    eventually(secs(40), || {
+        let (code, body) = get(&host, "/health", &[])?;
+        ensure!(code == 200, "{body}");
+        Ok(())
+    })
+}
+
+#[test]
+fn it_can_be_switched_off_and_an_address_that_is_taken_is_refused() -> Result<()> {
+    let lab = Lab::new("nohttp")?;
+    let (h1, h2) = (lab.host("h1")?, lab.host("h2")?);
+    launch(&h1, &words(["--http", "none"]), None)?;
+    ensure!(h1.run(["ss", "-Htln", "sport = :6782"])?.stdout.is_empty(), "it listens");
+    let taken = h2.cmd("socat").args(["TCP-LISTEN:6782,fork", "EXEC:true"]).spawn()?;
+    eventually(READY, || {
+        ensure!(!h2.run(["ss", "-Htln", "sport = :6782"])?.stdout.is_empty(), "not yet");
+        Ok(())
+    })?;
+    let failure = refused(&h2, 1, &["launch", "--http", "127.0.0.1:6782"])?;
+    ensure!(failure.message.contains("127.0.0.1:6782"), "{failure:?}");
+    // The default is no reason not to start.
+    launch(&h2, &[], None)?;
+    ensure!(h2.router_log().contains("there are no metrics"), "{}", h2.router_log());
+    drop(taken);
+    Ok(())
+}
