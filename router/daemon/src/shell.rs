@@ -183,7 +183,7 @@ impl Shell {
                 }
             }
             Output::Close { id } => drop(self.pipes.remove(&id)),
-            Output::PlanChanged => self.plan_is_due = true,
+            Output::PlanChanged | Output::MacsChanged => self.plan_is_due = true,
             Output::Joined(network) => {
                 info!(network = format_args!("{network:x}"), "joined a network");
                 self.network = Some(network);

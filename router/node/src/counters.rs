@@ -273,6 +273,7 @@ impl Counters {
             | Message::Observed(_)
             | Message::Candidates(_)
             | Message::Network(_)
+            | Message::Vxlan(_)
             | Message::Relay(_)
             | Message::Mail(_)
             | Message::Bye(_)

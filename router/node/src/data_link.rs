@@ -17,6 +17,7 @@ use mesh_wire::{Moment, PeerId, ReceiverIndex};
 
 use crate::limits::{OLD_EPOCH_KEPT, OLD_SESSION_KEPT, REKEY_AFTER};
 use crate::plan::{LinkPlan, ReceivePlan, SendPlan};
+use crate::vxlan::KernelPath;
 
 pub(crate) struct DataLink {
     /// Where packets go at first; `None` while nobody has said.
@@ -34,6 +35,10 @@ pub(crate) struct DataLink {
     liveness: Liveness,
     /// [`LinkRecord::distance`], as of the last time that packets passed.
     distance: u8,
+    /// What is agreed about frames between the two kernels.
+    pub(crate) kernel: KernelPath,
+    /// Which overlay carries frames for known MACs while the link is alive.
+    pub(crate) overlay: u8,
     /// When this end asks for the next epoch; only the session's initiator does by itself.
     rekey_at: Option<Moment>,
 }
@@ -82,6 +87,11 @@ impl DataLink {
             epoch_base: 0,
             liveness: Liveness::Untried,
             distance: 0,
+            kernel: KernelPath {
+                is_sealed: matches!(protection, Protection::Sealed),
+                ..KernelPath::default()
+            },
+            overlay: OVERLAY_SLEEVE,
             rekey_at,
         };
         let offer = link.receive_under_current_epoch(index);
@@ -185,6 +195,7 @@ impl DataLink {
         self.epoch_base = old.epoch_base + old.schedule.epoch() + 1;
         self.liveness = old.liveness;
         self.distance = old.distance;
+        self.overlay = old.overlay;
         // On the same host the old address is the better one, for packets have come from there; a peer on another has moved.
         let ip = |remote: Option<SocketAddr>| remote.map(|remote| remote.ip());
         if self.roams && old.roams && (self.remote.is_none() || ip(self.remote) == ip(old.remote)) {
@@ -227,7 +238,7 @@ impl DataLink {
     /// What this router's record says of the link.
     pub(crate) fn record(&self, peer: PeerId, address: SocketAddr, outbound: bool) -> LinkRecord {
         let established = self.is_alive();
-        let overlay = if established { OVERLAY_SLEEVE } else { OVERLAY_NONE };
+        let overlay = if established { self.overlay } else { OVERLAY_NONE };
         LinkRecord { peer, address, outbound, established, distance: self.distance, overlay }
     }
 
@@ -238,6 +249,7 @@ impl DataLink {
             remote: self.remote?,
             candidates: self.candidates.clone(),
             roams: self.roams,
+            kernel: self.kernel,
             receive: self.receive.iter().map(|receiving| receiving.plan.clone()).collect(),
             send: self.send.clone(),
         })

@@ -53,6 +53,7 @@ impl Node {
         for entry in &gossip.entries {
             let merged = match channel {
                 Channel::TOPOLOGY => self.topology.merge(entry),
+                Channel::MACS => self.merge_macs(entry),
                 unknown => self.carried.merge(unknown, entry),
             };
             match merged {
@@ -65,11 +66,12 @@ impl Node {
                     }
                 }
                 Ok(Merged::Known(_)) => self.counters.count(Count::RecordKnown),
+                Ok(Merged::Ghost(ghost)) if channel == Channel::MACS => self.outrun_macs(&ghost, now),
                 Ok(Merged::Ghost(ghost)) => self.outrun(&ghost, now),
                 Err(error) => self.refuse_entry(peer, error, now),
             }
         }
-        if self.carried.get(channel).is_some() {
+        if channel == Channel::MACS || self.carried.get(channel).is_some() {
             self.counters.carry(channel);
         }
     }
@@ -113,11 +115,13 @@ impl Node {
     pub(crate) fn begin_gossip(&mut self, id: ConnectionId, now: Moment) {
         let dialed = matches!(id, ConnectionId::Dialed(_));
         let topology = dialed.then(|| self.topology.store().summary_in_full());
+        let macs =
+            self.macs.in_use().map(|macs| if dialed { macs.summary_in_full() } else { macs.summary() });
         let carried = self
             .carried
             .channels()
             .map(|records| if dialed { records.summary_in_full() } else { records.summary() });
-        for summary in topology.into_iter().chain(carried).collect::<Vec<_>>() {
+        for summary in topology.into_iter().chain(macs).chain(carried).collect::<Vec<_>>() {
             self.send(id, &Message::Summary(summary), now);
         }
     }
@@ -126,7 +130,9 @@ impl Node {
     pub(crate) fn repair_gossip(&mut self, now: Moment) {
         let Some(id) = self.pick_neighbours(1, None).pop() else { return };
         let carried = self.carried.channels().map(Records::summary);
-        let summaries: Vec<_> = std::iter::once(self.topology.store().summary()).chain(carried).collect();
+        let macs = self.macs.in_use().map(Records::summary);
+        let topology = self.topology.store().summary();
+        let summaries: Vec<_> = std::iter::once(topology).chain(macs).chain(carried).collect();
         for summary in summaries {
             self.send(id, &Message::Summary(summary), now);
         }
@@ -197,6 +203,7 @@ impl Node {
             let (channel, origin) = name;
             let entry = match channel {
                 Channel::TOPOLOGY => self.topology.entry(origin),
+                Channel::MACS => self.macs.records().get(origin).map(|record| &*record.entry),
                 unknown => self.carried.get(unknown).and_then(|records| Some(&*records.get(origin)?.entry)),
             };
             if let Some(entry) = entry {
@@ -227,6 +234,9 @@ impl Node {
     fn with_channel<R>(&self, channel: Channel, use_it: impl FnOnce(&dyn Channelled) -> R) -> Option<R> {
         if channel == Channel::TOPOLOGY {
             return Some(use_it(self.topology.store()));
+        }
+        if channel == Channel::MACS {
+            return Some(use_it(self.macs.records()));
         }
         match self.carried.get(channel) {
             Some(records) => Some(use_it(records)),

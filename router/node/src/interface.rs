@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use mesh_crypto::{Identity, Psk};
 use mesh_topology::{MergeError, Target};
-use mesh_wire::{BootCount, NetworkId, Nickname, PeerId};
+use mesh_wire::{BootCount, MacAddr, NetworkId, Nickname, PeerId};
 
 use crate::addresses::Addresses;
 use crate::connection::CloseCause;
@@ -154,12 +154,25 @@ pub enum Input {
     Addresses(Vec<IpAddr>),
     /// This router's address range was founded: it belongs to this network from now on.
     Founded(NetworkId),
+    /// The MACs on this router's bridge, but for those of peers: all of them, each time that they change.
+    Macs(BTreeSet<MacAddr>),
+    /// This host's kernel takes frames from those of neighbours there, or no longer.
+    Vxlan(Option<VxlanEnd>),
     /// For address management: a client's request, its end, or the word of the disk.
     Ipam(mesh_ipam::Input),
     /// [`Node::poll_timeout`](crate::Node::poll_timeout) has passed.
     Timeout,
     /// Say goodbye to everybody; no other input follows.
     Stop,
+}
+
+/// Where this host's kernel takes VXLAN packets, at any of its addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VxlanEnd {
+    /// The UDP port.
+    pub port: u16,
+    /// The network identifier, at most [`VNI_MAX`](mesh_wire::control::VNI_MAX).
+    pub vni: u32,
 }
 
 /// What the data plane notices.
@@ -201,6 +214,13 @@ pub enum Report {
         /// With whom.
         peer: PeerId,
     },
+    /// Frames for known MACs go to a neighbour by another overlay from now on.
+    Overlay {
+        /// Which neighbour.
+        peer: PeerId,
+        /// One of `OVERLAY_*` of [`mesh_wire::control`].
+        overlay: u8,
+    },
 }
 
 /// What the shell shall do.
@@ -226,6 +246,9 @@ pub enum Output {
     },
     /// [`Node::plan`](crate::Node::plan) has something new to say to the data plane.
     PlanChanged,
+    /// [`Node::macs_elsewhere`](crate::Node::macs_elsewhere) or
+    /// [`Node::announcing_peers`](crate::Node::announcing_peers) has something new to say.
+    MacsChanged,
     /// From address management.
     Ipam(AddressOutput),
     /// Remember durably that this router belongs to this network.

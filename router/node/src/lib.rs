@@ -16,6 +16,7 @@ mod gossip;
 mod interface;
 pub mod limits;
 mod links;
+mod macs;
 mod mail;
 mod news;
 mod node;
@@ -31,12 +32,16 @@ mod status;
 mod strangers;
 mod survey;
 mod targets;
+mod vxlan;
 
 pub use addresses::Addresses;
 pub use connection::CloseCause;
 pub use counters::{Count, Counters, GossipTraffic};
-pub use interface::{AddressOutput, Config, ConnectionId, DialFailure, Event, Input, Output, Report};
+pub use interface::{
+    AddressOutput, Config, ConnectionId, DialFailure, Event, Input, Output, Report, VxlanEnd,
+};
 pub use node::Node;
 pub use plan::{LinkPlan, Plan, ReceivePlan, SendPlan};
 pub use route_status::{BroadcastRoute, RouteReason, RouteStatus, UnicastRoute};
 pub use status::{ConnectionState, ConnectionStatus, PeerLink, PeerStatus, TargetState, TargetStatus};
+pub use vxlan::KernelPath;

@@ -119,6 +119,10 @@ pub const REFUSALS_KEPT_MAX: usize = 16;
 /// A refused connection is shown this long.
 pub const REFUSAL_SHOWN_FOR: Duration = Duration::from_secs(60);
 
+/// Announcements of MACs by all peers, in bytes together; what would not fit is refused. 10,000 peers with 300 MACs each
+/// have as many.
+pub const MACS_LEN_MAX: usize = 32 * 1024 * 1024;
+
 /// Entries that go into one gossip message, in bytes together; a greater one goes alone. A record of
 /// [`LINKS_MAX`](mesh_wire::control::LINKS_MAX) links has about 450 kB, so that all stay below the frame limit of 1 MiB.
 pub const GOSSIP_LEN: usize = 256 * 1024;

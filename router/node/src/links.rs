@@ -64,6 +64,7 @@ impl Node {
             }
             Report::Relayed { peer } => self.relayed_traffic(peer, now),
             Report::Idle { peer } => self.end_relayed(peer, Farewell::Idle, now),
+            Report::Overlay { peer, overlay } => self.set_overlay(peer, overlay),
         }
     }
 

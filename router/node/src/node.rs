@@ -16,8 +16,9 @@ use crate::clones::Clones;
 use crate::connection::{CloseCause, Connection};
 use crate::counters::Counters;
 use crate::data_link::DataLink;
-use crate::interface::{Config, ConnectionId, Input, Output};
+use crate::interface::{Config, ConnectionId, Input, Output, VxlanEnd};
 use crate::limits::ANTI_ENTROPY_EVERY;
+use crate::macs::Macs;
 use crate::mail::Post;
 use crate::news::News;
 use crate::orphans::Orphans;
@@ -54,6 +55,9 @@ pub struct Node {
     pub(crate) ipam: Option<Ipam>,
     /// The peers that it was told of last.
     pub(crate) members: BTreeMap<PeerId, Reachable>,
+    pub(crate) macs: Macs,
+    /// Where this host's kernel takes frames.
+    pub(crate) vxlan: Option<VxlanEnd>,
     pub(crate) strangers: Strangers,
     pub(crate) clones: Clones,
     /// Whether this router has found itself to be the copy of another that is at work, and has given up.
@@ -122,6 +126,8 @@ impl Node {
             post: Post::default(),
             ipam,
             members: BTreeMap::new(),
+            macs: Macs::default(),
+            vxlan: None,
             strangers: Strangers::default(),
             clones: Clones::default(),
             fenced: false,
@@ -157,6 +163,8 @@ impl Node {
             Input::Forget { targets } => self.forget(&targets),
             Input::Secrets(secrets) => self.set_secrets(secrets, now),
             Input::Founded(network) => self.founded(network, now),
+            Input::Macs(macs) => self.set_macs(&macs, now),
+            Input::Vxlan(end) => self.set_vxlan(end, now),
             Input::Ipam(input) => self.address_input(input, now),
             Input::Timeout => {}
             Input::Stop => return self.stop(),
@@ -308,6 +316,7 @@ impl Node {
         if self.timers.survey.is_some_and(|at| at <= now) {
             self.run_survey(now);
         }
+        self.settle_macs();
         self.spread_news(now);
         self.dial_due(now);
         if self.plan_changed {

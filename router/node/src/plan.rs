@@ -7,6 +7,7 @@ use mesh_topology::Routes;
 use mesh_wire::{PeerId, ReceiverIndex};
 
 use crate::data_link::DataLink;
+use crate::vxlan::KernelPath;
 
 /// All that forwarding needs. A new plan replaces the whole of the earlier one.
 #[derive(Clone)]
@@ -31,6 +32,8 @@ pub struct LinkPlan {
     /// Whether the neighbour's address follows its authenticated packets. Not where only its address excuses that
     /// frames travel in clear.
     pub roams: bool,
+    /// What is agreed about frames between the two kernels.
+    pub kernel: KernelPath,
     /// The keys under which its packets are accepted, newest last.
     pub receive: Vec<ReceivePlan>,
     /// The keys under which packets go to it, once it has offered to receive.

@@ -399,6 +399,7 @@ pub(crate) const fn is_carried(message: &Message) -> bool {
         | Message::Digest(_)
         | Message::Observed(_)
         | Message::Network(_)
+        | Message::Vxlan(_)
         | Message::Relay(_)
         | Message::Mail(_)
         | Message::Unknown(_) => false,

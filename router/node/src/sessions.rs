@@ -146,6 +146,7 @@ impl Node {
             self.send(id, &Message::Network(network), now);
         }
         self.send(id, &Message::DataOffer(offer), now);
+        self.offer_vxlan(id, now);
         match self.sessions.get(&peer).copied() {
             None => {
                 self.counters.count(Count::SessionOpened);
@@ -224,6 +225,7 @@ impl Node {
                     self.end(id, cause, now);
                 }
             }
+            Message::Vxlan(offer) => self.vxlan_offered(id, offer),
             Message::Relay(relay) => self.relay(peer, relay, now),
             Message::Mail(mail) => self.mail(id, mail, now),
             Message::Summary(summary) => self.answer_summary(id, &summary, now),

@@ -110,6 +110,7 @@ impl Node {
         }
         self.topology.forget(gone);
         self.carried.retain(|origin| !gone.contains(&origin));
+        self.macs.retain(|origin| !gone.contains(&origin));
         self.news.retain(|origin| !gone.contains(&origin));
         self.forget_relayed(gone, now);
         self.post.retain(|peer| !gone.contains(&peer));
@@ -125,7 +126,8 @@ impl Node {
     fn unreachable(&self) -> BTreeSet<PeerId> {
         let reachable = self.topology.reachable();
         let carried = self.carried.channels().flat_map(Records::iter).map(|record| record.row.origin);
-        let origins = self.topology.records().map(|(peer, _)| peer).chain(carried);
+        let announcing = self.macs.records().iter().map(|record| record.row.origin);
+        let origins = self.topology.records().map(|(peer, _)| peer).chain(carried).chain(announcing);
         origins.filter(|origin| !reachable.contains(origin)).collect()
     }
 

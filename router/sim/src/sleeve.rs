@@ -200,7 +200,9 @@ impl Sleeve {
         let mut remotes = BTreeMap::new();
         let mut sealing = BTreeMap::new();
         let mut opening = BTreeMap::new();
-        for link @ LinkPlan { peer, remote, candidates: _, roams: _, receive, send } in &self.plan.links {
+        for link @ LinkPlan { peer, remote, candidates: _, roams: _, kernel: _, receive, send } in
+            &self.plan.links
+        {
             let (planned, places) = (*remote, places(link));
             let new = Remote {
                 planned,

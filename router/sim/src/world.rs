@@ -342,6 +342,8 @@ impl World {
             | Input::Secrets(_)
             | Input::Addresses(_)
             | Input::Founded(_)
+            | Input::Macs(_)
+            | Input::Vxlan(_)
             | Input::Ipam(_)
             | Input::Timeout
             | Input::Stop => self.trace.record(now, format_args!("{host} {input:?}"), &[]),
@@ -400,7 +402,7 @@ impl World {
                 }
                 self.hosts[host.0].tally.plans += u64::from(is_other);
             }
-            Output::Joined(_) | Output::Ipam(_) => {}
+            Output::Joined(_) | Output::Ipam(_) | Output::MacsChanged => {}
             Output::Event(event) => {
                 self.trace.record(now, format_args!("{host} {event:?}"), &[]);
                 if matches!(event, Event::Connected { .. }) {

@@ -28,6 +28,8 @@ pub use carried::Carried;
 pub use connector::{Connector, Target, TargetStatus, TooManyTargets};
 pub use formation::Formation;
 pub use graph::Graph;
-pub use records::{Compared, Content, Ghost, MergeError, Merged, OpenRecord, Record, Records, Verify};
+pub use records::{
+    Compared, Content, Ghost, Limits, MergeError, Merged, OpenRecord, Record, Records, Verify, peek,
+};
 pub use routes::{Routes, Tree};
 pub use topology::Topology;

@@ -125,13 +125,13 @@ pub enum MergeError {
 
 /// How much a channel may hold.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// Most origins. A record of one more is refused.
-    pub(crate) records_max: usize,
+    pub records_max: usize,
     /// Longest entry, in bytes.
-    pub(crate) entry_len_max: usize,
+    pub entry_len_max: usize,
     /// Most bytes of all entries together. What would not fit is refused.
-    pub(crate) len_max: usize,
+    pub len_max: usize,
 }
 
 /// The newest record of each origin in one channel.
@@ -160,7 +160,9 @@ pub struct Compared {
 }
 
 impl<T> Records<T> {
-    pub(crate) const fn new(channel: Channel, limits: Limits) -> Self {
+    /// A channel without records.
+    #[must_use]
+    pub const fn new(channel: Channel, limits: Limits) -> Self {
         Self { channel, limits, records: BTreeMap::new(), buckets: [0; BUCKETS], len: 0 }
     }
 
@@ -261,13 +263,17 @@ impl<T> Records<T> {
     }
 
     /// Whether an entry with this row would replace what is held of its origin.
-    pub(crate) fn lacks(&self, row: &DigestRow, entry: &[u8]) -> bool {
+    #[must_use]
+    pub fn lacks(&self, row: &DigestRow, entry: &[u8]) -> bool {
         self.get(row.origin)
             .is_none_or(|known| (number(&known.row), known.entry.as_slice()) < (number(row), entry))
     }
 
     /// Whether an entry of `len` bytes fits in place of what is held of `origin`.
-    pub(crate) fn admit(&self, origin: PeerId, len: usize) -> Result<(), MergeError> {
+    ///
+    /// # Errors
+    /// [`MergeError::TooLong`] or [`MergeError::Full`].
+    pub fn admit(&self, origin: PeerId, len: usize) -> Result<(), MergeError> {
         let max = self.limits.entry_len_max;
         if len > max {
             return Err(MergeError::TooLong { len, max });
@@ -282,7 +288,7 @@ impl<T> Records<T> {
     }
 
     /// Stores a record in place of what is held of its origin, which is returned.
-    pub(crate) fn put(&mut self, record: Arc<Record<T>>) -> Option<Arc<Record<T>>> {
+    pub fn put(&mut self, record: Arc<Record<T>>) -> Option<Arc<Record<T>>> {
         let before = self.remove(record.row.origin);
         let bucket = &mut self.buckets[DigestRow::bucket(record.row.origin)];
         *bucket = bucket.wrapping_add(record.row.hash());
@@ -300,7 +306,7 @@ impl<T> Records<T> {
     }
 
     /// Forgets the records of all origins but those that `keep` names, and returns whose.
-    pub(crate) fn retain(&mut self, keep: impl Fn(PeerId) -> bool) -> Vec<PeerId> {
+    pub fn retain(&mut self, keep: impl Fn(PeerId) -> bool) -> Vec<PeerId> {
         let gone: Vec<_> = self.records.keys().copied().filter(|origin| !keep(*origin)).collect();
         for origin in &gone {
             self.remove(*origin);
@@ -311,7 +317,8 @@ impl<T> Records<T> {
 
 impl<T> Record<T> {
     /// A record of `identity`. The body starts as [`RecordHeader`] says, with the key of `identity`.
-    pub(crate) fn sign(
+    #[must_use]
+    pub fn sign(
         identity: &Identity,
         channel: Channel,
         header: &RecordHeader,
@@ -325,7 +332,10 @@ impl<T> Record<T> {
 }
 
 /// What an entry says that it is. Nothing is verified.
-pub(crate) fn peek(entry: &[u8]) -> Result<DigestRow, MergeError> {
+///
+/// # Errors
+/// [`MergeError::Malformed`].
+pub fn peek(entry: &[u8]) -> Result<DigestRow, MergeError> {
     let signed = SignedRecord::decode(entry)?;
     let header = RecordHeader::decode(&signed.body)?;
     Ok(row(PublicKey::from_bytes(header.key).peer_id(), &header, &signed.signature))

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
-use crate::{BootCount, NetworkId, Nickname, PeerId, ReceiverIndex};
+use crate::{BootCount, MacAddr, NetworkId, Nickname, PeerId, ReceiverIndex};
 
 /// Most entries in one [`Message::Gossip`]; a sender splits what is longer, a receiver refuses it.
 pub const GOSSIP_ENTRIES_MAX: usize = 4_096;
@@ -49,6 +49,7 @@ const KIND_REKEY: u8 = 10;
 const KIND_CANDIDATES: u8 = 11;
 const KIND_MAIL: u8 = 13;
 const KIND_NETWORK: u8 = 12;
+const KIND_VXLAN: u8 = 14;
 
 /// Said once by each side inside the handshake, bound to it and encrypted.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -104,6 +105,8 @@ pub enum Message {
     Mail(Mail),
     /// The sender belongs to this network from now on, which it did not say in its [`Hello`].
     Network(NetworkId),
+    /// The sender's kernel takes frames for its containers by VXLAN, or does not (any more).
+    Vxlan(Option<VxlanOffer>),
     /// The sender closes the connection, and why. After [`Farewell::SecretRetired`] it does so as soon as another
     /// connection has taken over.
     Bye(Farewell),
@@ -132,6 +135,8 @@ impl Channel {
     pub const TOPOLOGY: Self = Self(1);
     /// Who may hand out which address: mail, no records.
     pub const ADDRESSES: Self = Self(2);
+    /// The MACs that are on each peer's bridge.
+    pub const MACS: Self = Self(3);
 }
 
 /// A channel's records in short, so that two routers that agree need not list them.
@@ -310,6 +315,23 @@ pub struct DataOffer {
     pub index: ReceiverIndex,
 }
 
+/// The greatest VXLAN network identifier: they have 24 bits (RFC 7348, section 4.1).
+pub const VNI_MAX: u32 = 0xff_ffff;
+
+/// The end of a kernel path: how the receiver of this reaches the sender's containers without either router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct VxlanOffer {
+    /// The UDP port at the sender's underlay address.
+    #[n(0)]
+    pub port: u16,
+    /// The network identifier that the sender takes frames under, drawn at random; at most [`VNI_MAX`].
+    #[n(1)]
+    pub vni: u32,
+    /// What heartbeats from the receiver of this bear, drawn at random for it.
+    #[n(2)]
+    pub cookie: u64,
+}
+
 /// Why a router ends a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Farewell {
@@ -428,6 +450,39 @@ pub struct RecordHeader {
     pub version: u64,
 }
 
+/// Most MACs in one [`MacsRecord`]; those beyond are found as any unknown MAC is. So many have less than 64 KiB, with
+/// which routers that do not know the channel carry them, too.
+pub const MACS_ANNOUNCED_MAX: usize = 4_096;
+
+/// The MACs on a peer's bridge: the unit of the channel of MACs.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct MacsRecord {
+    /// Ed25519 public key of the origin.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub key: [u8; 32],
+    /// The origin's life.
+    #[n(1)]
+    pub boot: BootCount,
+    /// Counts the changes in that life.
+    #[n(2)]
+    pub version: u64,
+    /// The MACs, at most [`MACS_ANNOUNCED_MAX`].
+    #[n(3)]
+    pub macs: Vec<AnnouncedMac>,
+}
+
+/// One MAC on the origin's bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct AnnouncedMac {
+    /// Which.
+    #[n(0)]
+    pub mac: MacAddr,
+    /// One more than with whoever had the MAC before: of several that announce it, the one with the greatest number has it,
+    /// and of those the one with the smallest peer id.
+    #[n(1)]
+    pub sequence: u32,
+}
+
 /// Most links in one [`PeerRecord`].
 pub const LINKS_MAX: usize = 10_000;
 
@@ -436,6 +491,9 @@ pub const OVERLAY_NONE: u8 = 0;
 
 /// [`LinkRecord::overlay`]: frames pass in user space, over UDP.
 pub const OVERLAY_SLEEVE: u8 = 1;
+
+/// [`LinkRecord::overlay`]: frames for known MACs pass in the kernel, by VXLAN.
+pub const OVERLAY_VXLAN: u8 = 2;
 
 /// One connection as its lister sees it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
@@ -518,6 +576,7 @@ impl Message {
             Self::Relay(relay) => body_of(KIND_RELAY, relay),
             Self::Mail(mail) => body_of(KIND_MAIL, mail),
             Self::Network(network) => body_of(KIND_NETWORK, network),
+            Self::Vxlan(offer) => body_of(KIND_VXLAN, offer),
             Self::Bye(farewell) => body_of(KIND_BYE, farewell.code()),
             Self::Unknown(kind) => vec![*kind],
         }
@@ -566,6 +625,10 @@ impl Message {
                 Ok(Self::Relay(relay))
             }
             KIND_NETWORK => whole(kind, body).map(Self::Network),
+            KIND_VXLAN => match whole::<Option<VxlanOffer>>(kind, body)? {
+                Some(offer) if offer.vni > VNI_MAX => Err(DecodeError::Body { kind }),
+                offer => Ok(Self::Vxlan(offer)),
+            },
             KIND_MAIL => {
                 let mail: Mail = whole(kind, body)?;
                 too_many(mail.body.len(), MAIL_LEN_MAX)?;
@@ -602,6 +665,23 @@ impl PeerRecord {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let record: Self = whole(0, bytes)?;
         if record.links.len() > LINKS_MAX { Err(DecodeError::TooMany { kind: 0 }) } else { Ok(record) }
+    }
+}
+
+impl MacsRecord {
+    /// The bytes that its origin signs.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        plain(self)
+    }
+
+    /// Reads what an origin signed.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let record: Self = whole(0, bytes)?;
+        if record.macs.len() > MACS_ANNOUNCED_MAX {
+            return Err(DecodeError::TooMany { kind: 0 });
+        }
+        Ok(record)
     }
 }
 

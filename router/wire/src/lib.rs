@@ -14,6 +14,7 @@ pub mod id;
 pub mod mac;
 pub mod moment;
 pub mod sleeve;
+pub mod vxlan;
 
 pub use id::{BootCount, IdError, NetworkId, Nickname, NicknameError, PeerId, ReceiverIndex};
 pub use mac::{MacAddr, MacAddrError};

@@ -7,11 +7,12 @@ use std::net::SocketAddr;
 
 use compare::Golden;
 use mesh_wire::control::{
-    BUCKETS, Channel, DataOffer, Digest, DigestRow, Farewell, Gossip, Hello, LinkRecord, Mail, MailBody,
-    Message, PeerRecord, Rekey, Relay, SignedRecord, Summary,
+    AnnouncedMac, BUCKETS, Channel, DataOffer, Digest, DigestRow, Farewell, Gossip, Hello, LinkRecord,
+    MacsRecord, Mail, MailBody, Message, PeerRecord, Rekey, Relay, SignedRecord, Summary, VxlanOffer,
 };
 use mesh_wire::sleeve::{Envelope, Header, Message as Sleeve, Messages, PacketKind, Probe, TimeToLive};
-use mesh_wire::{BootCount, NetworkId, PeerId, ReceiverIndex};
+use mesh_wire::vxlan::{self, Heartbeat, HeartbeatKind};
+use mesh_wire::{BootCount, MacAddr, NetworkId, PeerId, ReceiverIndex};
 
 fn peer(byte: u8) -> PeerId {
     PeerId::from_bytes([byte; 16])
@@ -105,6 +106,8 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("candidates", Message::Candidates(vec![address("192.0.2.1:1"), address("[2001:db8::1]:2")])),
         ("candidates, none", Message::Candidates(vec![])),
         ("network", Message::Network(NetworkId::from_bytes([0x99; 16]))),
+        ("vxlan", Message::Vxlan(Some(VxlanOffer { port: 6784, vni: 0xab_cdef, cookie: 0x0102_0304 }))),
+        ("vxlan, none", Message::Vxlan(None)),
         ("mail to one", mail(Some(peer(0x22)))),
         ("mail to all", mail(None)),
     ];
@@ -145,6 +148,11 @@ fn golden_control_messages() {
     golden.add("record", record().encode());
     let signed = SignedRecord { body: record().encode(), signature: [0x55; 64] };
     golden.add("signed record", signed.encode());
+    let macs =
+        [1, 2].map(|last| AnnouncedMac { mac: MacAddr::from_bytes([2, 0, 0, 0, 0, last]), sequence: 24 });
+    let macs = MacsRecord { key: [0x77; 32], boot: BootCount(3), version: 9, macs: macs.to_vec() };
+    assert_eq!(MacsRecord::decode(&macs.encode()), Ok(macs.clone()));
+    golden.add("record of MACs", macs.encode());
     golden.add("hash of a row", row().hash().to_be_bytes());
     golden.add("root of empty buckets", Summary::root_of(&[0; BUCKETS]).to_be_bytes());
     golden.add("root of buckets 0 to 63", Summary::root_of(&std::array::from_fn(|n| n as u64)).to_be_bytes());
@@ -183,4 +191,17 @@ fn golden_sleeve_packets() {
         golden.add(name, bytes);
     }
     golden.check(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/sleeve.txt"));
+}
+
+#[test]
+fn golden_heartbeats() {
+    let mut golden = Golden::default();
+    golden.section("Heartbeats, from the VXLAN header on.");
+    for (name, kind) in [("question", HeartbeatKind::Question), ("answer", HeartbeatKind::Answer)] {
+        let heartbeat = Heartbeat { kind, cookie: 0x0102_0304_0506_0708, number: 9 };
+        let bytes = heartbeat.encode(0xab_cdef, 60);
+        assert_eq!(Heartbeat::decode(&bytes[vxlan::PAYLOAD_AT..]), Some(heartbeat), "{name}");
+        golden.add(name, bytes);
+    }
+    golden.check(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/vxlan.txt"));
 }

@@ -15,6 +15,7 @@ use crate::status::ConnectionState;
 
 mod addresses;
 mod gossip;
+mod kernel;
 mod relay;
 mod routes;
 mod sessions;
@@ -138,6 +139,7 @@ impl Net {
                 self.planned[node] += 1;
                 self.plans[node] = Some(self.nodes[node].plan());
             }
+            Output::MacsChanged => {}
             Output::Joined(network) => self.joined[node].push(network),
             Output::Ipam(output) => self.ipam_output(node, output, inputs),
             Output::Event(event) => self.events[node].push(event),
