@@ -1,0 +1,197 @@
+//! Which flows the kernel shall have: a pure function of what the router knows, with a memory for what it knew.
+//!
+//! Owns who is behind a MAC, whether a peer's path carries, and how both are remembered while a router is away. Knows no
+//! kernel: a [`Place`] is all that a back end is told of a MAC. Reads no clock, holds no lock, does no input or output.
+#![forbid(unsafe_code)]
+
+pub mod health;
+mod owners;
+mod reconciler;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use mesh_wire::control::VxlanOffer;
+use mesh_wire::{MacAddr, Moment, PeerId};
+
+pub use health::{DueProbe, PathHealth, PathState, Suspicion, Turn};
+pub use owners::Owners;
+pub use reconciler::{Change, Counted, Reconciler};
+
+/// A router that is gone may be about to come back, as one that is stopped and launched again does: its flows stay for so
+/// long if there is no other way to its containers. Whoever is gone for good is missed by nobody meanwhile.
+pub const AWAY_MAX: Duration = Duration::from_secs(30);
+
+/// Most flows. Further MACs have none: their frames are flooded to the TAP, and user space finds their way.
+pub const FLOWS_MAX: usize = 65_536;
+
+/// Where frames for a MAC go. Each remote MAC has exactly one place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// To the router's own uplink.
+    UserSpace,
+    /// Straight to the peer's kernel.
+    Tunnel(Tunnel),
+}
+
+/// A peer's end of a kernel path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tunnel {
+    /// Its underlay address.
+    pub remote: IpAddr,
+    /// The UDP port there.
+    pub port: u16,
+    /// The network identifier that it receives under: 24 bits.
+    pub vni: u32,
+}
+
+impl fmt::Display for Tunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} port {} vni {}", self.remote, self.port, self.vni)
+    }
+}
+
+/// What two routers have agreed on about the kernel path between them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Agreement {
+    /// There is no session at the moment, or the peer has not said anything yet: what held before holds on.
+    Unheard,
+    /// There is none, and frames must not go that way any more.
+    None(Refusal),
+    /// Both ends have offered one.
+    Both {
+        /// Where the peer's underlay address is.
+        remote: IpAddr,
+        /// What the peer receives.
+        theirs: VxlanOffer,
+        /// What this router has told the peer to prove itself by.
+        our_cookie: u64,
+    },
+}
+
+/// Why two neighbours have no kernel path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Frames between them are encrypted, which the kernel path is not.
+    Encrypted,
+    /// The peer offers none.
+    PeerHasNone,
+    /// The peer's address does not do: link-local, or of a family for which there is no device.
+    Address,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Encrypted => "frames are encrypted, which VXLAN is not",
+            Self::PeerHasNone => "the peer has no kernel path",
+            Self::Address => "VXLAN does not reach the peer's address",
+        })
+    }
+}
+
+/// All that the router knows of where frames may go; complete each time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct View {
+    /// The neighbours, and those that the router has just lost.
+    pub neighbours: BTreeMap<PeerId, Agreement>,
+    /// The peers to which user space has a way.
+    pub reachable: BTreeSet<PeerId>,
+    /// Who has announced a MAC.
+    pub announced: BTreeMap<MacAddr, PeerId>,
+    /// Whose announcements are known, if only that there are none.
+    pub announcing: BTreeSet<PeerId>,
+    /// Whether frames to routers that are away may go on in clear: not once there is a password.
+    pub may_wait: bool,
+}
+
+/// The model: views in, wanted flows out.
+#[derive(Debug, Default)]
+pub struct Model {
+    view: View,
+    owners: Owners,
+    health: PathHealth,
+    /// Where each peer's frames go now.
+    places: BTreeMap<PeerId, Place>,
+    /// Until when the places of an earlier life hold for peers whose paths have not been judged yet.
+    settled_at: Moment,
+}
+
+impl Model {
+    /// Takes over the flows of an earlier life: until their owners are known they go on, for [`AWAY_MAX`] at most.
+    pub fn adopt(&mut self, flows: &BTreeMap<MacAddr, Place>, now: Moment) {
+        self.owners.adopt(flows, now);
+        self.settled_at = now + AWAY_MAX;
+    }
+
+    /// Takes in what the router knows now.
+    pub fn see(&mut self, view: View, now: Moment) {
+        self.health.agree(&view.neighbours, now);
+        self.owners.announce(&view, now);
+        if !view.may_wait {
+            self.owners.forget_absent();
+        }
+        self.view = view;
+    }
+
+    /// Takes in which MACs the data plane has seen behind peers. Announcements count for more.
+    pub fn learn(&mut self, learnt: &BTreeMap<MacAddr, PeerId>, in_use: impl Fn(MacAddr) -> bool) {
+        self.owners.learn(learnt, in_use);
+    }
+
+    /// The judge of paths, to be fed with answers and asked for probes.
+    pub const fn health(&mut self) -> &mut PathHealth {
+        &mut self.health
+    }
+
+    /// The same, to look at.
+    #[must_use]
+    pub const fn paths(&self) -> &PathHealth {
+        &self.health
+    }
+
+    /// Who is behind the MACs.
+    #[must_use]
+    pub const fn owners(&self) -> &Owners {
+        &self.owners
+    }
+
+    /// The flows that the kernel shall have now.
+    ///
+    /// A path that carries is used, whatever the control session does: what judges it is its own probes. One that does not
+    /// is left to user space, if that has a way. If it has none either, the peer is away, and things stay as they are; so
+    /// do they where an earlier life has left flows and nothing is known of their paths yet.
+    pub fn wanted(&mut self, now: Moment) -> BTreeMap<MacAddr, Place> {
+        self.owners.expire(now);
+        let mut places = BTreeMap::new();
+        for peer in self.owners.peers() {
+            let before = self.places.get(&peer).copied().or_else(|| self.owners.inherited(peer));
+            let before = before.unwrap_or(Place::UserSpace);
+            let is_away = !self.view.reachable.contains(&peer) && self.view.may_wait;
+            let is_unsettled = now < self.settled_at && self.view.may_wait;
+            let place = match self.health.state(peer) {
+                Some(PathState::Carrying { tunnel, .. }) => Place::Tunnel(tunnel),
+                Some(PathState::Suspended { .. }) if is_away => before,
+                Some(PathState::Untried) | None if is_away || is_unsettled => before,
+                Some(PathState::Refused(_) | PathState::Suspended { .. } | PathState::Untried) | None => {
+                    Place::UserSpace
+                }
+            };
+            places.insert(peer, place);
+        }
+        self.places = places;
+        let owned = self.owners.iter().filter_map(|(mac, peer)| Some((mac, *self.places.get(&peer)?)));
+        self.owners.adopted().chain(owned).take(FLOWS_MAX).collect()
+    }
+
+    /// When something changes by itself: a probe is due, a path is given up, or a router that is away is forgotten.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Moment> {
+        self.owners.poll_timeout().into_iter().chain(self.health.poll_timeout()).min()
+    }
+}
+
+#[cfg(test)]
+mod tests;
