@@ -69,6 +69,7 @@ fn drain(node: &mut Node, event: Event, now: Moment) -> Vec<u8> {
             | Output::Dial { .. }
             | Output::Close { .. }
             | Output::Joined(_)
+            | Output::MacsChanged
             | Output::Ipam(_)
             | Output::Event(_) => {}
         }

@@ -113,7 +113,11 @@ impl World {
                 Output::Dial { id, .. } => self.known.push(id),
                 Output::Close { id } => self.known.retain(|known| *known != id),
                 Output::PlanChanged => drop(self.node.plan()),
-                Output::Write { .. } | Output::Joined(_) | Output::Ipam(_) | Output::Event(_) => {}
+                Output::Write { .. }
+                | Output::Joined(_)
+                | Output::MacsChanged
+                | Output::Ipam(_)
+                | Output::Event(_) => {}
             }
         }
     }
