@@ -1,5 +1,6 @@
 //! ICMP and ICMPv6 echo, by the program `ping`.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::time::Duration;
 
@@ -80,7 +81,7 @@ impl Ping {
     fn command(&self, namespace: &Namespace) -> Cmd {
         let interval = f64::from(self.interval_ms) / 1000.0;
         let sending = Duration::from_millis(u64::from(self.interval_ms) * u64::from(self.count));
-        let mut command = namespace.cmd("ping").args(["-n", "-q"]);
+        let mut command = namespace.cmd("ping").arg("-n");
         for (option, value) in [
             ("-c", self.count.to_string()),
             ("-i", interval.to_string()),
@@ -196,13 +197,36 @@ impl Namespace {
 }
 
 fn read(output: &Output) -> Result<PingStats> {
-    PingStats::parse(&output.stdout)
-        .with_context(|| format!("ping failed: {} {}", output.stdout.trim(), output.stderr.trim()))
+    let stats = PingStats::parse(&output.stdout)
+        .with_context(|| format!("ping failed: {} {}", output.stdout.trim(), output.stderr.trim()))?;
+    if 0 < stats.received && stats.received < stats.sent {
+        println!("unanswered: requests {:?} of {}", unanswered(&output.stdout, stats.sent), stats.sent);
+    }
+    Ok(stats)
+}
+
+/// Which of `sent` requests, counted from 1, have no answer: where in a series a loss lies says much about its cause.
+fn unanswered(text: &str, sent: u32) -> Vec<u32> {
+    let number = |line: &str| {
+        let (_, rest) = line.split_once("icmp_seq=")?;
+        rest.split(' ').next()?.parse().ok()
+    };
+    let answered: BTreeSet<u32> =
+        text.lines().filter(|line| line.contains("time=")).filter_map(number).collect();
+    (1..=sent).filter(|request| !answered.contains(request)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_the_requests_without_an_answer() {
+        let text = "64 bytes from 192.0.2.1: icmp_seq=1 ttl=64 time=0.1 ms\n\
+                    From 192.0.2.9 icmp_seq=2 Destination Host Unreachable\n\
+                    64 bytes from 192.0.2.1: icmp_seq=4 ttl=64 time=0.2 ms\n";
+        assert_eq!(unanswered(text, 4), [2, 3]);
+    }
 
     #[test]
     fn reads_the_summary_with_and_without_duplicates_and_answers() {
