@@ -33,6 +33,14 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         filter: Vec<String>,
     },
+    /// Scenarios in a virtual machine with Debian's kernel, which is older than most and has openvswitch, WireGuard and ESP
+    Vm {
+        /// Parts of names of scenarios; those that `ci` runs when left out
+        filter: Vec<String>,
+        /// The package of the kernel
+        #[arg(long, value_name = "PACKAGE")]
+        kernel: Option<String>,
+    },
     /// Simulated routers in virtual time, from seeds
     Sim(SimArguments),
     /// Looks for inputs that a decoder or a router does not survive, guided by coverage; keeps those that reach something new
@@ -73,6 +81,7 @@ fn main() -> Result<ExitCode> {
         Task::Check => (stages::check(), OnFailure::Stop),
         Task::Ci => (stages::ci(), OnFailure::Continue),
         Task::Netns { filter } => (stages::netns(filter), OnFailure::Stop),
+        Task::Vm { filter, kernel } => (vec![stages::vm(filter, kernel.as_deref())], OnFailure::Stop),
         Task::Sim(SimArguments { seeds, seed, nodes, measure }) => {
             let options = [("--seeds", seeds), ("--seed", seed), ("--nodes", nodes.map(u64::from))];
             (vec![stages::sim(options, measure)], OnFailure::Stop)

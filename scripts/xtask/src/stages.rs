@@ -2,10 +2,16 @@
 
 use std::process::{Command, Stdio};
 
-use crate::stage::Stage;
+use crate::stage::{Stage, workspace_root};
 
 /// Seeds of the simulation in `ci`, and routers in each: some two minutes on two cores.
 const CI_SIM: [(&str, Option<u64>); 2] = [("--seeds", Some(2_000)), ("--nodes", Some(5))];
+
+/// Scenarios that `ci` runs in the virtual machine too, whose emulated CPU is some ten times slower.
+const CI_VM: [&str; 2] = ["attach::", "mesh::containers_on_three_hosts"];
+
+/// For how long the virtual machine may run, in seconds.
+const VM_TIME_MAX_S: u32 = 1_800;
 
 /// What every commit passes.
 pub(crate) fn check() -> Vec<Stage> {
@@ -23,6 +29,7 @@ pub(crate) fn ci() -> Vec<Stage> {
     stages.push(sim(CI_SIM, false));
     stages.push(Stage::cargo("release build", "build --release --locked --package mesh"));
     stages.extend(netns(Vec::new()));
+    stages.push(vm(Vec::new(), None));
     stages
 }
 
@@ -55,6 +62,18 @@ pub(crate) fn netns(filter: Vec<String>) -> Vec<Stage> {
         )
         .args(filter),
     ]
+}
+
+/// Scenarios under another kernel: cargo hands the test binary to `scripts/vm`, and all of them share one boot.
+pub(crate) fn vm(filter: Vec<String>, kernel: Option<&str>) -> Stage {
+    if !is_root() || !succeeds("qemu-system-x86_64", &["--version"]) {
+        return Stage::skip("vm", "it needs root and QEMU: scripts/setup test");
+    }
+    let kernel = kernel.map(|package| format!(" --kernel {package}")).unwrap_or_default();
+    let runner = format!("{}/scripts/vm{kernel} --timeout {VM_TIME_MAX_S} --", workspace_root().display());
+    let filter = if filter.is_empty() { CI_VM.map(str::to_owned).to_vec() } else { filter };
+    let tests = "test --locked --package mesh-netns-tests --test scenarios -- --test-threads 1";
+    Stage::cargo("vm", tests).args(filter).env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", runner)
 }
 
 /// The simulator, with those of its options that are given; as many seeds at once as there are cores.
