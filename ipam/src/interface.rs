@@ -13,6 +13,9 @@ use crate::message::DecodeError;
 use crate::range::Range;
 use crate::state::Fence;
 
+/// So many owners are named when there is no address left; `mesh status ipam` has them all.
+const OWNERS_SHOWN_MAX: usize = 8;
+
 /// What the machine is made of, beside its durable state.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -103,6 +106,11 @@ pub enum Input {
         /// What.
         bytes: Vec<u8>,
     },
+    /// Two routers are at work with the identity of this peer, which may be this one: its sessions show it.
+    Copied {
+        /// Whose.
+        peer: PeerId,
+    },
     /// All peers that messages reach now, complete each time, this one left out.
     Members(BTreeMap<PeerId, Reachable>),
     /// This batch, and all before it, are on disk.
@@ -185,6 +193,8 @@ pub enum Waiting {
         /// Who has not. Two members are enough; if there are no two, all must.
         silent: BTreeSet<PeerId>,
     },
+    /// The word of anybody that this peer's state is not behind theirs, as it has just started.
+    Word,
     /// A grant from a peer that was asked.
     Space {
         /// Who.
@@ -224,6 +234,19 @@ fn list(peers: &BTreeSet<PeerId>) -> String {
     peers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
+/// Who has how many, in words; of many owners the first few.
+fn shares(owners: &[(PeerId, Option<Nickname>, u128)]) -> String {
+    let share = |(peer, nickname, count): &(PeerId, Option<Nickname>, u128)| match nickname {
+        Some(nickname) => format!("{nickname} has {count}"),
+        None => format!("{peer} has {count}"),
+    };
+    let mut shares: Vec<String> = owners.iter().take(OWNERS_SHOWN_MAX).map(share).collect();
+    if let Some(more @ 1..) = owners.len().checked_sub(OWNERS_SHOWN_MAX) {
+        shares.push(format!("{more} others have the rest"));
+    }
+    shares.join(", ")
+}
+
 impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -239,6 +262,7 @@ impl fmt::Display for Waiting {
                  `mesh rmpeer`",
                 list(silent)
             ),
+            Self::Word => f.write_str("waiting for the word of another router, as this one has just started"),
             Self::Space { asked } => write!(f, "waiting for space from {asked}"),
             Self::Cooling => f.write_str("waiting for addresses that were freed less than a minute ago"),
             Self::Owners { peers } => write!(
@@ -290,8 +314,13 @@ pub enum Refusal {
         owner: PeerId,
     },
     /// All addresses are in use, and all their owners have said so.
-    #[error("no free address in {0}")]
-    Exhausted(Range),
+    #[error("no address left in {within}; {}", shares(owners))]
+    Exhausted {
+        /// Where.
+        within: Range,
+        /// Who has how many of them, whoever has most first.
+        owners: Vec<(PeerId, Option<Nickname>, u128)>,
+    },
     /// Too many addresses on one host.
     #[error("this host has {max} addresses already", max = crate::book::ENTRIES_MAX)]
     HostFull,

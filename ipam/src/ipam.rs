@@ -14,7 +14,7 @@ use crate::answers::Answers;
 use crate::cooling::Cooling;
 use crate::founding::{Network, Proposal};
 use crate::interface::{Answer, Config, Event, Input, Output, Reachable, Refusal, Ticket};
-use crate::limits::{HAIL_EVERY, HAIL_FANOUT, RETRY_AFTER, TIDY_EVERY};
+use crate::limits::{HAIL_EVERY, HAIL_FANOUT, LISTEN_TIME_MAX, RETRY_AFTER, TIDY_EVERY};
 use crate::log::{encode_batch, encode_snapshot};
 use crate::message::{Envelope, Hint, Message, VERSION};
 use crate::mutant::{Mutant, Mutants};
@@ -26,11 +26,13 @@ mod gossip;
 mod requests;
 mod space;
 mod succession;
+pub(crate) mod telling;
 mod vote;
 
 use requests::Pending;
 use space::Asking;
 use succession::Leaving;
+use telling::Unfinished;
 
 /// The address management of one router.
 ///
@@ -51,6 +53,9 @@ pub struct Ipam {
     lives: BTreeMap<PeerId, Life>,
     /// Lives of other peers that clash with those in `lives`: copies of one state.
     clashes: BTreeMap<PeerId, Life>,
+    /// How often this life has told all that it knows.
+    tellings: u64,
+    unfinished: Unfinished,
     /// A hash of what is shared, until it changes.
     sum: Option<u64>,
     /// How full each reachable peer last said it was.
@@ -63,6 +68,8 @@ pub struct Ipam {
     /// The greatest round that was seen in a refusal.
     round_seen: u64,
     leaving: Option<Leaving>,
+    /// Until when this life hands nothing out, unless it hears before that it is up to date.
+    listens_until: Option<Moment>,
     /// How often others were asked for their word.
     calls: usize,
     cooling: Cooling,
@@ -116,6 +123,7 @@ impl Ipam {
     #[must_use]
     pub fn new(config: Config, state: State, mut rng: Rng, now: Moment) -> Self {
         let life = Life { incarnation: rng.u64(), born: state.seq, seq: state.seq };
+        let knows_others = state.custody.living().any(|peer| peer != state.me);
         let mut ipam = Self {
             range: config.range.into(),
             mutants: state.custody.mutants(),
@@ -124,6 +132,8 @@ impl Ipam {
             members: BTreeMap::new(),
             lives: state.lives.clone(),
             clashes: BTreeMap::new(),
+            tellings: 0,
+            unfinished: Unfinished::default(),
             sum: None,
             hints: BTreeMap::new(),
             pending: BTreeMap::new(),
@@ -132,6 +142,7 @@ impl Ipam {
             proposal_due: None,
             round_seen: 0,
             leaving: None,
+            listens_until: knows_others.then(|| now + LISTEN_TIME_MAX),
             calls: 0,
             cooling: Cooling::default(),
             timers: Timers { hail: now + HAIL_EVERY, tidy: now + TIDY_EVERY, retry: None },
@@ -158,6 +169,7 @@ impl Ipam {
             Input::Request { ticket, request, deadline } => self.request(ticket, request, deadline),
             Input::Cancel { ticket } => drop(self.pending.remove(&ticket)),
             Input::Received { from, bytes } => self.received(from, &bytes),
+            Input::Copied { peer } => self.copied(peer),
             Input::Members(members) => self.members(members, now),
             Input::Persisted(seq) => self.persisted(seq),
             Input::PersistFailed(_) => self.persist_failed(),
@@ -189,6 +201,7 @@ impl Ipam {
         let Timers { hail, tidy, retry } = self.timers;
         let founding = self.founding_due();
         let cooled = self.cooling.next().filter(|_| !self.pending.is_empty());
+        let listens = self.listens_until.filter(|_| !self.pending.is_empty());
         let works = self.disk != Disk::Failed;
         deadlines
             .chain(asks)
@@ -196,6 +209,7 @@ impl Ipam {
             .chain(retry)
             .chain(founding)
             .chain(cooled)
+            .chain(listens)
             .min()
             .filter(|_| works)
     }
@@ -237,6 +251,7 @@ impl Ipam {
             return;
         }
         self.cooling.expire(now);
+        self.listens_until = self.listens_until.filter(|until| now < *until);
         self.found(now);
         self.admit();
         self.succeed();
@@ -334,9 +349,8 @@ impl Ipam {
     }
 
     fn broadcast_view(&mut self, view: View, whole: bool) {
-        if let Some(tell) = self.tell(view, whole) {
-            self.drafts.push(Draft::Broadcast(Message::Tell(tell)));
-        }
+        let messages = self.tell(view, whole);
+        self.drafts.extend(messages.into_iter().map(Draft::Broadcast));
     }
 
     fn join(&mut self, network: Network, view: &View) {

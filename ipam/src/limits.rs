@@ -28,6 +28,10 @@ pub const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// it founds its own.
 pub const FOUND_AFTER: Duration = Duration::from_secs(1);
 
+/// A peer that starts again, and knows of others, hands nothing out before one of them has shown that its state is not behind
+/// theirs, or for this long: it may have been declared gone, or its state put back or copied. Alone it goes on after that.
+pub const LISTEN_TIME_MAX: Duration = Duration::from_secs(1);
+
 /// Neighbouring runs of this peer's are joined, and what was heard of others is written down, this often.
 pub const TIDY_EVERY: Duration = Duration::from_secs(60);
 

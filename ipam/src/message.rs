@@ -9,13 +9,17 @@ use crate::founding::{Ballot, Charter};
 use crate::map::RUNS_MAX;
 use crate::range::Range;
 use crate::state::Life;
-use crate::view::View;
+use crate::view::{PART_ENTRIES_MAX, ROSTER_MAX, View};
 
 /// Version of the format. One that differs is not read: the peers must be brought to one version.
 pub const VERSION: u8 = 1;
 
-/// Most bytes in one message.
-pub const MESSAGE_LEN_MAX: usize = 16 * 1024 * 1024;
+/// Most bytes in one message: what one mail carries, and its envelope.
+pub const MESSAGE_LEN_MAX: usize = 500 * 1024;
+
+/// Most parts of one telling: of a map, a roster and a list of retired peers that are as long as they may be, with as many
+/// ranges as a map has runs.
+pub const PARTS_MAX: usize = (RUNS_MAX + 2 * ROSTER_MAX).div_ceil(PART_ENTRIES_MAX);
 
 /// A message, and where its sender stands.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -67,6 +71,9 @@ pub enum Message {
     /// A greater ballot was promised.
     #[n(9)]
     Refuse(#[n(0)] Ballot),
+    /// Another router has come to the sender as the receiver, while the receiver was at work.
+    #[n(10)]
+    Copied,
 }
 
 /// Where a peer stands, in short.
@@ -89,18 +96,32 @@ pub struct Tell {
     /// The network's range.
     #[n(0)]
     pub range: Range,
-    /// Whether it is all that the sender knows.
+    /// Which part it is of all that the sender knows; `None` for news.
     #[n(1)]
-    pub whole: bool,
+    pub part: Option<Part>,
     /// What it knows.
     #[n(2)]
     pub view: View,
-    /// The sender's grants that never became active; complete when `whole`.
+    /// The sender's grants that never became active; complete when all parts are there.
     #[n(3)]
     pub inactive: Vec<Range>,
     /// How full the sender is.
     #[n(4)]
     pub hint: Hint,
+}
+
+/// Which part of a telling a [`Tell`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Part {
+    /// Numbers the telling within its sender's life.
+    #[n(0)]
+    pub number: u64,
+    /// Which part, from 0.
+    #[n(1)]
+    pub index: u16,
+    /// How many there are.
+    #[n(2)]
+    pub count: u16,
 }
 
 /// How full a peer is: a hint for whom to ask, and for people. No part of custody, and never merged.
@@ -196,7 +217,11 @@ impl Envelope {
             return Err(DecodeError::Malformed);
         }
         if let Message::Tell(tell) = &envelope.message
-            && !(tell.view.is_bounded() && tell.inactive.len() <= RUNS_MAX)
+            && !(tell.view.is_bounded()
+                && tell.inactive.len() <= RUNS_MAX
+                && tell
+                    .part
+                    .is_none_or(|part| part.index < part.count && usize::from(part.count) <= PARTS_MAX))
         {
             return Err(DecodeError::TooMany);
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use minicbor::{Decode, Encode};
@@ -86,6 +87,15 @@ impl Range {
             }
             size >>= 1;
         }
+    }
+
+    /// The same as a subnet, if it is one.
+    #[must_use]
+    pub fn subnet(self) -> Option<IpNet> {
+        let first = IpAddr::from(self.first);
+        (0..=if first.is_ipv4() { 32 } else { 128 })
+            .filter_map(|len| IpNet::new(first, len).ok())
+            .find(|net| Self::from(*net) == self)
     }
 
     /// The addresses of `subnet` that may be handed out: all but the first and the last, which name the subnet and its

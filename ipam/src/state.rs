@@ -145,6 +145,12 @@ impl State {
         self.me
     }
 
+    /// All addresses of the network that it belongs to, if it belongs to one.
+    #[must_use]
+    pub fn range(&self) -> Option<Range> {
+        self.network.map(|network| network.range)
+    }
+
     /// The position of the log.
     #[must_use]
     pub const fn seq(&self) -> u64 {

@@ -174,6 +174,7 @@ const fn readiness_of(waiting: &Waiting) -> Readiness {
         Waiting::Consensus { .. } => Readiness::AwaitingConsensus,
         Waiting::Founder => Readiness::Observing,
         Waiting::Admission { .. }
+        | Waiting::Word
         | Waiting::Space { .. }
         | Waiting::Cooling
         | Waiting::HandOver { .. }

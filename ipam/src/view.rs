@@ -10,6 +10,10 @@ use crate::map::Run;
 /// Most peers that a network's roster can name, those that were retired among them. One more is not admitted.
 pub const ROSTER_MAX: usize = 16_384;
 
+/// Most runs, members and retired peers together in one part of a view: so many, each as long as it can be, and as many ranges
+/// beside them, stay below half of what one message may have.
+pub const PART_ENTRIES_MAX: usize = 2_048;
+
 /// What is known of a peer that is, or wants to be, a member.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct Member {
@@ -58,6 +62,40 @@ impl View {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.runs.is_empty() && self.roster.is_empty() && self.retired.is_empty()
+    }
+
+    /// The same in parts of at most [`PART_ENTRIES_MAX`] entries, of which none says nothing. Merged in any order, and however
+    /// often, they lead to what the whole leads to.
+    #[must_use]
+    pub fn parts(self) -> Vec<Self> {
+        if self.entries() <= PART_ENTRIES_MAX {
+            return if self.is_empty() { Vec::new() } else { vec![self] };
+        }
+        let runs = self.runs.into_iter().map(|run| Self { runs: vec![run], ..Self::default() });
+        let roster = self.roster.into_iter().map(|m| Self { roster: BTreeMap::from([m]), ..Self::default() });
+        let retired =
+            self.retired.into_iter().map(|p| Self { retired: BTreeSet::from([p]), ..Self::default() });
+        let mut parts: Vec<Self> = Vec::new();
+        for entry in runs.chain(roster).chain(retired) {
+            match parts.last_mut().filter(|part| part.entries() < PART_ENTRIES_MAX) {
+                Some(part) => part.append(entry),
+                None => parts.push(entry),
+            }
+        }
+        parts
+    }
+
+    /// Says what `other` says, too.
+    pub fn append(&mut self, other: Self) {
+        self.runs.extend(other.runs);
+        for (peer, member) in other.roster {
+            self.roster.entry(peer).or_insert_with(|| member.clone()).merge(&member);
+        }
+        self.retired.extend(other.retired);
+    }
+
+    fn entries(&self) -> usize {
+        self.runs.len() + self.roster.len() + self.retired.len()
     }
 
     /// Whether it is within the limits of a message.

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use mesh_wire::{Moment, NetworkId, PeerId};
 
-use super::{Draft, Ipam, Neighbour};
+use super::{Draft, Ipam, Neighbour, telling};
 use crate::checksum::fnv128;
 use crate::founding::Network;
 use crate::interface::{Event, Reachable};
 use crate::message::{Envelope, Hail, Message, Tell};
 use crate::mutant::Mutant;
+use crate::range::Range;
 use crate::state::{Fence, Life};
 use crate::view::View;
 
@@ -30,6 +31,7 @@ impl Ipam {
             self.members.insert(peer, neighbour);
         }
         self.hints.retain(|peer, _| self.members.contains_key(peer));
+        self.unfinished.retain(|peer| self.members.contains_key(&peer));
     }
 
     pub(super) fn hail(&mut self, peer: PeerId) {
@@ -66,13 +68,23 @@ impl Ipam {
         if let Message::Hail(hail) = &envelope.message {
             self.told_of_own_life(hail.yours);
         }
+        let is_new_life =
+            self.lives.get(&from).is_none_or(|life| life.incarnation != envelope.life.incarnation);
         if !self.is_current(from, envelope.life) || !self.is_compatible(from, &envelope) {
             return;
+        }
+        if is_new_life && matches!(envelope.message, Message::Hail(_)) {
+            // It may wait to hear whether its state is the last; and this peer may not have noticed that it was away.
+            self.hail(from);
         }
         match envelope.message {
             Message::Hail(hail) => self.hailed(from, hail, envelope.network.is_some()),
             Message::Call => self.called(from),
-            Message::Tell(tell) => self.told(from, tell, envelope.network),
+            Message::Tell(tell) => {
+                if let Some(tell) = self.unfinished.complete(from, envelope.life, tell) {
+                    self.told(from, tell, envelope.network);
+                }
+            }
             Message::Ask(ask) => self.asked(from, ask),
             Message::Deny(deny) => self.denied(from, deny),
             Message::Prepare(ballot) => self.asked_to_promise(from, ballot),
@@ -80,6 +92,7 @@ impl Ipam {
             Message::Accept(ballot, charter) => self.asked_to_accept(from, ballot, &charter),
             Message::Accepted(ballot) => self.accepted(from, ballot),
             Message::Refuse(ballot) => self.refused(ballot),
+            Message::Copied => self.copied(self.me()),
         }
     }
 
@@ -118,6 +131,15 @@ impl Ipam {
         }
     }
 
+    /// Two routers are at work as `peer`. It is told, because only the one that came second knows by itself.
+    pub(super) fn copied(&mut self, peer: PeerId) {
+        if peer != self.me() {
+            self.send(peer, Message::Copied);
+        } else if !self.mutants.has(Mutant::IgnoreClones) {
+            self.fence(Fence::Copied);
+        }
+    }
+
     /// Whether both peers are of one network, or one of them is of none yet.
     fn is_compatible(&mut self, from: PeerId, envelope: &Envelope) -> bool {
         let (Some(theirs), Some(ours)) = (envelope.network, self.network_id()) else { return true };
@@ -138,7 +160,11 @@ impl Ipam {
 
     fn hailed(&mut self, from: PeerId, hail: Hail, has_network: bool) {
         self.hints.insert(from, hail.hint);
-        if self.state.network.is_none() || self.is_copy() || hail.sum == self.sum() {
+        if self.state.network.is_none() || self.is_copy() {
+            return;
+        }
+        if hail.sum == self.sum() {
+            self.listens_until = None;
             return;
         }
         if has_network {
@@ -160,9 +186,7 @@ impl Ipam {
         {
             self.learn(&view);
         }
-        if let Some(tell) = self.tell(self.state.custody.view(), true) {
-            self.send(from, Message::Tell(tell));
-        }
+        self.tell_all(from);
     }
 
     /// Whether this state is known to be one of several, or not the last. Such a peer asks nobody, and tells nothing.
@@ -170,26 +194,43 @@ impl Ipam {
         matches!(self.state.fence(), Some(Fence::Copied | Fence::RolledBack))
     }
 
-    /// What this peer says of `view`. Nothing, when its state is a copy or too old: what it would leave out could be taken
-    /// for not being there.
-    pub(super) fn tell(&self, view: View, whole: bool) -> Option<Tell> {
-        let network = self.state.network?;
+    /// What this peer says of `view`, which is all that it knows if `whole`. Nothing, when its state is a copy or too old: what
+    /// it would leave out could be taken for not being there.
+    pub(super) fn tell(&mut self, view: View, whole: bool) -> Vec<Message> {
+        let Some(network) = self.state.network else { return Vec::new() };
         if self.is_copy() {
-            return None;
+            return Vec::new();
         }
-        let inactive = self.state.custody.inactive().iter().collect();
-        Some(Tell { range: network.range, whole, view, inactive, hint: self.own_hint() })
+        self.tellings += u64::from(whole);
+        let inactive: Vec<Range> = self.state.custody.inactive().iter().collect();
+        let hint = self.own_hint();
+        telling::parts(view, &inactive, whole.then_some(self.tellings))
+            .into_iter()
+            .map(|(part, view, inactive)| {
+                Message::Tell(Tell { range: network.range, part, view, inactive, hint })
+            })
+            .collect()
+    }
+
+    /// Tells one peer all that this one knows.
+    pub(super) fn tell_all(&mut self, peer: PeerId) {
+        for message in self.tell(self.state.custody.view(), true) {
+            self.send(peer, message);
+        }
     }
 
     fn told(&mut self, from: PeerId, tell: Tell, network: Option<NetworkId>) {
         let Some(id) = network else { return };
+        if !tell.view.is_bounded() {
+            return;
+        }
         if tell.range != self.range || tell.view.runs.iter().any(|run| !self.range.covers(run.range)) {
             return self.report(from, Event::OtherRange { peer: from, theirs: tell.range, ours: self.range });
         }
         self.hints.insert(from, tell.hint);
         self.note_grant(from, &tell.view);
         let is_new = self.state.network.is_none();
-        if is_new && !tell.whole {
+        if is_new && tell.part.is_none() {
             // It is news of a network that this peer does not know yet; it will call for all of it.
             return;
         }
@@ -207,7 +248,8 @@ impl Ipam {
             }
             self.learn(&view);
         }
-        if tell.whole {
+        if tell.part.is_some() {
+            self.listens_until = None;
             self.answers.note(self.me(), from, &tell.view, &tell.inactive);
             self.note_for_farewell(from, &tell.view);
         }

@@ -161,6 +161,9 @@ impl Ipam {
             let silent = self.state.custody.silent(&self.answers);
             return Some(Step::Wait(Waiting::Admission { silent }));
         }
+        if self.listens_until.is_some() {
+            return Some(Step::Wait(Waiting::Word));
+        }
         None
     }
 

@@ -13,7 +13,7 @@ use crate::limits::{ASK_AGAIN_AFTER, ASK_TIME_MAX, GRANT_FACTOR, GRANT_SHARE};
 use crate::map::RUNS_MAX;
 use crate::message::{Ask, Denial, Deny, Hint, Message};
 use crate::mutant::Mutant;
-use crate::range::Range;
+use crate::range::{Range, count_of};
 use crate::view::View;
 
 /// How far asking for one range has come.
@@ -127,7 +127,21 @@ impl Ipam {
         if asking.denied.values().any(|denial| *denial == Denial::Cooling) {
             return Step::Wait(Waiting::Cooling);
         }
-        Step::Done(Err(Refusal::Exhausted(within)))
+        Step::Done(Err(self.exhausted(within)))
+    }
+
+    /// That nothing is left of `within`, and who has it.
+    fn exhausted(&self, within: Range) -> Refusal {
+        let mut owners = self.owners(within);
+        let own = self.state.custody.map().runs_within(within).filter(|run| run.rec.owner == self.me());
+        owners.insert(self.me(), count_of(own.map(|run| run.range)));
+        let mut owners: Vec<_> = owners
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(peer, count)| (peer, self.nickname_of(peer), count))
+            .collect();
+        owners.sort_by_key(|(peer, _, count)| (std::cmp::Reverse(*count), *peer));
+        Refusal::Exhausted { within, owners }
     }
 
     /// Whoever was asked has given: what is still missing may be asked for at once.

@@ -11,7 +11,6 @@ use crate::founding::Founding;
 use crate::interface::{Answer, Event, Refusal, Waiting};
 use crate::limits::CALL_FANOUT;
 use crate::map::{CustodyMap, Run};
-use crate::message::Message;
 use crate::mutant::Mutant;
 use crate::range::count_of;
 use crate::state::{Fence, Record};
@@ -201,9 +200,8 @@ impl Ipam {
         let heir = self.state.custody.heir();
         if let Some(heir) = heir.filter(|heir| self.members.contains_key(heir))
             && !self.state.custody.inactive().is_empty()
-            && let Some(tell) = self.tell(self.state.custody.view(), true)
         {
-            self.send(heir, Message::Tell(tell));
+            self.tell_all(heir);
         }
     }
 }

@@ -8,12 +8,15 @@ use proptest::prelude::*;
 use crate::addr::Addr;
 use crate::custody::{Custody, Shift};
 use crate::epoch::{Epoch, Rec};
+use crate::ipam::telling::{Unfinished, parts};
 use crate::map::{CustodyMap, Run};
-use crate::message::{DecodeError, Denial, Deny, Envelope, Hint, Message, Tell, VERSION};
+use crate::message::{
+    DecodeError, Denial, Deny, Envelope, Hint, MESSAGE_LEN_MAX, Message, Part, Tell, VERSION,
+};
 use crate::mutant::{Mutant, Mutants};
 use crate::range::Range;
 use crate::state::Life;
-use crate::view::{Member, View};
+use crate::view::{Member, PART_ENTRIES_MAX, View};
 
 const ADDRESSES: u8 = 8;
 
@@ -200,8 +203,9 @@ proptest! {
 
     #[test]
     fn a_message_survives_the_way_to_bytes_and_back_and_no_part_of_it_is_one(view in view(), whole in any::<bool>(), cut in any::<prop::sample::Index>()) {
+        let part = whole.then_some(Part { number: 7, index: 2, count: 3 });
         let range = Range::new(Addr(0), Addr(7)).unwrap();
-        let tell = Tell { range, whole, view, inactive: vec![range], hint: Hint { free: 1, held: 2 } };
+        let tell = Tell { range, part, view, inactive: vec![range], hint: Hint { free: 1, held: 2 } };
         let life = Life { incarnation: u64::MAX, born: 3, seq: 4 };
         let network = Some(NetworkId::from_bytes([9; 16]));
         let envelope = Envelope { version: VERSION, life, network, message: Message::Tell(tell) };
@@ -211,12 +215,109 @@ proptest! {
     }
 }
 
+/// A view of so many runs, members and retired peers; all owners are among the members.
+fn large_view(runs: u128, members: u16, retired: u16, rng: &mut mesh_crypto::Rng) -> View {
+    let id = |n: u16| {
+        let mut bytes = [0xff; PeerId::LEN];
+        bytes[..2].copy_from_slice(&n.to_be_bytes());
+        PeerId::from_bytes(bytes)
+    };
+    let mut draw = |below: u64| u16::try_from(rng.below(below)).unwrap();
+    let run = |n: u128| {
+        let epoch = Epoch { generation: u32::MAX, number: u64::MAX - u64::from(draw(3)) };
+        let rec = Rec { epoch, owner: id(draw(members.into())), donor: id(draw(members.into())) };
+        // The longest form: IPv6, in places that overlap.
+        Run { range: Range::new(Addr(u128::MAX - 3 * n - 4), Addr(u128::MAX - 3 * n)).unwrap(), rec }
+    };
+    let nickname: mesh_wire::Nickname = "n".repeat(64).parse().unwrap();
+    let member = |n| (id(n), Member { admitted: n % 2 == 0, nickname: nickname.clone() });
+    View {
+        runs: (0..runs).map(run).collect(),
+        roster: (0..members).map(member).collect(),
+        retired: (0..retired).map(id).collect(),
+    }
+}
+
+#[test]
+fn a_view_in_parts_says_what_the_whole_says_in_any_order_and_each_fits_into_a_message() {
+    let mut rng = mesh_crypto::Rng::from_seed([5; 32]);
+    for (runs, members, retired) in
+        [(0, 1, 0), (2_047, 1, 0), (2_048, 1, 1), (6_000, 3_000, 500), (9, 5_000, 5_000)]
+    {
+        let view = large_view(runs, members, retired, &mut rng);
+        let mut whole = Custody::new(peer(1), Mutants::default());
+        drop(whole.learn(&view));
+        let mut parts = view.parts();
+        assert!(
+            parts
+                .iter()
+                .all(|part| part.runs.len() + part.roster.len() + part.retired.len() <= PART_ENTRIES_MAX)
+        );
+        // Each twice, in disorder.
+        parts.extend(parts.clone());
+        let mut merged = Custody::new(peer(1), Mutants::default());
+        while !parts.is_empty() {
+            let at = usize::try_from(rng.below(parts.len() as u64)).unwrap();
+            let part = parts.swap_remove(at);
+            let inactive = vec![Range::new(Addr(u128::MAX - 1), Addr(u128::MAX)).unwrap(); PART_ENTRIES_MAX];
+            let part_of = Some(Part { number: u64::MAX, index: 0, count: u16::MAX });
+            let hint = Hint { free: u64::MAX, held: u64::MAX };
+            let tell = Tell { range: inactive[0], part: part_of, view: part.clone(), inactive, hint };
+            let life = Life { incarnation: u64::MAX, born: u64::MAX, seq: u64::MAX };
+            let network = Some(NetworkId::from_bytes([9; 16]));
+            let len =
+                Envelope { version: VERSION, life, network, message: Message::Tell(tell) }.encode().len();
+            assert!(len < MESSAGE_LEN_MAX, "{len} bytes");
+            drop(merged.learn(&part));
+        }
+        assert_eq!(merged.view(), whole.view());
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_telling_is_complete_when_its_last_part_has_come_in_whatever_order(order in Just((0..5_usize).collect::<Vec<_>>()).prop_shuffle(), repeated in 0..5_usize) {
+        let mut rng = mesh_crypto::Rng::from_seed([6; 32]);
+        let view = large_view(4_000, 3_000, 2_100, &mut rng);
+        let inactive = vec![Range::single(Addr(1)), Range::single(Addr(2))];
+        let tells: Vec<Tell> = parts(view.clone(), &inactive, Some(3))
+            .into_iter()
+            .map(|(part, view, inactive)| Tell { range: inactive.first().copied().unwrap_or(Range::single(Addr(0))), part, view, inactive, hint: Hint { free: 0, held: 0 } })
+            .collect();
+        prop_assert_eq!(tells.len(), order.len());
+        let life = Life { incarnation: 1, born: 1, seq: 1 };
+        let mut unfinished = Unfinished::default();
+        // The beginning of an earlier telling, and of one in another life, do not count.
+        let older = Tell { part: Some(Part { number: 2, index: 0, count: 5 }), ..tells[0].clone() };
+        prop_assert!(unfinished.complete(peer(1), life, older).is_none());
+        let another = Life { incarnation: 2, ..life };
+        prop_assert!(unfinished.complete(peer(1), another, tells[1].clone()).is_none());
+        let mut complete = None;
+        for (at, index) in order.iter().enumerate() {
+            prop_assert!(complete.is_none());
+            complete = unfinished.complete(peer(1), life, tells[*index].clone());
+            if at < 4 && at == repeated {
+                prop_assert!(unfinished.complete(peer(1), life, tells[*index].clone()).is_none());
+            }
+        }
+        let complete = complete.expect("all are there");
+        prop_assert_eq!(complete.inactive, inactive);
+        let learned = |view: &View| {
+            let mut custody = Custody::new(peer(1), Mutants::default());
+            drop(custody.learn(view));
+            custody.view()
+        };
+        prop_assert_eq!(learned(&complete.view), learned(&view));
+    }
+}
+
 #[test]
 fn messages_look_as_format_md_says() {
     let life = Life { incarnation: 1, born: 2, seq: 3 };
     let bytes = |message| Envelope { version: VERSION, life, network: None, message }.encode();
     let head = [0x84, 1, 0x83, 1, 2, 3, 0xf6, 0x82];
     assert_eq!(bytes(Message::Call), [&head[..], &[1, 0x80]].concat());
+    assert_eq!(bytes(Message::Copied), [&head[..], &[10, 0x80]].concat());
     let within = Range::single("10.0.0.1".parse::<std::net::IpAddr>().unwrap().into());
     let deny = Deny { within, cause: Denial::Cooling };
     let addr = [0x44, 10, 0, 0, 1];
@@ -227,6 +328,6 @@ fn messages_look_as_format_md_says() {
 fn a_message_of_another_version_says_so() {
     let mut bytes = minicbor::to_vec((VERSION + 1, "whatever", "follows", "there")).unwrap();
     assert_eq!(Envelope::decode(&bytes), Err(DecodeError::Version(VERSION + 1)));
-    bytes.resize(crate::message::MESSAGE_LEN_MAX + 1, 0);
+    bytes.resize(MESSAGE_LEN_MAX + 1, 0);
     assert_eq!(Envelope::decode(&bytes), Err(DecodeError::TooLong(bytes.len())));
 }

@@ -85,7 +85,10 @@ fn a_freed_address_cools_and_the_one_freed_first_comes_back_first() {
     assert_eq!(allocate(&mut one, 0, "x"), addresses(&["10.0.0.4/29"]));
     assert_eq!(allocate(&mut one, 0, "y"), addresses(&["10.0.0.2/29"]));
     let all: IpNet = "10.0.0.0/29".parse().unwrap();
-    assert_eq!(allocate(&mut one, 0, "z"), Err(Refusal::Exhausted(Range::hosts_of(all))));
+    let owners = vec![(peer(1), Some("host-0".parse().unwrap()), 6)];
+    let refusal = Refusal::Exhausted { within: Range::hosts_of(all), owners };
+    assert_eq!(refusal.to_string(), "no address left in 10.0.0.1-10.0.0.6; host-0 has 6");
+    assert_eq!(allocate(&mut one, 0, "z"), Err(refusal));
 }
 
 #[test]
@@ -136,7 +139,7 @@ fn hosts_exhaust_a_range_together_and_all_hear_so() {
     }
     assert_eq!(three.holders.len(), 30);
     for host in 0..3 {
-        assert!(matches!(allocate(&mut three, host, "more"), Err(Refusal::Exhausted(_))));
+        assert!(matches!(allocate(&mut three, host, "more"), Err(Refusal::Exhausted { .. })));
     }
     three.check();
     assert_eq!(three.findings, Vec::<String>::new());
@@ -389,6 +392,28 @@ fn runs_of_one_owner_are_joined() {
     };
     assert_eq!(runs(Mutants::default()), 2);
     assert_eq!(runs(Mutants::only(Mutant::NeverCoalesce)), 4, "the mistake is found");
+}
+
+#[test]
+fn a_map_of_many_runs_comes_to_a_newcomer_in_parts() {
+    const CLAIMS: u32 = 1_100;
+    let mut three = Cluster::new(3, "10.0.0.0/20", |_| seeds(2), 1, Mutants::default());
+    three.part(vec![0, 0, 1]);
+    three.run(Duration::from_secs(2));
+    // Every other address of the second host moves, so that none of its runs touches another of its owner.
+    for n in 0..CLAIMS {
+        let address = std::net::Ipv4Addr::from(0x0a00_0800 + 1 + 2 * (n % 1_023));
+        claim(&mut three, 0, &format!("c{n}"), &format!("{address}/20")).ok();
+    }
+    let runs = three.ipam(0).state().custody.map().len();
+    assert!(runs > crate::view::PART_ENTRIES_MAX - 10, "{runs} runs");
+    three.loss = 20;
+    three.part(vec![0; 3]);
+    three.run(Duration::from_secs(30));
+    let views: Vec<_> = (0..3).map(|host| three.ipam(host).state().custody.view()).collect();
+    assert!(views[0] == views[1] && views[1] == views[2], "all know the same");
+    assert!(three.ipam(2).state().custody.is_member());
+    allocate(&mut three, 2, "new").unwrap();
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use mesh_api::{AddressTarget, ErrorKind, Failure};
-use mesh_ipam::{Answer, Ident, IdentError, Refusal, Request, Ticket};
+use mesh_ipam::{Answer, Ident, IdentError, Refusal, Request, Ticket, Waiting};
 use mesh_wire::Moment;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -216,7 +216,7 @@ fn failure(refusal: &Refusal) -> Failure {
         Refusal::OutsideRange(..) | Refusal::Edge(_) => ErrorKind::Invalid,
         Refusal::Fenced(_)
         | Refusal::Disk
-        | Refusal::Exhausted(_)
+        | Refusal::Exhausted { .. }
         | Refusal::HostFull
         | Refusal::StillReachable(_)
         | Refusal::Oneself
@@ -224,9 +224,17 @@ fn failure(refusal: &Refusal) -> Failure {
     };
     let failure = Failure::new(kind, refusal.to_string());
     match refusal {
+        Refusal::TimedOut(Waiting::Consensus { .. } | Waiting::Founder) => failure.with_hint(
+            "start the other hosts, or wait for them with `mesh prime --timeout SECONDS`; `mesh launch --ipam-init` says \
+             who may found the network, and `--ipam-range none` leaves all addresses to you",
+        ),
         Refusal::TimedOut(_) => {
             failure.with_hint("allow more time with --timeout SECONDS; `mesh status ipam` shows more")
         }
+        Refusal::Exhausted { .. } => failure.with_hint(
+            "free addresses with `mesh detach` or `mesh ipam release`: they come back after a minute; `mesh rmpeer` frees \
+             those of a peer that is gone for good",
+        ),
         Refusal::Fenced(_)
         | Refusal::Disk
         | Refusal::Unknown(_)
@@ -235,7 +243,6 @@ fn failure(refusal: &Refusal) -> Failure {
         | Refusal::InUse { .. }
         | Refusal::OutsideRange(..)
         | Refusal::Edge(_)
-        | Refusal::Exhausted(_)
         | Refusal::HostFull
         | Refusal::StillReachable(_)
         | Refusal::Oneself
@@ -245,8 +252,6 @@ fn failure(refusal: &Refusal) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use mesh_ipam::Waiting;
-
     use super::*;
 
     fn desk() -> (Desk, mpsc::Receiver<Ask>) {
@@ -325,6 +330,11 @@ mod tests {
         let late = failure(&Refusal::TimedOut(Waiting::Founder));
         assert_eq!(late.kind, ErrorKind::Timeout);
         assert!(late.message.contains(&Waiting::Founder.to_string()), "{}", late.message);
+        let hint = late.hint.expect("something can be done");
+        assert!(
+            ["mesh prime", "--ipam-init", "--ipam-range none"].iter().all(|way| hint.contains(way)),
+            "{hint}"
+        );
         assert_eq!(failure(&Refusal::Unknown(ident("c1").expect("a name"))).kind, ErrorKind::Unknown);
         assert_eq!(failure(&Refusal::Busy).kind, ErrorKind::Refused);
     }

@@ -80,6 +80,14 @@ pub enum Error {
         /// The route.
         route: HostRoute,
     },
+    /// The network that this host belongs to has another range.
+    #[error("this host belongs to a network with the address range {stored}, and {given} was given")]
+    RangeDiffers {
+        /// That of the network, as the state directory has it.
+        stored: IpNet,
+        /// That of this launch.
+        given: IpNet,
+    },
     /// The data plane did not start.
     #[error("{}", with_source(.0))]
     Dataplane(StartError),
@@ -108,7 +116,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NotRoot => ErrorKind::Permission,
-            Self::AlreadyRunning { .. } => ErrorKind::Refused,
+            Self::AlreadyRunning { .. } | Self::RangeDiffers { .. } => ErrorKind::Refused,
             Self::RangeRouted { .. } => ErrorKind::InUse,
             Self::File { source, .. } | Self::System { source, .. } => io_kind(source),
             Self::Listen { source, .. } | Self::Http { source, .. } => io_kind(source),
@@ -156,6 +164,10 @@ impl Error {
                 "choose another range with --ipam-range, the same on all hosts, or name this one to have it all the same"
                     .to_owned(),
             ),
+            Self::RangeDiffers { stored, .. } => Some(format!(
+                "launch it with --ipam-range {stored}; or `mesh reset` this host first, and it joins or founds another \
+                 network"
+            )),
             Self::Listen { source, .. } => listen_hint(source),
             Self::Http { .. } => Some("choose another address with --http, or --http none".to_owned()),
             Self::Dataplane(error) => start_hint(error),

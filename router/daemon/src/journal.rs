@@ -5,10 +5,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use ipnet::IpNet;
+use mesh_ipam::range::Range;
 use mesh_ipam::{Corrupt, State};
 use mesh_wire::PeerId;
 use tokio::sync::{mpsc, watch};
@@ -48,6 +50,14 @@ pub(crate) enum JournalError {
 pub(crate) struct Opened {
     pub(crate) state: State,
     files: Files,
+}
+
+impl Opened {
+    /// Refuses a range that is not that of the network to which the state belongs.
+    pub(crate) fn check_range(&self, given: IpNet) -> Result<(), Error> {
+        let stored = self.state.range().and_then(Range::subnet).filter(|stored| *stored != given);
+        stored.map_or(Ok(()), |stored| Err(Error::RangeDiffers { stored, given }))
+    }
 }
 
 /// What came of writing.
@@ -205,6 +215,10 @@ impl Files {
         }
         self.log.write_all(bytes)?;
         self.log.sync_data()?;
+        // What is written to a file that somebody has removed is lost with this process.
+        if self.log.metadata()?.nlink() == 0 {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the log was removed"));
+        }
         self.len += bytes.len() as u64;
         Ok(())
     }

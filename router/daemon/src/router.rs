@@ -29,7 +29,7 @@ use crate::desk::{self, ASKS_QUEUED_MAX, Ask, Desk, Management, PROMPT_TIME_MAX_
 use crate::dial::Dialer;
 use crate::host::{Host, Interface};
 use crate::http::{self, SCRAPES_QUEUED_MAX, Scrape};
-use crate::journal::{self, Journal, Word};
+use crate::journal::{self, Journal, JournalError, Opened, Word};
 use crate::metrics::Readings;
 use crate::pipe::Pipe;
 use crate::reload::Reloading;
@@ -145,6 +145,7 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
     // What can be refused has been; from here on things are made that outlast the process.
     let mut rng = seeded_rng()?;
     let (identity, boot) = store::load_identity(&config.state_dir, &mut rng)?;
+    let journal = open_journal(&config, identity.peer_id())?;
     let (bridge, control) = join_host(&config, mtu)?;
     if let Err(error) = targets::save(&known.targets_file, &known.peers) {
         leave_host(&config, &bridge);
@@ -152,7 +153,7 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
     }
 
     let (asks, mut asked) = mpsc::channel(ASKS_QUEUED_MAX);
-    let managed = manage_addresses(&config, &known, identity.peer_id(), &own, (asks, clock))?;
+    let managed = manage_addresses(&config, &known, journal, &own, (asks, clock))?;
     let Managed { management, node: ipam, journal, mut words } = managed;
     let nonce = rng.u64();
     let node = Node::new(node_config(&config, &known, (identity, boot), nonce, ipam), rng, clock.now());
@@ -260,11 +261,21 @@ struct Managed {
     words: watch::Receiver<Word>,
 }
 
+/// What is on disk of address management; `None` where it is off. What cannot be used is for [`manage_addresses`] to say.
+fn open_journal(config: &Config, me: PeerId) -> Result<Option<Result<Opened, JournalError>>, Error> {
+    let Some(AddressConfig { range, .. }) = &config.ipam else { return Ok(None) };
+    let opened = journal::open(&config.state_dir, me);
+    if let Ok(opened) = &opened {
+        opened.check_range(*range)?;
+    }
+    Ok(Some(opened))
+}
+
 /// Recovers address management. Where its files cannot be used, the router goes on without it, and says so.
 fn manage_addresses(
     config: &Config,
     known: &Known,
-    me: PeerId,
+    opened: Option<Result<Opened, JournalError>>,
     own: &[IpAddr],
     (asks, clock): (mpsc::Sender<Ask>, Clock),
 ) -> Result<Managed, Error> {
@@ -272,10 +283,11 @@ fn manage_addresses(
         let (_nobody, words) = watch::channel(Word::Silence);
         Ok(Managed { management, node: None, journal: None, words })
     };
-    let Some(AddressConfig { range, default_subnet, founding, .. }) = &config.ipam else {
+    let (Some(AddressConfig { range, default_subnet, founding, .. }), Some(opened)) = (&config.ipam, opened)
+    else {
         return without(Management::Off);
     };
-    let opened = match journal::open(&config.state_dir, me) {
+    let opened = match opened {
         Ok(opened) => opened,
         Err(error) => {
             error!(%error, "addresses are disabled");

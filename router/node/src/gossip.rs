@@ -251,6 +251,7 @@ impl Node {
         let (peer, nonce) = (self.peer_id(), self.topology.own().nonce);
         if ghost.nonce != nonce && self.clones.outranked_by(ghost.nonce, (ghost.boot, ghost.version), now) {
             self.outputs.push_back(Output::Event(Event::Cloned { peer, remote: None }));
+            self.address_input(mesh_ipam::Input::Copied { peer }, now);
             // Each outruns the boot count of the other, so that nothing but the nonces tells them apart.
             if nonce > ghost.nonce {
                 return self.give_up(ghost, now);
@@ -268,7 +269,8 @@ impl Node {
             self.send_records(id, Channel::TOPOLOGY, &[self.peer_id()], now);
         }
         for id in self.connections.keys().copied().collect::<Vec<_>>() {
-            self.send(id, &Message::Bye(Farewell::Cloned), now);
+            // Not that there is a copy: whoever is told that takes itself for it.
+            self.send(id, &Message::Bye(Farewell::Stopping), now);
             self.end(id, CloseCause::Farewell(Farewell::Cloned), now);
         }
     }

@@ -128,6 +128,7 @@ impl Node {
         };
         if is_news {
             self.outputs.push_back(Output::Event(Event::Cloned { peer, remote }));
+            self.address_input(mesh_ipam::Input::Copied { peer }, now);
         }
     }
 

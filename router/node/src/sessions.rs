@@ -215,6 +215,10 @@ impl Node {
             }
             Message::DataOffer(offer) => self.data_offer(id, offer),
             Message::Bye(Farewell::SecretRetired) => self.retire(id, now),
+            Message::Bye(Farewell::Cloned) => {
+                self.address_input(mesh_ipam::Input::Copied { peer: self.peer_id() }, now);
+                self.end(id, CloseCause::Farewell(Farewell::Cloned), now);
+            }
             Message::Bye(farewell) => self.end(id, CloseCause::Farewell(farewell), now),
             Message::Rekey(rekey) => self.handle_rekey(id, &rekey, now),
             Message::Observed(address) => self.observed(peer, address),

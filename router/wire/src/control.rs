@@ -341,7 +341,7 @@ pub enum Farewell {
     Duplicate,
     /// It received something that the protocol does not allow.
     Violation,
-    /// Its identity is at work elsewhere: one of the two is a copy.
+    /// The receiver's identity is at work elsewhere: one of the two is a copy.
     Cloned,
     /// It has as many connections as it wants. The peer is reached over others.
     Enough,
