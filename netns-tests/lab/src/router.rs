@@ -108,6 +108,30 @@ impl Host {
         self.directory().join("state")
     }
 
+    /// Gives the router's state directory a file system of its own, in memory, that holds so many bytes. What lies in the
+    /// directory is covered by it.
+    ///
+    /// # Errors
+    /// When the kernel refuses the mount.
+    pub fn confine_state(&self, bytes: u64) -> Result<()> {
+        let directory = self.state_dir();
+        fs::create_dir_all(&directory)?;
+        let options = format!("size={bytes},mode=0700");
+        Cmd::on_the_machine("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(directory).run()?;
+        Ok(())
+    }
+
+    /// Lets nobody write to the file system of [`confine_state`](Self::confine_state), or everybody again. The first only when
+    /// no router runs, as the kernel refuses it while a file is open for writing.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn make_state_read_only(&self, read_only: bool) -> Result<()> {
+        let options = if read_only { "remount,ro" } else { "remount,rw" };
+        Cmd::on_the_machine("mount").args(["-o", options]).arg(self.state_dir()).run()?;
+        Ok(())
+    }
+
     /// The process id of the running router, from its pid file.
     ///
     /// # Errors

@@ -34,6 +34,7 @@ pub(crate) fn remove(id: LabId) -> Result<()> {
         delete_namespace(&namespace);
     }
     let directory = id.directory();
+    unmount_within(&directory);
     if let Err(error) = fs::remove_dir_all(&directory)
         && error.kind() != std::io::ErrorKind::NotFound
     {
@@ -157,6 +158,15 @@ fn namespaces(id: LabId) -> Vec<PathBuf> {
 fn delete_namespace(path: &Path) {
     unmount(path, UnmountFlags::DETACH).ok();
     fs::remove_file(path).ok();
+}
+
+/// Takes away file systems that were mounted in a directory: the fifth field of each line (proc_pid_mountinfo(5)).
+fn unmount_within(directory: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(Path::new);
+    for point in points.filter(|point| point.starts_with(directory)) {
+        unmount(point, UnmountFlags::DETACH).ok();
+    }
 }
 
 fn identity(path: &Path) -> Option<(u64, u64)> {

@@ -1,14 +1,117 @@
 //! Addresses that the network chooses.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use mesh_api::IpamDocument;
+use mesh_api::{AddressesDocument, Client, Command, Failure, IpamDocument, RemovedPeersDocument};
 use mesh_lab::{Container, Host, Lab, Signal, eventually, secs};
 
 use crate::support::{READY, attach, launch, neighbours, words};
 
+mod founding;
+mod space;
+mod state;
+
 const RANGE: &str = "10.32.0.0/16";
+
+/// How long a client waits for an address of a network where nothing is wrong.
+const PATIENCE: Duration = secs(20);
+
+/// `count` hosts, `h1` and so on, of which each is given all others, or, if `by_first`, the first is given none and the
+/// others the first alone. All know each other.
+fn network(title: &str, count: usize, range: &str, by_first: bool) -> Result<(Lab, Vec<Host>)> {
+    let lab = Lab::new(title)?;
+    let hosts = (1..=count).map(|number| lab.host(&format!("h{number}"))).collect::<Result<Vec<_>>>()?;
+    for (at, host) in hosts.iter().enumerate() {
+        let peers: Vec<&Host> =
+            if by_first { hosts[..at.min(1)].iter().collect() } else { hosts.iter().collect() };
+        start(host, range, &peers)?;
+    }
+    all_know(&hosts)?;
+    Ok((lab, hosts))
+}
+
+/// Launches a router that manages addresses of `range`, with these peers.
+fn start(host: &Host, range: &str, peers: &[&Host]) -> Result<()> {
+    let mut options = words(["--ipam-range", range]);
+    options
+        .extend(peers.iter().filter(|peer| peer.label() != host.label()).map(|peer| peer.ip().to_string()));
+    launch(host, &options, None).map(drop)
+}
+
+/// Waits until each of these has a connection with each other.
+fn all_know(hosts: &[Host]) -> Result<()> {
+    eventually(READY, || {
+        hosts.iter().try_for_each(|host| {
+            let known = neighbours(host)?;
+            ensure!(known.len() + 1 == hosts.len(), "{} knows {known:?}", host.label());
+            Ok(())
+        })
+    })
+}
+
+/// A connection to a host's router, for a command that waits so long.
+fn client(host: &Host, wait: Duration) -> Result<Client, Failure> {
+    Ok(Client::connect(&host.run_dir(), wait + secs(10))?)
+}
+
+fn milliseconds(wait: Duration) -> u64 {
+    u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Asks a host for an address for `id`.
+fn allocate(host: &Host, id: &str, wait: Duration) -> Result<IpAddr, Failure> {
+    let command = Command::IpamAllocate { id: id.to_owned(), subnet: None, timeout_ms: milliseconds(wait) };
+    let document: AddressesDocument = client(host, wait)?.call(command)?;
+    Ok(document.addresses[0].addr())
+}
+
+/// The addresses that `id` has on a host; none if it has none.
+fn held(host: &Host, id: &str) -> Vec<IpAddr> {
+    let command = Command::IpamLookup { id: id.to_owned(), subnet: None };
+    let found = client(host, secs(5)).and_then(|client| Ok(client.call::<AddressesDocument>(command)?));
+    found.map_or_else(|_unknown| Vec::new(), |found| found.addresses.iter().map(|net| net.addr()).collect())
+}
+
+fn release(host: &Host, id: &str) -> Result<()> {
+    let command = Command::IpamRelease { id: id.to_owned(), subnet: None };
+    Ok(client(host, secs(5))?.call::<AddressesDocument>(command).map(drop)?)
+}
+
+fn rmpeer(host: &Host, peer: &str, wait: Duration) -> Result<u64, Failure> {
+    let command = Command::RemovePeers { peers: vec![peer.to_owned()], timeout_ms: milliseconds(wait) };
+    let document: RemovedPeersDocument = client(host, wait)?.call(command)?;
+    Ok(document.removed.iter().map(|removed| removed.addresses).sum())
+}
+
+fn ipam(host: &Host) -> Result<IpamDocument> {
+    host.mesh(["status", "ipam", "-o", "json"])?.json()
+}
+
+/// Who owns how many addresses as a host sees it, by peer id.
+fn owners(host: &Host) -> Result<BTreeMap<String, u64>> {
+    Ok(ipam(host)?.owned.into_iter().map(|owned| (owned.peer_id, owned.addresses)).collect())
+}
+
+/// Waits until all see the same owners, and returns them.
+fn agreed(hosts: &[Host]) -> Result<BTreeMap<String, u64>> {
+    eventually(secs(30), || {
+        let views = hosts.iter().map(owners).collect::<Result<Vec<_>>>()?;
+        ensure!(views.windows(2).all(|two| two[0] == two[1]), "{views:?}");
+        Ok(views[0].clone())
+    })
+}
+
+/// Wants no address to be there twice.
+fn all_differ(given: impl IntoIterator<Item = IpAddr>) -> Result<BTreeSet<IpAddr>> {
+    let mut seen = BTreeSet::new();
+    for address in given {
+        ensure!(seen.insert(address), "{address} was given twice");
+    }
+    Ok(seen)
+}
 
 /// Three hosts, the second and third of which name the first, each with a container.
 fn three(title: &str) -> Result<(Lab, Vec<(Host, Container)>)> {
