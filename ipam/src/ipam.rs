@@ -465,6 +465,11 @@ impl Ipam {
         }
     }
 
+    /// The peers that were declared gone for good, with the labels that they had.
+    pub fn retired(&self) -> impl Iterator<Item = (PeerId, Option<Nickname>)> + '_ {
+        self.state.custody.retired().iter().map(|peer| (*peer, self.nickname_of(*peer)))
+    }
+
     /// How many addresses a peer has in use, as far as it has said.
     pub(crate) fn in_use_at(&self, peer: PeerId) -> Option<u64> {
         if peer == self.me() {

@@ -107,7 +107,12 @@ pub(crate) fn peers_named(node: &Node, now: Moment, texts: &[String]) -> Result<
     let owners = owners.map(|owned| (owned.peer, owned.nickname.map(|name| name.to_string())));
     let present = node.peer_status().into_iter().map(|peer| (peer.peer, Some(peer.nickname.to_string())));
     let known: BTreeSet<(PeerId, Option<String>)> = owners.chain(present).collect();
-    texts.iter().map(|text| peer_named(&known, text)).collect()
+    // Whoever is retired already may be so once more, and its name may be another's by now.
+    let former = node.retired_peers().map(|(peer, name)| (peer, name.map(|name| name.to_string()))).collect();
+    let named = |text: &String| {
+        peer_named(&known, text).or_else(|error| peer_named(&former, text).map_err(|_unknown| error))
+    };
+    texts.iter().map(named).collect()
 }
 
 fn peer_named(known: &BTreeSet<(PeerId, Option<String>)>, text: &str) -> Result<PeerId, Failure> {

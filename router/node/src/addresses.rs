@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mesh_ipam::{Ipam, Reachable};
 use mesh_topology::{Target, TargetStatus};
 use mesh_wire::control::Channel;
-use mesh_wire::{Moment, PeerId};
+use mesh_wire::{Moment, Nickname, PeerId};
 
 use crate::interface::{AddressOutput, Event, Output};
 use crate::node::Node;
@@ -24,6 +24,11 @@ impl Node {
     #[must_use]
     pub fn ipam_status(&self, now: Moment) -> Option<mesh_ipam::Status> {
         self.ipam.as_ref().map(|ipam| ipam.status(now))
+    }
+
+    /// The peers that were declared gone for good, with the labels that they had.
+    pub fn retired_peers(&self) -> impl Iterator<Item = (PeerId, Option<Nickname>)> + '_ {
+        self.ipam.iter().flat_map(Ipam::retired)
     }
 
     /// The durable state of address management with the number of its last batch, from which a new log can start.
