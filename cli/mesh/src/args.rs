@@ -84,6 +84,10 @@ pub(crate) enum Command {
     Rmpeer(RmpeerArgs),
     /// Show the router, its peers and its connections
     Status(StatusArgs),
+    /// Print all that the router tells, as one JSON document without secrets
+    Report(ReportArgs),
+    /// Check this host and its router, and say what to do
+    Doctor(DoctorArgs),
     /// Make secrets for a network
     Secret(SecretArgs),
     /// Check the configuration file
@@ -94,12 +98,19 @@ pub(crate) enum Command {
         /// The shell
         shell: Shell,
     },
+    /// Write the manual pages
+    #[command(after_help = "Example:\n  mesh man /usr/local/share/man/man1")]
+    Man {
+        /// Where to
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
     /// Print the version
     Version,
 }
 
 /// How to find the router, and how long to wait for it.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct RouterArgs {
     #[command(flatten)]
     pub(crate) run_dir: RunDirArgs,
@@ -108,7 +119,7 @@ pub(crate) struct RouterArgs {
     pub(crate) timeout: TimeoutArgs,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct RunDirArgs {
     /// Directory of the router's control socket and pid file
     #[arg(
@@ -141,7 +152,7 @@ pub(crate) struct BridgeArgs {
     pub(crate) bridge: String,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct TimeoutArgs {
     /// Longest wait for the router, in seconds
     #[arg(
@@ -388,6 +399,34 @@ round tell every router to read its file again, and go on when all have:
 
   kill -HUP \"$(cat /run/mesh/mesh.pid)\"                    read again; the log says what came of it")]
     Generate,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    #[command(flatten)]
+    pub(crate) router: RouterArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+It needs no router: then it says whether one could be launched with the settings of the configuration file and the \
+environment. It looks at the kernel, ports, MTU, firewall, clock, name servers, routes, and whether each PEER answers over TCP and \
+UDP; and it changes nothing. The status is 1 when a check fails; a warning is none.
+
+Examples:
+  mesh doctor
+  mesh doctor host2 192.0.2.7:7000           looks at these peers, not at those that the router was told")]
+pub(crate) struct DoctorArgs {
+    /// Peers that should answer [default: those of the router and of the configuration file]
+    #[arg(value_name = "PEER")]
+    pub(crate) peers: Vec<String>,
+
+    /// Configuration file [default: /etc/mesh/mesh.toml if it exists]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) router: RouterArgs,
 }
 
 #[derive(Debug, Args)]

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mesh_api::{ErrorKind, Failure, LaunchDocument, Response};
-use mesh_daemon::{LogControl, LogTarget, Ready, Reload};
+use mesh_daemon::{Config, LogControl, LogTarget, Ready, Reload};
 use rustix::process::{Signal, getpid, kill_process, setsid};
 
 use crate::args::{LaunchArgs, Output};
@@ -52,6 +52,11 @@ pub(crate) fn launch(output: Output) -> Result<(), Failure> {
 pub(crate) fn check(given: config::Settings) -> Result<Vec<String>, Failure> {
     let settings = options::settings(given, None)?;
     Ok(settings.warnings.iter().map(ToString::to_string).collect())
+}
+
+/// The settings that a call of `launch` comes to, without a password in the environment.
+pub(crate) fn config(call: Call) -> Result<Config, Failure> {
+    Ok(options::settings(call.settings()?, None)?.config)
 }
 
 /// An error of the router as the command line shows it.

@@ -9,11 +9,14 @@ mod address;
 mod args;
 mod config;
 mod control;
+mod doctor;
 mod ipam;
 mod launch;
+mod man;
 mod output;
 mod problems;
 mod process;
+mod report;
 mod secret;
 mod status;
 mod table;
@@ -59,6 +62,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Prime(args) => ipam::prime(&args, output),
         Command::Rmpeer(args) => ipam::rmpeer(&args, output),
         Command::Status(args) => status::status(&args, output),
+        Command::Report(args) => report::report(&args.router),
+        Command::Doctor(args) => doctor::doctor(&args, output),
+        Command::Man { directory } => man::man(&directory, output),
         Command::Secret(SecretArgs { command: SecretCommand::Generate }) => secret::generate(output),
         Command::Config(ConfigArgs { command: ConfigCommand::Check { file } }) => {
             config::check(file.as_deref(), output)

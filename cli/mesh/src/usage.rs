@@ -46,10 +46,14 @@ pub(crate) fn version(output: Output) -> Result<(), Failure> {
 }
 
 /// The grammar without hidden options, which some shells' scripts would show.
-fn without_hidden_options() -> clap::Command {
+pub(crate) fn without_hidden_options() -> clap::Command {
     config::grammar().mut_subcommand("launch", |launch| {
         let shown: Vec<_> = launch.get_arguments().filter(|option| !option.is_hide_set()).cloned().collect();
-        clap::Command::new("launch").about(launch.get_about().cloned().unwrap_or_default()).args(shown)
+        let help = launch.get_after_help().cloned().unwrap_or_default();
+        clap::Command::new("launch")
+            .about(launch.get_about().cloned().unwrap_or_default())
+            .args(shown)
+            .after_help(help)
     })
 }
 

@@ -7,7 +7,7 @@ use std::fs::File;
 
 use common::{command, mesh, ran};
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 18] = [
     "launch",
     "stop",
     "reset",
@@ -21,6 +21,9 @@ const COMMANDS: [&str; 15] = [
     "status",
     "secret",
     "config",
+    "report",
+    "doctor",
+    "man",
     "completion",
     "version",
 ];
@@ -63,6 +66,9 @@ fn a_wrong_command_line_gives_status_2() {
         "launch --config",
         "config",
         "config check one two",
+        "report everything",
+        "man",
+        "doctor h1:0",
         "secret",
         "secret generate now",
         "stop now",
@@ -94,8 +100,7 @@ fn a_wrong_command_line_gives_status_2() {
 
 #[test]
 fn what_later_versions_do_does_not_exist_yet() {
-    for line in ["launch --http none", "expose", "ps", "dns list", "attach netns:c1 --no-dns", "status flows"]
-    {
+    for line in ["expose", "ps", "dns list", "attach netns:c1 --no-dns", "status flows"] {
         let arguments: Vec<_> = line.split_whitespace().collect();
         assert_eq!(mesh(&arguments).status, 2, "{line}");
     }
@@ -195,6 +200,29 @@ fn every_shell_has_a_completion_that_knows_the_commands() {
         assert!(!hidden.iter().any(|option| script.stdout.contains(option)), "{shell} shows a hidden option");
         assert_eq!(mesh(&["completion", shell, "-o", "json"]).json()["script"], script.stdout);
     }
+}
+
+#[test]
+fn each_command_has_its_manual_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let into = dir.path().join("man1");
+    let ran = mesh(&["man", into.to_str().unwrap()]);
+    assert_eq!((ran.status, ran.stderr.as_str()), (0, ""), "{ran:?}");
+    for page in COMMANDS
+        .map(|name| format!("mesh-{name}.1"))
+        .into_iter()
+        .chain(["mesh.1".to_owned(), "mesh-secret-generate.1".to_owned()])
+    {
+        let text = std::fs::read_to_string(into.join(&page)).unwrap();
+        assert!(text.contains(".TH") && !text.contains("detached"), "{page}");
+        assert!(ran.stdout.lines().any(|line| line == page), "{page} is not told");
+    }
+    let launch = std::fs::read_to_string(into.join("mesh-launch.1")).unwrap();
+    assert!(
+        launch.contains("conn\\-limit") && launch.contains("SIGHUP"),
+        "the page of launch says less than its help"
+    );
+    assert_eq!(mesh(&["man", "/dev/null/man"]).status, 1);
 }
 
 #[test]

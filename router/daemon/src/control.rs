@@ -1,7 +1,8 @@
 //! The control socket: one request a connection, one answer. Owns the socket and its limits; the shell decides.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,7 +72,10 @@ impl Control {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 Ok(()) | Err(_) => {}
             }
-            UnixListener::bind(&path)
+            let listener = UnixListener::bind(&path)?;
+            // The directory keeps others out already; it could be one that a user made.
+            fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+            Ok(listener)
         };
         let listener = bind().map_err(|source| Error::File { action: "bind", path: path.clone(), source })?;
         Ok(Self { listener, path, places: Arc::new(Semaphore::new(CONNECTIONS_MAX as usize)) })

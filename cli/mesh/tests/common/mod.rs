@@ -32,10 +32,12 @@ impl Ran {
     }
 }
 
-/// The binary with these arguments, and without the configuration of this machine.
+/// The binary with these arguments, without the configuration of this machine, and where no router can be started: a test that
+/// is wrong must not make a bridge here.
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mesh"));
     command.args(arguments).env_clear().env("MESH_CONFIG", "/dev/null");
+    command.env("MESH_RUN_DIR", "/dev/null/run").env("MESH_STATE_DIR", "/dev/null/state");
     command
 }
 

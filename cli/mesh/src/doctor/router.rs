@@ -1,0 +1,55 @@
+//! Whether the router that runs here is well.
+
+use mesh_api::IpamState;
+
+use crate::doctor::{Facts, Finding};
+
+pub(super) fn check(facts: &Facts) -> Vec<Finding> {
+    let Some(router) = &facts.router else {
+        return vec![Finding::ok("router", "none is running here")];
+    };
+    let status = &router.status;
+    let mut findings = Vec::new();
+    let version = env!("CARGO_PKG_VERSION");
+    if status.version == version {
+        findings.push(Finding::ok(
+            "router",
+            format!("{} runs, pid {}", status.router.nickname, status.router.pid),
+        ));
+    } else {
+        let message = format!("it is of version {}, this program of {version}", status.version);
+        findings.push(Finding::warn("router", message, "mesh stop, and mesh launch --resume"));
+    }
+    if status.router.fenced {
+        findings.push(Finding::fail(
+            "router",
+            "it stands aside: a copy of its identity is at work elsewhere",
+            "mesh reset on one of the two hosts",
+        ));
+    }
+    if !status.router.encryption {
+        let message = "it has no password: anybody may join, and frames travel in clear";
+        findings.push(Finding::warn(
+            "router",
+            message,
+            "'mesh secret generate --help' tells how to protect the network",
+        ));
+    }
+    if let Some(ipam) = &status.ipam {
+        let message = format!(
+            "{}{}{}",
+            ipam.state.as_str(),
+            if ipam.detail.is_empty() { "" } else { ": " },
+            ipam.detail
+        );
+        findings.push(match ipam.state {
+            IpamState::Ready | IpamState::Idle | IpamState::Observing => Finding::ok("addresses", message),
+            IpamState::Disabled if ipam.range.is_none() => Finding::ok("addresses", "users manage them"),
+            IpamState::Disabled => Finding::fail("addresses", message, "'mesh status ipam' tells more"),
+            IpamState::AwaitingConsensus | IpamState::WaitingForSpace | IpamState::UnreachableOwner => {
+                Finding::warn("addresses", message, "'mesh status ipam' tells whom it waits for")
+            }
+        });
+    }
+    findings
+}
