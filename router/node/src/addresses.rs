@@ -50,11 +50,10 @@ impl Node {
         }
         let me = self.peer_id();
         let told = self.told_peers();
-        let reachable = self.topology.reachable();
         let members: BTreeMap<PeerId, Reachable> = self
             .topology
             .records()
-            .filter(|(peer, _)| *peer != me && reachable.contains(peer))
+            .filter(|(peer, _)| *peer != me && self.topology.reaches(*peer))
             .map(|(peer, record)| {
                 (peer, Reachable { nickname: record.nickname.clone(), told: told.contains(&peer) })
             })

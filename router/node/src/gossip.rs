@@ -1,22 +1,27 @@
 //! The gossip of a node: merging what comes, spreading what is new, repairing what was lost.
 //!
-//! News goes at once to the neighbours but the one it came from, at the pace of [`News`](crate::news::News). What that
-//! missed is found by summaries, when a session opens and now and then with a random neighbour:
+//! News goes at once to the neighbours that this router feeds, at the pace of [`News`](crate::news::News). Half a second later
+//! its number is mentioned to a few neighbours, whoever they are. What all that missed is found by summaries, when a session
+//! opens and now and then with a random neighbour:
 //!
 //! ```text
+//!  Digest(rows that are news) ──► if one is newer there: Digest(all rows of its bucket) ──► Gossip
+//!
 //!  Summary(root) ──► if it differs: Summary(buckets) ──► Digest(rows of the buckets that differ)
 //!                       Gossip(what is newer here), Digest(of what is newer there) ◄──┘
 //! ```
 //! Records of channels that this version does not know take the same ways.
 
 use mesh_topology::{Carried, Compared, Ghost, MergeError, Merged, Records};
-use mesh_wire::control::{Channel, Digest, Farewell, GOSSIP_ENTRIES_MAX, Gossip, Message, Summary};
+use mesh_wire::control::{
+    Channel, Digest, DigestRow, Farewell, GOSSIP_ENTRIES_MAX, Gossip, Message, Summary,
+};
 use mesh_wire::{Moment, PeerId};
 
 use crate::connection::{CloseCause, Connection};
 use crate::counters::Count;
 use crate::interface::{ConnectionId, Event, Output};
-use crate::limits::{COMPLAINT_PACE, GOSSIP_FANOUT, GOSSIP_LEN};
+use crate::limits::{COMPLAINT_PACE, GOSSIP_LEN, MENTIONED_TO};
 use crate::news::Name;
 use crate::node::Node;
 
@@ -26,6 +31,7 @@ trait Channelled {
     fn differing(&self, summary: &Summary) -> u64;
     fn digest(&self, buckets: u64, reply: bool) -> Digest;
     fn compare(&self, digest: &Digest, offer: &dyn Fn(PeerId) -> bool) -> Compared;
+    fn row(&self, origin: PeerId) -> Option<DigestRow>;
 }
 
 impl<T> Channelled for Records<T> {
@@ -43,6 +49,10 @@ impl<T> Channelled for Records<T> {
 
     fn compare(&self, digest: &Digest, offer: &dyn Fn(PeerId) -> bool) -> Compared {
         self.compare(digest, offer)
+    }
+
+    fn row(&self, origin: PeerId) -> Option<DigestRow> {
+        self.get(origin).map(|record| record.row)
     }
 }
 
@@ -97,7 +107,7 @@ impl Node {
     /// forgotten is not handed on: it would go round for ever.
     pub(crate) fn answer_digest(&mut self, id: ConnectionId, digest: &Digest, now: Moment) {
         self.counters.count(Count::DigestReceived);
-        let reachable = |peer: PeerId| self.topology.reachable().contains(&peer);
+        let reachable = |peer: PeerId| self.topology.reaches(peer);
         let compared = self.with_channel(digest.channel, |records| {
             let Compared { newer_here, newer_there } = records.compare(digest, &reachable);
             let back = (digest.reply && newer_there != 0).then(|| records.digest(newer_there, false));
@@ -145,17 +155,49 @@ impl Node {
         }
     }
 
-    /// Passes on what is due.
+    /// Passes on what is due to those whom this router feeds, and mentions a while later to some that it was there.
     pub(crate) fn spread_news(&mut self, now: Moment) {
-        let reachable = |peer| self.topology.reachable().contains(&peer);
+        let reachable = |peer| self.topology.reaches(peer);
         for (from, names) in self.news.take_due(now, reachable) {
-            let neighbours = self.pick_neighbours(GOSSIP_FANOUT, from);
-            // Names are in order, so that those of one channel stand together.
-            for names in names.chunk_by(|(a, _), (b, _)| a == b) {
-                let origins: Vec<_> = names.iter().map(|(_, origin)| *origin).collect();
-                for id in &neighbours {
-                    self.send_records(*id, names[0].0, &origins, now);
+            let neighbours = self.sessions.iter().filter(|(_, id)| Some(**id) != from);
+            for (neighbour, id) in neighbours.map(|(peer, id)| (*peer, *id)).collect::<Vec<_>>() {
+                let names = self.meant_for(neighbour, &names);
+                // Names are in order, so that those of one channel stand together.
+                for names in names.chunk_by(|(a, _), (b, _)| a == b) {
+                    let origins: Vec<_> = names.iter().map(|(_, origin)| *origin).collect();
+                    self.send_records(id, names[0].0, &origins, now);
                 }
+            }
+        }
+        let mentioned = self.news.take_mentions(now);
+        if !mentioned.is_empty() {
+            self.mention(&mentioned, now);
+        }
+    }
+
+    /// Those of the records that this router passes on to `neighbour` at once.
+    fn meant_for(&self, neighbour: PeerId, names: &[Name]) -> Vec<Name> {
+        let me = self.peer_id();
+        let feeds = std::cell::LazyCell::new(|| self.topology.feeds(neighbour));
+        let is_meant = |(channel, origin): &Name| {
+            let is_read = self.carried.get(*channel).is_none();
+            let has_it = is_read && self.topology.is_told_by(neighbour, *origin);
+            *origin == me || (!has_it && *feeds)
+        };
+        names.iter().filter(|name| is_meant(name)).copied().collect()
+    }
+
+    /// Tells some neighbours the numbers of records that went round a moment ago. Whoever missed one asks for it.
+    fn mention(&mut self, names: &[Name], now: Moment) {
+        for names in names.chunk_by(|(a, _), (b, _)| a == b) {
+            let channel = names[0].0;
+            let rows = self.with_channel(channel, |records| {
+                names.iter().filter_map(|(_, origin)| records.row(*origin)).collect::<Vec<_>>()
+            });
+            let Some(rows) = rows.filter(|rows| !rows.is_empty()) else { continue };
+            for id in self.pick_neighbours(MENTIONED_TO, None) {
+                let digest = Digest { channel, rows: rows.clone(), reply: true, buckets: 0 };
+                self.send(id, &Message::Digest(digest), now);
             }
         }
     }

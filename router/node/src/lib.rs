@@ -10,6 +10,7 @@ mod admission;
 mod bucket;
 mod clones;
 mod connection;
+mod connections;
 mod counters;
 mod data_link;
 mod gossip;

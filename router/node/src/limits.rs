@@ -64,10 +64,12 @@ pub const UNREAD_ASKED_AFTER: u64 = 128 * 1024;
 /// Records that wait to be passed on, in all and for each neighbour. Further ones are not pushed; anti-entropy carries them.
 pub const NEWS_MAX: usize = 16_384;
 
-/// Up to so many neighbours, news goes to all of them; past it, to a random subset of this size. Where each of d
-/// neighbours passes news on to twelve of its own d, a peer misses it with a probability of (1 - 12/d)^d, which is
-/// 10^-6 at d = 64 and less below.
-pub const GOSSIP_FANOUT: usize = 12;
+/// What was passed on is mentioned to some neighbours so much later: by then it has come to all whom nothing keeps from it.
+pub const MENTIONED_AFTER: Duration = Duration::from_millis(500);
+
+/// To how many neighbours it is mentioned, chosen at random. Of those that missed it 98 % hear of it so, for each of
+/// their neighbours does the same; the others find it by the next comparison of hashes.
+pub const MENTIONED_TO: usize = 4;
 
 /// Connections that others opened, of all sides together: 200 at once, then 50 a second. Further ones are closed at
 /// once.

@@ -4,14 +4,14 @@
 //! News is collected for a moment, so that a burst makes one message. What an origin says again soon after waits its
 //! turn: a link that flaps, or a peer that talks without end, costs everybody the same few messages a second.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_wire::control::Channel;
 use mesh_wire::{Moment, PeerId};
 
 use crate::interface::ConnectionId;
-use crate::limits::{GOSSIP_COALESCED_FOR, NEWS_MAX, PUSHED_AGAIN_AFTER};
+use crate::limits::{GOSSIP_COALESCED_FOR, MENTIONED_AFTER, NEWS_MAX, PUSHED_AGAIN_AFTER};
 
 /// Names a record.
 pub(crate) type Name = (Channel, PeerId);
@@ -25,6 +25,9 @@ pub(crate) struct News {
     /// When a record of each was last passed on, within [`PUSHED_AGAIN_AFTER`].
     passed_on: BTreeMap<Name, Moment>,
     due: Option<Moment>,
+    /// What was passed on since the last mention, and when the next one is. Of more than [`NEWS_MAX`] nothing is said.
+    unmentioned: BTreeSet<Name>,
+    mention_at: Option<Moment>,
 }
 
 impl News {
@@ -59,6 +62,9 @@ impl News {
                 }
                 Entry::Vacant(place) if is_reachable(name.1) => {
                     place.insert(now);
+                    if self.unmentioned.len() < NEWS_MAX {
+                        self.unmentioned.insert(name);
+                    }
                     due.entry(from).or_default().push(name);
                 }
                 Entry::Vacant(_) => {
@@ -67,7 +73,18 @@ impl News {
             }
         }
         self.due = self.waiting.keys().map(|name| self.turn(*name, now)).min();
+        if !due.is_empty() {
+            self.mention_at.get_or_insert(now + MENTIONED_AFTER);
+        }
         due
+    }
+
+    /// Takes what is to be mentioned now, in order.
+    pub(crate) fn take_mentions(&mut self, now: Moment) -> Vec<Name> {
+        match self.mention_at.take_if(|at| *at <= now) {
+            Some(_) => std::mem::take(&mut self.unmentioned).into_iter().collect(),
+            None => Vec::new(),
+        }
     }
 
     /// Gives what was held back another try, since other peers can be reached now.
@@ -83,8 +100,8 @@ impl News {
         self.held.retain(|name, _| kept(name.1));
     }
 
-    pub(crate) const fn poll_timeout(&self) -> Option<Moment> {
-        self.due
+    pub(crate) fn poll_timeout(&self) -> Option<Moment> {
+        self.due.into_iter().chain(self.mention_at).min()
     }
 
     fn turn(&self, name: Name, now: Moment) -> Moment {
@@ -121,7 +138,22 @@ mod tests {
         assert_eq!(news.poll_timeout(), Some(at(10)));
         assert!(news.take_due(at(9), |_| true).is_empty());
         assert_eq!(news.take_due(at(10), |_| true)[&None].len(), 5);
+        assert_eq!(news.poll_timeout(), Some(at(10) + MENTIONED_AFTER));
+    }
+
+    #[test]
+    fn what_was_passed_on_is_mentioned_once_a_while_later() {
+        let mut news = News::default();
+        for n in 0..3 {
+            news.add(name(n), None, START);
+            news.take_due(at(10 + u64::from(n)), |_| true);
+        }
+        let due = at(10) + MENTIONED_AFTER;
+        assert_eq!(news.poll_timeout(), Some(due));
+        assert!(news.take_mentions(at(20)).is_empty());
+        assert_eq!(news.take_mentions(due), [name(0), name(1), name(2)]);
         assert_eq!(news.poll_timeout(), None);
+        assert!(news.take_mentions(due).is_empty());
     }
 
     #[test]

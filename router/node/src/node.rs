@@ -13,7 +13,8 @@ use crate::addresses::Addresses;
 use crate::admission::Admission;
 use crate::bucket::Bucket;
 use crate::clones::Clones;
-use crate::connection::{CloseCause, Connection};
+use crate::connection::CloseCause;
+use crate::connections::Connections;
 use crate::counters::Counters;
 use crate::data_link::DataLink;
 use crate::interface::{Config, ConnectionId, Input, Output, VxlanEnd};
@@ -42,7 +43,7 @@ pub struct Node {
     pub(crate) topology: Topology,
     pub(crate) carried: Carried,
     pub(crate) connector: Connector,
-    pub(crate) connections: BTreeMap<ConnectionId, Connection>,
+    pub(crate) connections: Connections,
     /// The one connection of each peer that counts.
     pub(crate) sessions: BTreeMap<PeerId, ConnectionId>,
     /// Why each target's last attempt failed.
@@ -117,7 +118,7 @@ impl Node {
             topology,
             carried: Carried::default(),
             connector,
-            connections: BTreeMap::new(),
+            connections: Connections::default(),
             sessions: BTreeMap::new(),
             failures: BTreeMap::new(),
             refusals: Refusals::default(),
@@ -171,6 +172,7 @@ impl Node {
         }
         self.run_timers(now);
         self.settle(now);
+        self.connections.tabulate();
     }
 
     /// The next thing that the shell shall do.
@@ -181,7 +183,7 @@ impl Node {
     /// When [`Input::Timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Moment> {
-        let connections = self.connections.values().filter_map(Connection::poll_timeout).min();
+        let connections = self.connections.poll_timeout();
         let dials = self.connector.poll_timeout().filter(|_| !self.fenced);
         let Timers { survey, forget, surplus, anti_entropy } = self.timers;
         let addresses = self.ipam.as_ref().and_then(Ipam::poll_timeout);
@@ -264,7 +266,7 @@ impl Node {
     }
 
     fn stop(&mut self) {
-        for (id, mut connection) in std::mem::take(&mut self.connections) {
+        for (id, mut connection) in self.connections.take() {
             if let Some(Ok(bytes)) =
                 connection.open_mut().map(|open| open.seal(&Message::Bye(Farewell::Stopping)))
             {
@@ -276,13 +278,8 @@ impl Node {
     }
 
     fn run_timers(&mut self, now: Moment) {
-        let due: Vec<_> = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| connection.poll_timeout().is_some_and(|at| at <= now))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in due {
+        self.connections.tabulate();
+        for id in self.connections.due(now) {
             self.run_connection_timers(id, now);
         }
         if self.timers.anti_entropy.is_some_and(|at| at <= now) {

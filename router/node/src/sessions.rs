@@ -420,11 +420,15 @@ impl Node {
 
     /// A router that was not run for a while has not heard what was said to it meanwhile: nobody is blamed for that.
     pub(crate) fn excuse_own_sleep(&mut self, now: Moment) {
+        // A pulse is among what the table's first entry comes before.
+        if self.connections.poll_timeout().is_none_or(|due| now.since(due) < ASLEEP_AFTER) {
+            return;
+        }
         let pulses =
             self.connections.values().filter_map(Connection::open).map(|open| open.pulse.poll_timeout());
         let late = pulses.min().map_or(Duration::ZERO, |due| now.since(due));
         if late >= ASLEEP_AFTER {
-            self.connections.values_mut().for_each(|connection| connection.phase.excuse(late));
+            self.connections.excuse(late);
         }
     }
 }

@@ -124,11 +124,10 @@ impl Node {
 
     /// The origins of records that no chain of listed connections reaches.
     fn unreachable(&self) -> BTreeSet<PeerId> {
-        let reachable = self.topology.reachable();
         let carried = self.carried.channels().flat_map(Records::iter).map(|record| record.row.origin);
         let announcing = self.macs.records().iter().map(|record| record.row.origin);
-        let origins = self.topology.records().map(|(peer, _)| peer).chain(carried).chain(announcing);
-        origins.filter(|origin| !reachable.contains(origin)).collect()
+        let unreachable = carried.chain(announcing).filter(|origin| !self.topology.reaches(*origin));
+        unreachable.chain(self.topology.cut_off().iter().copied()).collect()
     }
 
     /// A session with a peer at this address has ended.

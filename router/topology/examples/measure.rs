@@ -61,7 +61,7 @@ fn measure(peers: u32) {
     });
     let bytes: usize = here.store().iter().map(|record| record.entry.len()).sum();
     println!("records of {bytes} bytes, {} each", bytes / here.store().len());
-    timed("who is reachable, from scratch", 1, || here.reachable().len());
+    timed("who is reachable, from scratch", 1, || here.cut_off().len());
     timed("choices of one", TIMES, || {
         Formation::new(here.records().map(|r| r.0), CONNECTION_LIMIT).choices(here.me())
     });

@@ -347,10 +347,9 @@ impl Connector {
     /// Ends the rest of peers that nobody else reaches, or that are connected again, or that this router has wanted for
     /// long; their targets follow.
     fn rest(&mut self, topology: &Topology, connected: &BTreeSet<PeerId>, now: Moment) {
-        let reachable = topology.reachable();
         self.resting.retain(|peer, since| {
             let is_overdue = self.wanted.contains(peer) && now.since(*since) >= WANTED_REST;
-            reachable.contains(peer) && !connected.contains(peer) && !is_overdue
+            topology.reaches(*peer) && !connected.contains(peer) && !is_overdue
         });
         for entry in self.targets.values_mut() {
             if let TargetStatus::Enough(peer) = entry.status {

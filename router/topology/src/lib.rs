@@ -18,9 +18,11 @@ mod forest;
 pub mod formation;
 pub mod graph;
 mod pair;
+mod reach;
 pub mod records;
 pub mod routes;
 pub mod small_graphs;
+mod spread;
 pub mod topology;
 
 pub use backoff::Backoff;
@@ -32,4 +34,5 @@ pub use records::{
     Compared, Content, Ghost, Limits, MergeError, Merged, OpenRecord, Record, Records, Verify, peek,
 };
 pub use routes::{Routes, Tree};
+pub use spread::{FED_BY_ALL_MAX, SOURCES};
 pub use topology::Topology;

@@ -143,7 +143,8 @@ pub struct Limits {
 pub struct Records<T> {
     channel: Channel,
     limits: Limits,
-    records: BTreeMap<PeerId, Arc<Record<T>>>,
+    /// In order of their origins.
+    records: Vec<Arc<Record<T>>>,
     /// The hash of each bucket, as [`Summary`] says; kept with each change.
     buckets: [u64; BUCKETS],
     /// Bytes of all entries together.
@@ -163,7 +164,7 @@ impl<T> Records<T> {
     /// A channel without records.
     #[must_use]
     pub const fn new(channel: Channel, limits: Limits) -> Self {
-        Self { channel, limits, records: BTreeMap::new(), buckets: [0; BUCKETS], len: 0 }
+        Self { channel, limits, records: Vec::new(), buckets: [0; BUCKETS], len: 0 }
     }
 
     /// The channel.
@@ -175,12 +176,12 @@ impl<T> Records<T> {
     /// The record of `origin`.
     #[must_use]
     pub fn get(&self, origin: PeerId) -> Option<&Arc<Record<T>>> {
-        self.records.get(&origin)
+        self.records.get(self.place_of(origin).ok()?)
     }
 
     /// All records, by origin.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Record<T>>> {
-        self.records.values()
+        self.records.iter()
     }
 
     /// How many records there are.
@@ -289,29 +290,41 @@ impl<T> Records<T> {
 
     /// Stores a record in place of what is held of its origin, which is returned.
     pub fn put(&mut self, record: Arc<Record<T>>) -> Option<Arc<Record<T>>> {
-        let before = self.remove(record.row.origin);
+        let place = self.place_of(record.row.origin);
         let bucket = &mut self.buckets[DigestRow::bucket(record.row.origin)];
         *bucket = bucket.wrapping_add(record.row.hash());
         self.len += record.entry.len();
-        self.records.insert(record.row.origin, record);
-        before
-    }
-
-    pub(crate) fn remove(&mut self, origin: PeerId) -> Option<Arc<Record<T>>> {
-        let record = self.records.remove(&origin)?;
-        let bucket = &mut self.buckets[DigestRow::bucket(origin)];
-        *bucket = bucket.wrapping_sub(record.row.hash());
-        self.len -= record.entry.len();
-        Some(record)
+        match place {
+            Ok(at) => {
+                let before = std::mem::replace(&mut self.records[at], record);
+                self.discount(&before);
+                Some(before)
+            }
+            Err(at) => {
+                self.records.insert(at, record);
+                None
+            }
+        }
     }
 
     /// Forgets the records of all origins but those that `keep` names, and returns whose.
     pub fn retain(&mut self, keep: impl Fn(PeerId) -> bool) -> Vec<PeerId> {
-        let gone: Vec<_> = self.records.keys().copied().filter(|origin| !keep(*origin)).collect();
-        for origin in &gone {
-            self.remove(*origin);
-        }
-        gone
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.records).into_iter().partition(|record| keep(record.row.origin));
+        self.records = kept;
+        gone.iter().for_each(|record| self.discount(record));
+        gone.into_iter().map(|record| record.row.origin).collect()
+    }
+
+    /// Takes a record that is no more out of the hashes.
+    fn discount(&mut self, record: &Record<T>) {
+        let bucket = &mut self.buckets[DigestRow::bucket(record.row.origin)];
+        *bucket = bucket.wrapping_sub(record.row.hash());
+        self.len -= record.entry.len();
+    }
+
+    fn place_of(&self, origin: PeerId) -> Result<usize, usize> {
+        self.records.binary_search_by_key(&origin, |record| record.row.origin)
     }
 }
 

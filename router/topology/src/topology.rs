@@ -8,6 +8,7 @@ use mesh_crypto::Identity;
 use mesh_wire::control::{Channel, DigestRow, LinkRecord, PeerRecord, RecordHeader};
 use mesh_wire::{BootCount, Nickname, PeerId};
 
+use crate::reach::{Reach, Unclear};
 use crate::records::{Ghost, Limits, MergeError, Merged, OpenRecord, Record, Records, Verify, peek};
 
 /// Most peers in one network. A record of one more is refused until another peer is forgotten.
@@ -27,8 +28,8 @@ pub struct Topology {
     opener: Box<dyn OpenRecord<PeerRecord>>,
     /// How often somebody came to be known or was forgotten.
     members: u64,
-    /// Whom a chain of listed connections reaches; made when it is asked for, and carried on as links are added.
-    reached: OnceCell<BTreeSet<PeerId>>,
+    /// Whom a chain of listed connections reaches; made when it is asked for, and carried on while that is clear.
+    reached: OnceCell<Reach>,
 }
 
 impl Topology {
@@ -102,15 +103,23 @@ impl Topology {
     /// Forgets the records of `peers`, but not this router's own.
     pub fn forget(&mut self, peers: &BTreeSet<PeerId>) {
         let me = self.me;
-        let gone = self.records.retain(|peer| peer == me || !peers.contains(&peer));
+        let gone: BTreeSet<_> =
+            self.records.retain(|peer| peer == me || !peers.contains(&peer)).into_iter().collect();
         self.members += gone.len() as u64;
-        self.reached.take();
+        let outcome = self.reached.get_mut().map(|reached| reached.forget(&gone));
+        self.keep_reached(outcome);
     }
 
-    /// The peers that a chain of listed connections reaches from this router, itself included. Some may have no record
-    /// here yet.
-    pub fn reachable(&self) -> &BTreeSet<PeerId> {
-        self.reached.get_or_init(|| reachable(&self.records, self.me))
+    /// Whether a chain of listed connections leads from this router to `peer`, which may have no record here yet.
+    #[must_use]
+    pub fn reaches(&self, peer: PeerId) -> bool {
+        self.reached().contains(&self.records, peer)
+    }
+
+    /// The peers with a record to which no chain of listed connections leads.
+    #[must_use]
+    pub fn cut_off(&self) -> &BTreeSet<PeerId> {
+        self.reached().cut_off()
     }
 
     /// This router's id.
@@ -176,49 +185,21 @@ impl Topology {
     fn put(&mut self, record: Arc<Record<PeerRecord>>) {
         let before = self.records.put(Arc::clone(&record));
         self.members += u64::from(before.is_none());
-        let Some(reached) = self.reached.get_mut().filter(|reached| reached.contains(&record.row.origin))
-        else {
-            return;
-        };
-        if lists_fewer(before.as_deref(), &record) {
+        let reached = self.reached.get_mut();
+        let outcome =
+            reached.map(|reached| reached.replaced(&self.records, self.me, before.as_deref(), &record));
+        self.keep_reached(outcome);
+    }
+
+    fn reached(&self) -> &Reach {
+        self.reached.get_or_init(|| Reach::search(&self.records, self.me))
+    }
+
+    fn keep_reached(&mut self, outcome: Option<Result<(), Unclear>>) {
+        if let Some(Err(Unclear)) = outcome {
             self.reached.take();
-        } else {
-            spread(&self.records, reached, listed(&record));
         }
     }
-}
-
-/// Whether `after` has lost a neighbour that `before` listed.
-fn lists_fewer(before: Option<&Record<PeerRecord>>, after: &Record<PeerRecord>) -> bool {
-    let Some(before) = before else { return false };
-    if listed(before).eq(listed(after)) {
-        return false;
-    }
-    let after: BTreeSet<_> = listed(after).collect();
-    listed(before).any(|peer| !after.contains(&peer))
-}
-
-fn reachable(records: &Records<PeerRecord>, from: PeerId) -> BTreeSet<PeerId> {
-    let mut reached = BTreeSet::new();
-    spread(records, &mut reached, [from]);
-    reached
-}
-
-/// Adds to `reached` those of `peers` that are not in it, and all that lists of connections lead to from there.
-fn spread(
-    records: &Records<PeerRecord>,
-    reached: &mut BTreeSet<PeerId>,
-    peers: impl IntoIterator<Item = PeerId>,
-) {
-    let mut frontier: Vec<_> = peers.into_iter().filter(|peer| reached.insert(*peer)).collect();
-    while let Some(peer) = frontier.pop() {
-        let neighbours = records.get(peer).into_iter().flat_map(|known| listed(known));
-        frontier.extend(neighbours.filter(|peer| reached.insert(*peer)));
-    }
-}
-
-fn listed(record: &Record<PeerRecord>) -> impl Iterator<Item = PeerId> {
-    record.content.links.iter().map(|link| link.peer)
 }
 
 #[cfg(test)]
