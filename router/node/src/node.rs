@@ -1,11 +1,12 @@
 //! The node itself: connections and sessions, and the decisions that span them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_crypto::{Identity, Rng};
 use mesh_ipam::{Ipam, Reachable};
-use mesh_topology::{Carried, Connector, OpenRecord, Target, Topology, Verify};
+use mesh_topology::{Carried, Connector, OpenRecord, Record, Target, Topology, Verify};
 use mesh_wire::control::{Channel, Farewell, LinkRecord, Message, PeerRecord};
 use mesh_wire::{Moment, Nickname, PeerId};
 
@@ -223,10 +224,34 @@ impl Node {
         self.topology.records().len()
     }
 
+    /// Takes in records that others have told of already, and tells nobody: how a simulator begins with a network too large to
+    /// be joined one by one. Call it between two inputs.
+    pub fn adopt(&mut self, records: &[Arc<Record<PeerRecord>>]) {
+        self.topology.adopt(records);
+        self.topology_changed = true;
+    }
+
+    /// This router's record as others hold it.
+    #[must_use]
+    pub fn signed_record(&self) -> Arc<Record<PeerRecord>> {
+        let own = self.topology.store().get(self.peer_id());
+        Arc::clone(own.expect("a router holds its own record"))
+    }
+
     /// A hash of all records of peers that are held: equal where the same are.
     #[must_use]
     pub fn topology_root(&self) -> u64 {
         self.topology.store().summary().root
+    }
+
+    /// Bytes of all records of peers that are held: as they travel, and as they are read. An allocator adds its own.
+    #[must_use]
+    pub fn topology_bytes(&self) -> usize {
+        let bytes = |record: &Arc<Record<PeerRecord>>| {
+            let links = record.content.links.len() * size_of::<LinkRecord>();
+            size_of::<Record<PeerRecord>>() + record.entry.len() + links
+        };
+        self.topology.store().iter().map(bytes).sum()
     }
 
     /// What was counted since the start.

@@ -12,6 +12,7 @@
 
 mod convergence;
 mod faults;
+mod gather;
 mod invariants;
 pub mod nat;
 pub mod network;

@@ -86,6 +86,11 @@ impl Network {
         base + below(rng, base / 4)
     }
 
+    /// The round trip of a pair, jitter apart.
+    pub(crate) fn round_trip(&self, a: HostId, b: HostId) -> Duration {
+        self.base_latency(a, b) * 2
+    }
+
     /// The latency of a pair, the same in both directions, jitter apart.
     fn base_latency(&self, a: HostId, b: HostId) -> Duration {
         if a == b {

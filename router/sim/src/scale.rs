@@ -1,12 +1,14 @@
 //! How the control plane behaves when there are many: figures, taken from the same nodes in virtual time.
 //!
-//! They are simulated lightly ([`Scenario::light`]). Routes are checked on a sample at the end.
+//! They are simulated lightly ([`Scenario::light`]). More than [`JOINED_MAX`] hosts begin as if they had joined
+//! ([`World::gathered`]). Routes are checked on a sample at the end.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use mesh_node::Node;
 use mesh_topology::{MergeError, OpenRecord, Record, Verify};
 use mesh_wire::Moment;
 use mesh_wire::control::{Channel, PeerRecord};
@@ -16,6 +18,10 @@ use crate::run::Reason;
 use crate::scenario::{Scenario, Shape};
 use crate::{Fault, HostId, World};
 
+/// So many hosts join each other one by one: each of them takes in several records of each, and there are no more of
+/// either than a machine handles in a minute.
+const JOINED_MAX: usize = 150;
+
 /// All hosts have joined so long after the first at the latest.
 const JOINED_WITHIN: Duration = Duration::from_secs(300);
 
@@ -23,7 +29,7 @@ const JOINED_WITHIN: Duration = Duration::from_secs(300);
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Time for closing what the beginning left open, before anything is measured.
-const REST_BEFORE: Duration = Duration::from_secs(30);
+const REST_BEFORE: Duration = Duration::from_secs(15);
 
 /// For how long bytes are counted.
 const REST: Duration = Duration::from_secs(30);
@@ -62,8 +68,8 @@ impl OpenRecord<PeerRecord> for Memo {
 pub struct Figures {
     /// Hosts.
     pub peers: usize,
-    /// From the first start until all know all.
-    pub joined: Duration,
+    /// From the first start until all know all; `None` if they began so.
+    pub joined: Option<Duration>,
     /// From the first record that names a cut link no longer until all hold all records again.
     pub cut_settled: Duration,
     /// From a stop of one until nobody lists it.
@@ -78,8 +84,12 @@ pub struct Figures {
     pub control: (u64, u64),
     /// Bytes of probes that a peer sends per second at rest, as UDP payload, on average.
     pub probes: u64,
-    /// Real CPU time of one router for one second at rest.
+    /// Real CPU time of one router for one second at rest, with its share of the simulator.
     pub cpu_at_rest: Duration,
+    /// Bytes that one router holds for the records of all peers: as they travel, and as they are read.
+    pub record_bytes: usize,
+    /// Most memory that the process has had, in bytes; records of all routers are shared in it.
+    pub memory: u64,
     /// Real time of the whole run.
     pub took: Duration,
 }
@@ -87,7 +97,10 @@ pub struct Figures {
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "peers {}", self.peers)?;
-        writeln!(f, "all joined after {:.2} s", self.joined.as_secs_f64())?;
+        match self.joined {
+            Some(joined) => writeln!(f, "all joined after {:.2} s", joined.as_secs_f64())?,
+            None => writeln!(f, "all had joined at the beginning")?,
+        }
         writeln!(f, "one link cut: settled after {:.3} s", self.cut_settled.as_secs_f64())?;
         writeln!(f, "one stopped: settled after {:.3} s", self.stop_settled.as_secs_f64())?;
         writeln!(f, "one started: settled after {:.3} s", self.start_settled.as_secs_f64())?;
@@ -99,6 +112,8 @@ impl fmt::Display for Figures {
             self.control.0, self.control.1, self.probes
         )?;
         writeln!(f, "at rest: {:.1} us of CPU a second and peer", self.cpu_at_rest.as_secs_f64() * 1e6)?;
+        writeln!(f, "records of all: {} kB in each router", self.record_bytes / 1_000)?;
+        writeln!(f, "memory {} MB in all, where routers share records", self.memory / 1_000_000)?;
         write!(f, "took {:.0} s", self.took.as_secs_f64())
     }
 }
@@ -112,11 +127,10 @@ pub fn measure(peers: usize, seed: u64) -> Result<Figures, Reason> {
     let mut scenario = Scenario::quiet(seed, peers, Shape::Random);
     scenario.light = true;
     scenario.latency_max = Duration::from_millis(30);
-    scenario.start_within = Duration::from_millis(10) * u32::try_from(peers).unwrap_or(u32::MAX);
-    let mut world = World::new(&scenario, None);
-    world.run_until(Moment::ORIGIN + scenario.start_within)?;
-    let joined = settle(&mut world, &scenario, JOINED_WITHIN)? + scenario.start_within;
+    let (mut world, joined) =
+        if peers > JOINED_MAX { (World::gathered(&scenario)?, None) } else { join(&mut scenario)? };
     world.run_for(REST_BEFORE)?;
+    agree(&mut world, peers)?;
 
     let one = HostId(peers / 2);
     let cut_settled = cut_one_link(&mut world, one, peers)?;
@@ -153,8 +167,28 @@ pub fn measure(peers: usize, seed: u64) -> Result<Figures, Reason> {
         control: (control.iter().sum::<u64>() / peers as u64, control.into_iter().max().unwrap_or(0)),
         probes: per_second(probes) / peers as u64,
         cpu_at_rest,
+        record_bytes: world.node(one).map_or(0, |node| node.topology_bytes()),
+        memory: memory_max(),
         took: began.elapsed(),
     })
+}
+
+/// Starts the hosts one after the other.
+fn join(scenario: &mut Scenario) -> Result<(World, Option<Duration>), Reason> {
+    scenario.start_within =
+        Duration::from_millis(10) * u32::try_from(scenario.hosts.len()).unwrap_or(u32::MAX);
+    let mut world = World::new(scenario, None);
+    world.run_until(Moment::ORIGIN + scenario.start_within)?;
+    let settled = settle(&mut world, scenario, JOINED_WITHIN)?;
+    Ok((world, Some(settled + scenario.start_within)))
+}
+
+/// `VmHWM` of proc(5), in bytes; 0 where there is none.
+fn memory_max() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    kilobytes.map_or(0, |kilobytes| kilobytes * 1_024)
 }
 
 /// Cuts a link of `one`, and opens it again when all know.
@@ -183,12 +217,13 @@ fn cut_one_link(world: &mut World, one: HostId, peers: usize) -> Result<Duration
 fn agree(world: &mut World, peers: usize) -> Result<Duration, Reason> {
     let began = world.now();
     loop {
-        let roots: std::collections::BTreeSet<_> =
-            world.nodes().map(mesh_node::Node::topology_root).collect();
-        if roots.len() == 1 && world.nodes().all(|node| node.peer_count() == peers) {
+        let view = |node: &Node| (node.topology_root(), node.peer_count());
+        let first = world.nodes().next().map_or((0, peers), view);
+        if first.1 == peers && world.nodes().all(|node| view(node) == first) {
             return Ok(world.now().since(began));
         }
         if world.now().since(began) > SETTLED_WITHIN {
+            let roots: BTreeSet<_> = world.nodes().map(Node::topology_root).collect();
             return Err(Reason::NotSettled { views: roots.len(), within: SETTLED_WITHIN });
         }
         world.run_for(ASKED_EVERY)?;

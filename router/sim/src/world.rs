@@ -56,8 +56,8 @@ pub struct World {
     happenings: u64,
     pub(crate) hosts: Vec<Host>,
     pub(crate) network: Network,
-    streams: BTreeMap<u64, Stream>,
-    streams_opened: u64,
+    pub(crate) streams: BTreeMap<u64, Stream>,
+    pub(crate) streams_opened: u64,
     pub(crate) histories: Histories,
     /// Where there are many hosts: what opens records once for all.
     memo: Option<Memo>,
@@ -107,7 +107,7 @@ pub(crate) struct Life {
     pub(crate) sleeve: Option<Sleeve>,
     pub(crate) streams: BTreeMap<ConnectionId, (u64, usize)>,
     dials: BTreeSet<ConnectionId>,
-    accepted: u64,
+    pub(crate) accepted: u64,
     /// The event that will wake it; others are stale.
     wake: Option<Moment>,
     /// How often its timeout was due at this same moment.
@@ -154,7 +154,7 @@ impl World {
             histories: Histories::default(),
             memo: scenario.light.then(Memo::default),
             rng,
-            trace: Trace::new(sink),
+            trace: if scenario.light { Trace::silent() } else { Trace::new(sink) },
         };
         for host in 0..scenario.hosts.len() {
             let at = world.now + network::below(&mut world.rng, scenario.start_within);
@@ -320,7 +320,7 @@ impl World {
     }
 
     /// One step of a router: input, outputs, checks.
-    fn input(&mut self, host: HostId, input: Input) -> Result<(), Violation> {
+    pub(crate) fn input(&mut self, host: HostId, input: Input) -> Result<(), Violation> {
         let now = self.now;
         let place = &mut self.hosts[host.0];
         if place.paused_until.is_some() {
@@ -373,7 +373,7 @@ impl World {
         Ok(())
     }
 
-    fn output(&mut self, host: HostId, output: Output) {
+    pub(crate) fn output(&mut self, host: HostId, output: Output) {
         let now = self.now;
         match output {
             Output::Dial { id, target } => self.dial(host, id, &target),
@@ -466,9 +466,8 @@ impl World {
         ];
         self.streams.insert(number, Stream { ends, pipes: [Pipe::default(), Pipe::default()] });
         self.send_segment(number, 1, Segment::Established);
-        let ephemeral = EPHEMERAL.0 + u16::try_from(number % EPHEMERAL.1).expect("a port is below 2^16");
         let local = SocketAddr::new(self.network.own_address(to), PORT);
-        let remote = SocketAddr::new(here, ephemeral);
+        let remote = SocketAddr::new(here, ephemeral_port(number));
         self.input(to, Input::Accepted { id: there, local, remote })
     }
 
@@ -570,8 +569,7 @@ impl World {
         if let Some(known) = self.streams.get_mut(&stream) {
             known.ends[0].state = EndState::Open;
         }
-        let ephemeral = EPHEMERAL.0 + u16::try_from(stream % EPHEMERAL.1).expect("a port is below 2^16");
-        let local = SocketAddr::new(self.network.own_address(end.host), ephemeral);
+        let local = SocketAddr::new(self.network.own_address(end.host), ephemeral_port(stream));
         let remote = SocketAddr::new(remote, PORT);
         self.input(end.host, Input::Dialed { id: end.id, local, remote })
     }
@@ -781,6 +779,11 @@ impl World {
         self.schedule_wake(host);
         Ok(())
     }
+}
+
+/// The port that the dialing end of a stream has.
+pub(crate) fn ephemeral_port(stream: u64) -> u16 {
+    EPHEMERAL.0 + u16::try_from(stream % EPHEMERAL.1).expect("a port is below 2^16")
 }
 
 /// What a plan says about where frames go, its keys apart.

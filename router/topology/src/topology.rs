@@ -78,6 +78,16 @@ impl Topology {
         Ok(Merged::Newer(row.origin))
     }
 
+    /// Takes in records of others that somebody has opened already, where they are newer than what is held and there is room.
+    pub fn adopt(&mut self, records: &[Arc<Record<PeerRecord>>]) {
+        for record in records {
+            let is_new = record.row.origin != self.me && self.records.lacks(&record.row, &record.entry);
+            if is_new && self.records.admit(record.row.origin, record.entry.len()).is_ok() {
+                self.put(Arc::clone(record));
+            }
+        }
+    }
+
     /// Publishes this router's links under the next version. Returns whether anything was different.
     pub fn publish(&mut self, identity: &Identity, mut links: Vec<LinkRecord>) -> bool {
         links.sort();
