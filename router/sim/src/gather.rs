@@ -71,14 +71,9 @@ impl World {
     fn meet(&mut self, from: HostId, to: HostId) -> Result<(), Violation> {
         let target = Target::Named { host: to.to_string(), port: PORT };
         let dials = self.step(from, Input::Connect { targets: vec![target.clone()], replace: false });
-        let id = dials.iter().find_map(|output| match output {
-            Output::Dial { id, .. } => Some(*id),
-            Output::Write { .. }
-            | Output::Close { .. }
-            | Output::PlanChanged
-            | Output::Ipam(_)
-            | Output::Joined(_)
-            | Output::Event(_) => None,
+        let id = dials.iter().find_map(|output| {
+            let Output::Dial { id, .. } = output else { return None };
+            Some(*id)
         });
         let ends = self.put_stream([from, to], id.expect("a new target is dialed at once"));
         self.shake_hands(ends);
@@ -119,20 +114,14 @@ impl World {
         let mut is_open = [false; 2];
         while let Some((side, input)) = inputs.pop_front() {
             let mut is_handed_over = is_open[side];
-            for output in self.step(ends[side].host, input) {
+            for mut output in self.step(ends[side].host, input) {
                 is_open[side] |= matches!(output, Output::Event(Event::Connected { .. }));
-                match output {
-                    Output::Write { bytes, .. } if !is_handed_over => {
-                        is_handed_over = true;
-                        inputs.push_back((1 - side, Input::Received { id: ends[1 - side].id, bytes }));
-                    }
-                    output @ (Output::Write { .. }
-                    | Output::Dial { .. }
-                    | Output::Close { .. }
-                    | Output::PlanChanged
-                    | Output::Ipam(_)
-                    | Output::Joined(_)
-                    | Output::Event(_)) => self.output(ends[side].host, output),
+                if !is_handed_over && let Output::Write { bytes, .. } = &mut output {
+                    is_handed_over = true;
+                    let bytes = std::mem::take(bytes);
+                    inputs.push_back((1 - side, Input::Received { id: ends[1 - side].id, bytes }));
+                } else {
+                    self.output(ends[side].host, output);
                 }
             }
         }
