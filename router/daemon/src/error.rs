@@ -213,6 +213,7 @@ pub(crate) fn kind_of(error: &HostError) -> ErrorKind {
         HostError::Random { .. } | HostError::Thread { .. } | HostError::PortMissing { .. } => {
             ErrorKind::Internal
         }
+        HostError::Program { .. } => ErrorKind::Unsupported,
         HostError::UndoIncomplete { cause, .. } => kind_of(cause),
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use mesh_api::{AttachDocument, ErrorKind, Failure, NetnsTarget};
-use mesh_hostnet::{AttachSpec, Bridge, HostError, InterfaceName, Netns, NetnsRef};
+use mesh_hostnet::{AttachSpec, Bridge, Firewall, HostError, InterfaceName, Netns, NetnsRef};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tracing::info;
 
@@ -22,14 +22,15 @@ pub(crate) struct Interface {
 #[derive(Clone)]
 pub(crate) struct Host {
     bridge: Arc<Bridge>,
+    firewall: Firewall,
     mtu: u32,
     /// Held while a change is under way.
     turn: Arc<Mutex<()>>,
 }
 
 impl Host {
-    pub(crate) fn new(bridge: Bridge, mtu: u32) -> Self {
-        Self { bridge: Arc::new(bridge), mtu, turn: Arc::default() }
+    pub(crate) fn new(bridge: Bridge, firewall: Firewall, mtu: u32) -> Self {
+        Self { bridge: Arc::new(bridge), firewall, mtu, turn: Arc::default() }
     }
 
     /// Refuses what can be refused before addresses are chosen.
@@ -52,14 +53,14 @@ impl Host {
         interface: Interface,
     ) -> Result<AttachDocument, Failure> {
         let mtu = self.mtu;
-        self.change(move |bridge| {
+        self.change(move |bridge, firewall| {
             let Interface { ifname, multicast_route } = interface;
             let ifname: InterfaceName = ifname.parse().map_err(|error: mesh_hostnet::NameError| {
                 Failure::new(ErrorKind::Invalid, error.to_string())
             })?;
             let netns = Netns::open(&netns_ref(&container)).map_err(|error| failure_of(&error))?;
             let spec = AttachSpec { ifname, addresses, mtu, multicast_route };
-            let attached = mesh_hostnet::attach(bridge, &netns, &spec).map_err(|error| failure_of(&error))?;
+            let attached = firewall.attach(bridge, &netns, &spec).map_err(|error| failure_of(&error))?;
             info!(%container, interface = %attached.interface, addresses = ?attached.addresses, "attached");
             Ok(AttachDocument {
                 container: container.to_string(),
@@ -78,9 +79,9 @@ impl Host {
         container: NetnsTarget,
         addresses: Vec<IpNet>,
     ) -> Result<Vec<IpNet>, Failure> {
-        self.change(move |bridge| {
+        self.change(move |bridge, firewall| {
             let netns = Netns::open(&netns_ref(&container)).map_err(|error| failure_of(&error))?;
-            let removed = detach(bridge, &netns, &addresses).map_err(|error| failure_of(&error))?;
+            let removed = detach(firewall, bridge, &netns, &addresses).map_err(|error| failure_of(&error))?;
             info!(%container, addresses = ?removed, "detached");
             Ok(removed)
         })
@@ -94,11 +95,11 @@ impl Host {
 
     async fn change<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Bridge) -> Result<T, Failure> + Send + 'static,
+        work: impl FnOnce(&Bridge, &Firewall) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
         let _turn = self.turn.lock().await;
-        let bridge = Arc::clone(&self.bridge);
-        let done = tokio::task::spawn_blocking(move || work(&bridge)).await;
+        let (bridge, firewall) = (Arc::clone(&self.bridge), self.firewall.clone());
+        let done = tokio::task::spawn_blocking(move || work(&bridge, &firewall)).await;
         done.unwrap_or_else(|_panicked| {
             Err(Failure::new(ErrorKind::Internal, "the change to the host failed"))
         })
@@ -106,20 +107,24 @@ impl Host {
 }
 
 /// Detaches from whichever of our interfaces the container has.
-fn detach(bridge: &Bridge, netns: &Netns, addresses: &[IpNet]) -> Result<Vec<IpNet>, HostError> {
+fn detach(
+    firewall: &Firewall,
+    bridge: &Bridge,
+    netns: &Netns,
+    addresses: &[IpNet],
+) -> Result<Vec<IpNet>, HostError> {
     let interfaces = mesh_hostnet::interfaces_of(bridge, netns)?;
     let mut removed = Vec::new();
     if addresses.is_empty() {
         for interface in &interfaces {
-            removed.extend(mesh_hostnet::detach(bridge, netns, interface, &[])?);
+            removed.extend(firewall.detach(bridge, netns, interface, &[])?);
         }
         if interfaces.is_empty() {
             return Err(HostError::NothingAttached);
         }
     }
     for address in addresses {
-        let done =
-            interfaces.iter().map(|interface| mesh_hostnet::detach(bridge, netns, interface, &[*address]));
+        let done = interfaces.iter().map(|interface| firewall.detach(bridge, netns, interface, &[*address]));
         // Which interface bears the address only the attempt shows; the last refusal speaks for all.
         let mut outcome = Err(HostError::NothingAttached);
         for attempt in done {

@@ -18,6 +18,7 @@ mod desk;
 mod dial;
 mod documents;
 mod error;
+mod firewall;
 mod host;
 mod http;
 mod ipam;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use mesh_api::{Command, ResetDocument, Response, StopDocument};
 use mesh_crypto::{Identity, Psk, Rng};
 use mesh_dataplane::Dataplane;
-use mesh_hostnet::{AddressWatch, Bridge, PortKind};
+use mesh_hostnet::{AddressWatch, Bridge, Firewall, PortKind};
 use mesh_ipam::{Ident, Request};
 use mesh_node::{Input, Node};
 use mesh_wire::{BootCount, NetworkId, PeerId};
@@ -37,8 +37,8 @@ use crate::shell::{self, INPUTS_QUEUED_MAX, REPORTS_QUEUED_MAX, Setting, Shell};
 use crate::store::{self, RunLock};
 use crate::targets::Targets;
 use crate::{
-    AddressConfig, BridgeName, Config, Error, MtuSetting, PeerTarget, Peers, Ready, Reload, documents, ipam,
-    network, pipe, secrets, targets,
+    AddressConfig, BridgeName, Config, Error, MtuSetting, PeerTarget, Peers, Ready, Reload, documents,
+    firewall, ipam, network, pipe, secrets, targets,
 };
 
 /// What a frame grows by on its way, at most: outer IPv6 (40) and UDP (8) headers, sleeve's header and tag (32), the
@@ -63,6 +63,7 @@ struct Surroundings {
     containers: Containers,
     addresses: Management,
     targets: Targets,
+    firewall: Firewall,
     reloading: Reloading,
     control: Control,
     http: Cell<Option<TcpListener>>,
@@ -147,6 +148,7 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
     let (identity, boot) = store::load_identity(&config.state_dir, &mut rng)?;
     let journal = open_journal(&config, identity.peer_id())?;
     let (bridge, control) = join_host(&config, mtu)?;
+    let firewall = firewall::start(&config, &bridge).inspect_err(|_| leave_host(&config, &bridge))?;
     if let Err(error) = targets::save(&known.targets_file, &known.peers) {
         leave_host(&config, &bridge);
         return Err(error);
@@ -171,9 +173,10 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
     let mut shell = Shell::new(node, dataplane, setting);
     let targets = Targets::new(known.targets_file, known.peers, inputs.clone());
     let around = Surroundings {
-        containers: Containers::new(Host::new(bridge, mtu), management.clone()),
+        containers: Containers::new(Host::new(bridge, firewall.clone(), mtu), management.clone()),
         addresses: management,
         reloading: Reloading::new(reload, config.clone(), targets.clone(), inputs),
+        firewall,
         targets,
         config,
         mtu,
@@ -554,13 +557,14 @@ impl Surroundings {
     }
 
     async fn end(self, shell: Shell, ending: Ending) -> Result<(), Error> {
-        let Self { config, containers, targets, control, lock, .. } = self;
+        let Self { config, containers, targets, firewall, control, lock, .. } = self;
         let _no_more_changes = (containers.finish().await, targets.finish().await);
         shell.stop();
         sleep(GOODBYE_TIME).await;
         let result = match ending {
             Ending::Stop => Ok(()),
             Ending::Reset(answer, to) => {
+                firewall.close();
                 let done = remove_everything(&config.run_dir, &config.state_dir, &config.bridge);
                 answer.send(match &done {
                     Ok(removed) => {

@@ -3,6 +3,7 @@
 //! Owns the order of the steps and how each is undone. All that can be refused is refused before the first change; a
 //! failure after that is undone, so that a call either does all or leaves no trace. Does not choose addresses.
 
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use ipnet::IpNet;
 
 use crate::bridge::{self, Bridge, MTU_MIN, PortKind, check_mtu};
 use crate::error::HostError;
+use crate::firewall::{Firewall, PortGuard};
 use crate::mac::MacAddress;
 use crate::name::InterfaceName;
 use crate::namespace::Netns;
@@ -63,7 +65,14 @@ pub struct Attachment {
 /// [`HostError::HostInterfaceInUse`], [`HostError::AddressInUse`], [`HostError::Ipv6Off`], [`HostError::PortTaken`].
 /// Failures of the kernel are undone, and the host is as it was, unless the error is [`HostError::UndoIncomplete`].
 pub fn attach(bridge: &Bridge, netns: &Netns, spec: &AttachSpec) -> Result<Attachment, HostError> {
-    attach_watched(bridge, netns, spec, &mut |_| Ok(()))
+    attach_watched(None, bridge, netns, spec, &mut |_| Ok(()))
+}
+
+impl Firewall {
+    /// The same as [`attach`], with a guard on the container's port before it leads anywhere.
+    pub fn attach(&self, bridge: &Bridge, netns: &Netns, spec: &AttachSpec) -> Result<Attachment, HostError> {
+        attach_watched(Some(self), bridge, netns, spec, &mut |_| Ok(()))
+    }
 }
 
 /// Checks what can be known before addresses are chosen: that this is a container's namespace, and that it can have these.
@@ -79,6 +88,7 @@ pub fn check_container(netns: &Netns, addresses: &[IpNet]) -> Result<(), HostErr
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     CreatePair,
+    GuardPort,
     JoinBridge,
     PrepareInside,
     AddAddresses,
@@ -90,6 +100,7 @@ enum Step {
 
 /// See [`attach`]. Before each step `watch` is asked, and may fail in its place.
 fn attach_watched(
+    firewall: Option<&Firewall>,
     bridge: &Bridge,
     netns: &Netns,
     spec: &AttachSpec,
@@ -99,7 +110,7 @@ fn attach_watched(
     check_container(netns, &spec.addresses)?;
     let mut sides = Sides::open(netns)?;
     let plan = plan(&mut sides, bridge, netns, spec)?;
-    let mut work = Work { netns, spec, plan: &plan, sides: &mut sides, undo: Undo::new() };
+    let mut work = Work { firewall, netns, spec, plan: &plan, sides: &mut sides, undo: Undo::new() };
     match work.carry_out(watch) {
         Ok(attachment) => Ok(attachment),
         Err(cause) => {
@@ -193,6 +204,7 @@ fn check_ipv6(netns: &Netns, spec: &AttachSpec, interface_exists: bool) -> Resul
 
 /// An attachment under way.
 struct Work<'a> {
+    firewall: Option<&'a Firewall>,
     netns: &'a Netns,
     spec: &'a AttachSpec,
     plan: &'a Plan,
@@ -211,6 +223,8 @@ impl Work<'_> {
             Some(pair) => pair.clone(),
             None => self.create_pair()?,
         };
+        watch(Step::GuardPort)?;
+        self.guard_port(&pair)?;
         watch(Step::JoinBridge)?;
         self.join_bridge(&pair)?;
         watch(Step::PrepareInside)?;
@@ -263,6 +277,32 @@ impl Work<'_> {
                 Err(HostError::HostInterfaceInUse { name: name.clone() })
             }
         }
+    }
+
+    /// Lets the container send from what it is given now, and was given before. What else it has it gave itself, unless
+    /// nobody knows what it was given.
+    fn guard_port(&mut self, pair: &Pair) -> Result<(), HostError> {
+        let Some(firewall) = self.firewall else { return Ok(()) };
+        let (firewall, port) = (firewall.clone(), self.plan.host_name.clone());
+        let before = firewall.guards().remove(&port);
+        let mut addresses: BTreeSet<_> = match &before {
+            Some(before) => before.addresses.clone(),
+            None => veth::addresses_of(&mut self.sides.inside, &pair.inside)?.into_iter().collect(),
+        };
+        addresses.extend(&self.spec.addresses);
+        let guard = PortGuard { mac: pair.mac, addresses };
+        if before.as_ref() == Some(&guard) {
+            return Ok(());
+        }
+        firewall.guard(&port, guard);
+        self.undo.push(move |_| {
+            match before {
+                Some(before) => firewall.guard(&port, before),
+                None => firewall.release(&port),
+            }
+            Ok(())
+        });
+        Ok(())
     }
 
     fn join_bridge(&mut self, pair: &Pair) -> Result<(), HostError> {

@@ -181,7 +181,7 @@ pub(crate) fn join(
 fn create(host: &mut Netlink, name: &BridgeName, mtu: u32) -> Result<(), HostError> {
     let staging = name.staging();
     remove_staging(host, name)?;
-    let mac = MacAddress::random().map_err(|source| HostError::Random { source })?;
+    let mac = MacAddress::random_host().map_err(|source| HostError::Random { source })?;
     host.create_bridge(&staging, mac).map_err(|error| error.during("create the bridge", name))?;
     let link = host.link_named(staging.as_str()).map_err(|error| error.during("look for", &staging))?;
     let index = link.ok_or_else(|| HostError::BridgeGone { name: name.clone() })?.index;

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use crate::bridge::{self, Bridge, is_ours, mark};
 use crate::error::HostError;
+use crate::firewall::Firewall;
 use crate::name::InterfaceName;
 use crate::namespace::Netns;
 use crate::netlink::link::Link;
@@ -25,6 +26,29 @@ pub fn detach(
     ifname: &InterfaceName,
     addresses: &[IpNet],
 ) -> Result<Vec<IpNet>, HostError> {
+    detach_with(None, bridge, netns, ifname, addresses)
+}
+
+impl Firewall {
+    /// The same as [`detach`], with the guard of the port following what the container has left.
+    pub fn detach(
+        &self,
+        bridge: &Bridge,
+        netns: &Netns,
+        ifname: &InterfaceName,
+        addresses: &[IpNet],
+    ) -> Result<Vec<IpNet>, HostError> {
+        detach_with(Some(self), bridge, netns, ifname, addresses)
+    }
+}
+
+fn detach_with(
+    firewall: Option<&Firewall>,
+    bridge: &Bridge,
+    netns: &Netns,
+    ifname: &InterfaceName,
+    addresses: &[IpNet],
+) -> Result<Vec<IpNet>, HostError> {
     let mut sides = Sides::open(netns)?;
     let bridge = bridge::find(&mut sides.host, &bridge.name)?;
     let host_name = veth::host_end_name(netns.id(), ifname);
@@ -33,6 +57,7 @@ pub fn detach(
         // The container's end was renamed inside: it can still be taken away as a whole.
         Found::HostTaken(host) if addresses.is_empty() && is_port_of(&host, &bridge) => {
             remove(&mut sides, &host)?;
+            release(firewall, &host_name);
             return Ok(Vec::new());
         }
         Found::InsideTaken | Found::Pair(_) | Found::HostTaken(_) | Found::Nothing => {
@@ -46,10 +71,24 @@ pub fn detach(
     }
     if unwanted.is_empty() || unwanted == present {
         remove(&mut sides, &pair.host)?;
+        release(firewall, &host_name);
         return Ok(present.into_iter().collect());
     }
     remove_addresses(&mut sides, &pair, ifname, &unwanted)?;
+    if let Some(firewall) = firewall
+        && let Some(mut guard) = firewall.guards().remove(&host_name)
+    {
+        guard.addresses.retain(|address| !unwanted.contains(address));
+        firewall.guard(&host_name, guard);
+    }
     Ok(unwanted.into_iter().collect())
+}
+
+/// The port is gone, and with it all that it could send.
+fn release(firewall: Option<&Firewall>, port: &InterfaceName) {
+    if let Some(firewall) = firewall {
+        firewall.release(port);
+    }
 }
 
 fn is_port_of(host: &Link, bridge: &Bridge) -> bool {

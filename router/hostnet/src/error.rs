@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use crate::address::AddressFault;
 use crate::name::{BridgeName, InterfaceName};
 use crate::namespace::{NetnsId, NetnsRef};
+use crate::program::ProgramError;
 
 /// Why a change to the host's network was refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -179,6 +180,16 @@ pub enum HostError {
         /// From where.
         ifname: InterfaceName,
     },
+    /// A program of the system did not do its part.
+    #[error("cannot {action} by `{program}`: {source}")]
+    Program {
+        /// What was tried.
+        action: &'static str,
+        /// The program.
+        program: &'static str,
+        /// What came of it.
+        source: ProgramError,
+    },
     /// A change failed, and so did undoing what had been done of it.
     #[error("{cause}; and not all could be undone: {}", join(left))]
     UndoIncomplete {
@@ -222,7 +233,12 @@ impl HostError {
                 Some("set net.ipv6.conf.default.disable_ipv6=0 in the container before attaching".to_owned())
             }
             Self::UndoIncomplete { .. } => Some("`mesh reset` removes all that the router made".to_owned()),
-            Self::Random { .. }
+            Self::Program { program, source: ProgramError::Absent, .. } => Some(format!(
+                "install {program}, with Debian and Ubuntu `apt-get install {}`",
+                package(program)
+            )),
+            Self::Program { .. }
+            | Self::Random { .. }
             | Self::Thread { .. }
             | Self::PortMissing { .. }
             | Self::MtuOutOfRange { .. }
@@ -292,6 +308,11 @@ fn errno_hint(error: &io::Error) -> Option<String> {
         _ => return None,
     };
     Some(hint.to_owned())
+}
+
+/// The package that has a program.
+fn package(program: &str) -> &str {
+    if program == "nft" { "nftables" } else { "iptables" }
 }
 
 fn join(errors: &[HostError]) -> String {

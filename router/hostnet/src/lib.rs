@@ -1,4 +1,4 @@
-//! The only crate that changes the host's network: bridge, veth pairs, addresses, namespaces.
+//! The only crate that changes the host's network: bridge, veth pairs, addresses, namespaces, the firewall.
 //!
 //! Owns every request to rtnetlink that makes, alters or removes an interface, and the sysctls of those interfaces.
 //! Owns no policy: which container gets which address, and when, is decided elsewhere. It moves no frames; the TAP that
@@ -10,8 +10,8 @@
 //! pages. Each is bounded: a request to the kernel has a deadline, a dump a number of attempts.
 //!
 //! What is ours bears a mark (`IFLA_IFALIAS`), so that a later life of the router, or `reset`, knows it again. Nothing
-//! without a mark is altered or removed. On the host nothing but our own interfaces and their own sysctls changes: no
-//! forwarding switch, no filter rule, no route.
+//! without a mark is altered or removed. On the host nothing but our own interfaces, their own sysctls and our own tables
+//! of nftables changes: no filter of others, no route.
 
 // The tests' support is shared between those in here and those in tests/, where the crate goes by its name.
 #[cfg(test)]
@@ -22,11 +22,13 @@ mod attach;
 mod bridge;
 mod detach;
 mod error;
+mod firewall;
 mod interfaces;
 mod mac;
 mod name;
 mod namespace;
 mod netlink;
+mod program;
 mod reset;
 mod routes;
 mod socket;
@@ -41,10 +43,12 @@ pub use attach::{AttachSpec, Attachment, attach, check_container};
 pub use bridge::{Bridge, MTU_MAX, MTU_MIN, PortKind, add_port, attachments, ensure_bridge, set_mtu};
 pub use detach::detach;
 pub use error::{HostError, KernelError};
+pub use firewall::{Exposure, Firewall, FirewallState, NODE_LOCAL, PortGuard, Tunnel, Wall};
 pub use interfaces::interfaces_of;
 pub use mac::MacAddress;
 pub use name::{BRIDGE_NAME_LENGTH_MAX, BridgeName, INTERFACE_NAME_LENGTH_MAX, InterfaceName, NameError};
 pub use namespace::{Netns, NetnsId, NetnsRef, NetnsRefError};
+pub use program::ProgramError;
 pub use reset::remove_all;
 pub use routes::{HostRoute, route_into};
 pub use socket::set_tcp_rto_max;

@@ -5,6 +5,11 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::Ipv6Addr;
+
+/// How the MACs of hosts' bridges begin, as an address with zeros behind: what a host sends into the overlay, for itself or
+/// as a router, is known by that. No container's MAC begins so.
+pub(crate) const HOST_PREFIX: MacAddress = MacAddress([0x02, 0x6d, 0, 0, 0, 0]);
 
 /// An Ethernet address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,11 +21,44 @@ impl MacAddress {
     ///
     /// We choose it instead of the kernel so that it counts as set by hand: udev then leaves it alone, and a bridge
     /// keeps it whatever ports come and go.
+    ///
+    /// It is never that of a host: one in 16,384 is drawn like it, and has its second byte turned.
     pub(crate) fn random() -> io::Result<Self> {
         let mut bytes = [0; 6];
         File::open("/dev/urandom")?.read_exact(&mut bytes)?;
         bytes[0] = (bytes[0] | 0b10) & !0b01;
+        if Self(bytes).is_host() {
+            bytes[1] = !bytes[1];
+        }
         Ok(Self(bytes))
+    }
+
+    /// A random address for a host's bridge: [`HOST_PREFIX`] and 32 bits.
+    pub(crate) fn random_host() -> io::Result<Self> {
+        let Self(mut bytes) = Self::random()?;
+        bytes[..2].copy_from_slice(&HOST_PREFIX.0[..2]);
+        Ok(Self(bytes))
+    }
+
+    /// Whether it is the address of a host's bridge.
+    #[must_use]
+    pub fn is_host(self) -> bool {
+        self.0[..2] == HOST_PREFIX.0[..2]
+    }
+}
+
+impl MacAddress {
+    /// The IPv6 address that an interface with this MAC gives itself (RFC 4291 appendix A).
+    pub(crate) fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 0b10, b, c, 0xff, 0xfe, d, e, f])
+    }
+
+    /// Reads six pairs of hexadecimal digits with colons between.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let digits: Vec<_> = text.split(':').collect();
+        let bytes: Option<Vec<_>> = digits.iter().map(|digits| u8::from_str_radix(digits, 16).ok()).collect();
+        Some(Self(bytes?.try_into().ok()?))
     }
 }
 
@@ -40,6 +78,12 @@ mod tests {
         let (a, b) = (MacAddress::random().unwrap(), MacAddress::random().unwrap());
         assert_eq!(a.0[0] & 0b11, 0b10);
         assert_ne!(a, b);
+    }
+
+    #[test]
+    fn a_host_is_known_by_its_address_and_no_container_has_one_like_it() {
+        assert!(MacAddress::random_host().unwrap().is_host());
+        assert!(!MacAddress::random().unwrap().is_host());
     }
 
     #[test]

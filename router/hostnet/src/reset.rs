@@ -4,12 +4,14 @@
 
 use crate::bridge::{is_ours, mark, open_host, remove_staging};
 use crate::error::HostError;
+use crate::firewall;
 use crate::name::{BridgeName, InterfaceName};
 use crate::netlink::Netlink;
 use crate::netlink::link::Link;
 use crate::veth::is_host_end_name;
 
-/// Removes the bridge, the containers' interfaces on it, and its TAP when one is left over. Goes on past errors.
+/// Removes the bridge, the containers' interfaces on it, its TAP when one is left over, and the firewall. Goes on past
+/// errors.
 /// Returns the names of what was removed on the host's side, in that order: containers', TAP, bridge.
 ///
 /// Interfaces of containers that lost their bridge are removed, too. A bridge of this name that is not ours is left
@@ -36,6 +38,8 @@ pub fn remove_all(name: &BridgeName) -> Result<Vec<InterfaceName>, Vec<HostError
         Ok(staging) => removed.extend(staging),
         Err(error) => errors.push(error),
     }
+    // Last, so that what is still there is still kept apart.
+    errors.extend(firewall::remove(name).err());
     if errors.is_empty() { Ok(removed) } else { Err(errors) }
 }
 

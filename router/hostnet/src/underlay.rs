@@ -14,7 +14,7 @@ pub const UNDERLAY_MTU_DEFAULT: u32 = 1500;
 
 /// How the bridges of container and machine runtimes are called, by the beginning of their names. A bridge of any other
 /// name may well hold the host's own address.
-const RUNTIME_BRIDGE_PREFIXES: [&str; 10] =
+pub(crate) const RUNTIME_BRIDGE_PREFIXES: [&str; 10] =
     ["docker", "br-", "cni", "podman", "nerdctl", "kube-bridge", "virbr", "lxcbr", "lxdbr", "incusbr"];
 
 /// Kinds of interfaces that carry other overlays or nothing at all.

@@ -13,14 +13,14 @@ fn steps_of(bridge: &Bridge, netns: &Netns, spec: &AttachSpec) -> Vec<Step> {
         steps.push(step);
         Ok(())
     };
-    attach_watched(bridge, netns, spec, watch).unwrap();
+    attach_watched(None, bridge, netns, spec, watch).unwrap();
     steps
 }
 
 /// Fails the attachment at its `number`th step.
 fn fail_at(number: usize, bridge: &Bridge, netns: &Netns, spec: &AttachSpec) {
     let mut taken = 0;
-    let error = error_of(attach_watched(bridge, netns, spec, &mut |_| {
+    let error = error_of(attach_watched(None, bridge, netns, spec, &mut |_| {
         taken += 1;
         if taken > number { Err(HostError::NoSuchProcess { pid: 1 }) } else { Ok(()) }
     }));
@@ -70,7 +70,7 @@ fn a_failure_at_any_step_leaves_an_earlier_attachment_as_it_was() {
         second.mtu = 1300;
         for number in 0.. {
             let mut taken = 0;
-            let result = attach_watched(&bridge, &container, &second, &mut |_| {
+            let result = attach_watched(None, &bridge, &container, &second, &mut |_| {
                 taken += 1;
                 if taken > number { Err(HostError::NoSuchProcess { pid: 1 }) } else { Ok(()) }
             });
@@ -90,12 +90,13 @@ fn a_refusal_of_the_kernel_in_the_middle_leaves_no_trace() {
         let bridge = bridge();
         let container = new_container();
         let inside = container.run(Snapshot::take).unwrap();
-        let error = error_of(attach_watched(&bridge, &container, &spec(&["10.32.0.1/12"]), &mut |step| {
-            if step == Step::JoinBridge {
-                assert!(Command::new("ip").args(["link", "delete", "mesh0"]).status().unwrap().success());
-            }
-            Ok(())
-        }));
+        let error =
+            error_of(attach_watched(None, &bridge, &container, &spec(&["10.32.0.1/12"]), &mut |step| {
+                if step == Step::JoinBridge {
+                    assert!(Command::new("ip").args(["link", "delete", "mesh0"]).status().unwrap().success());
+                }
+                Ok(())
+            }));
         assert!(
             matches!(&error, HostError::Kernel { source, .. } if source.error.raw_os_error().is_some()),
             "{error}"
@@ -112,15 +113,16 @@ fn an_address_that_appears_meanwhile_is_refused_without_a_trace() {
         let container = new_container();
         let outside = Snapshot::take();
         let mut inside = None;
-        let error = error_of(attach_watched(&bridge, &container, &spec(&["10.32.0.1/12"]), &mut |step| {
-            if step == Step::AddAddresses {
-                container.run(|| support::ip("address add 10.32.0.1/12 dev ethmesh")).unwrap();
-            }
-            if step == Step::CreatePair {
-                inside = Some(container.run(Snapshot::take).unwrap());
-            }
-            Ok(())
-        }));
+        let error =
+            error_of(attach_watched(None, &bridge, &container, &spec(&["10.32.0.1/12"]), &mut |step| {
+                if step == Step::AddAddresses {
+                    container.run(|| support::ip("address add 10.32.0.1/12 dev ethmesh")).unwrap();
+                }
+                if step == Step::CreatePair {
+                    inside = Some(container.run(Snapshot::take).unwrap());
+                }
+                Ok(())
+            }));
         assert!(matches!(error, HostError::Kernel { .. }), "{error}");
         outside.assert_restored();
         container.run(|| inside.unwrap().assert_restored()).unwrap();

@@ -5,6 +5,7 @@
 mod attach;
 mod bridge;
 mod detach;
+mod firewall;
 mod namespace;
 mod refusals;
 mod reset;

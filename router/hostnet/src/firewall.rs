@@ -1,0 +1,375 @@
+//! The host's firewall: two tables of nftables of our own, for frames on the bridge and for packets to and through the
+//! host.
+//!
+//! Owns what they are to be, that they are so, and that they become so again within a second after somebody has flushed
+//! or removed them. Never alters a table of others. Where `nft` is missing, or the kernel has no nftables, it says so,
+//! goes on without, and tries again now and then.
+//!
+//! The tables outlive the router, as the containers' connections do; [`remove_all`](crate::remove_all) removes them. A
+//! router that starts takes over the ports' guards from them.
+
+mod events;
+mod nft;
+mod ruleset;
+mod walls;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
+
+pub use walls::{Exposure, NODE_LOCAL, PortGuard, Tunnel, Wall};
+
+use self::events::{Changes, Events};
+use self::nft::Listing;
+use self::ruleset::{Ruleset, table_name};
+use self::walls::Walls;
+use crate::bridge::{self, Bridge};
+use crate::error::{HostError, KernelError};
+use crate::name::{BridgeName, InterfaceName};
+use crate::program::ProgramError;
+
+/// How often the tables are looked at without an event.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// After a repair, the next one waits so long: two programs that undo each other's work must not take a whole CPU.
+const REPAIR_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often a change is tried at once when others change our tables at the same time. The watch goes on after that.
+const ATTEMPTS_MAX: u32 = 3;
+
+/// Lines in the log about others who change our tables: one in this time.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The host's firewall, until the last of its handles is dropped. The tables stay then.
+#[derive(Debug, Clone)]
+pub struct Firewall(Arc<Handle>);
+
+/// Whether the firewall stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FirewallState {
+    /// The kernel has it as it is to be.
+    Up,
+    /// It does not, for this reason. It is tried again every few seconds.
+    Down(String),
+}
+
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    events: Events,
+    stop: OwnedFd,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    table: String,
+    walls: Walls,
+    /// What the kernel has; `None` when that is not known.
+    present: Option<Ruleset>,
+    fault: Option<String>,
+    is_closed: bool,
+    /// What counters had when they were replaced, and when they were last read.
+    drops_before: BTreeMap<Wall, u64>,
+    drops_seen: BTreeMap<Wall, u64>,
+    complained: Option<Instant>,
+}
+
+impl Firewall {
+    /// Puts up the firewall in the calling thread's namespace, with the guards of containers that an earlier life of the
+    /// router has left. `host_ports` are those of the router itself, TCP and UDP.
+    ///
+    /// # Errors
+    /// [`HostError::Kernel`] when there can be no socket to hear of changes, [`HostError::Thread`]. That `nft` is
+    /// missing, or fails, is no error: see [`Firewall::state`].
+    pub fn start(bridge: &Bridge, host_ports: BTreeSet<u16>) -> Result<Self, HostError> {
+        let opened = |error: KernelError| error.during("open a socket to", "nftables");
+        let table = table_name(&bridge.name);
+        let events = Events::open(table.clone()).map_err(|error| opened(error.into()))?;
+        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let stop = stop.map_err(|errno| opened(errno.into()))?;
+        let mut walls = Walls::new(bridge, host_ports);
+        walls.ports = guards_left(&table, bridge)?;
+        let inner = Inner {
+            table,
+            walls,
+            present: None,
+            fault: None,
+            is_closed: false,
+            drops_before: BTreeMap::new(),
+            drops_seen: BTreeMap::new(),
+            complained: None,
+        };
+        let shared = Arc::new(Shared { events, stop, inner: Mutex::new(inner) });
+        shared.lock().apply(&shared.events);
+        let watching = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("mesh-firewall".to_owned())
+            .spawn(move || watching.watch())
+            .map_err(|source| HostError::Thread { source })?;
+        Ok(Self(Arc::new(Handle { shared, thread: Some(thread) })))
+    }
+
+    /// Lets only this come out of a port, and only frames of its subnets reach it. To be called before the port is up;
+    /// a port without a guard is left open, as for what is plugged in by hand.
+    pub fn guard(&self, port: &InterfaceName, guard: PortGuard) {
+        self.change(|walls| drop(walls.ports.insert(port.clone(), guard)));
+    }
+
+    /// Forgets a port that is gone.
+    pub fn release(&self, port: &InterfaceName) {
+        self.change(|walls| drop(walls.ports.remove(port)));
+    }
+
+    /// The guards that there are.
+    #[must_use]
+    pub fn guards(&self) -> BTreeMap<InterfaceName, PortGuard> {
+        self.0.shared.lock().walls.ports.clone()
+    }
+
+    /// Sets which ports of the bridge lead to other hosts, beside the TAP.
+    pub fn set_uplinks(&self, uplinks: impl IntoIterator<Item = InterfaceName>) {
+        self.change(|walls| {
+            walls.uplinks = uplinks.into_iter().chain([walls.bridge.tap()]).collect();
+        });
+    }
+
+    /// Sets from where packets of the kernel's tunnel are taken; with `None` the host has no tunnel.
+    pub fn set_tunnel(&self, tunnel: Option<Tunnel>) {
+        self.change(|walls| walls.tunnel = tunnel);
+    }
+
+    /// Sets which of the bridge's addresses the overlay may reach.
+    pub fn set_exposed(&self, exposed: Vec<Exposure>) {
+        self.change(|walls| walls.exposed = exposed);
+    }
+
+    /// Whether it stands.
+    #[must_use]
+    pub fn state(&self) -> FirewallState {
+        self.0.shared.lock().fault.clone().map_or(FirewallState::Up, FirewallState::Down)
+    }
+
+    /// How many frames and packets were dropped, since the router started, for each reason.
+    #[must_use]
+    pub fn drops(&self) -> BTreeMap<Wall, u64> {
+        let mut inner = self.0.shared.lock();
+        inner.read_drops();
+        let count = |wall: Wall| {
+            let of = |drops: &BTreeMap<Wall, u64>| drops.get(&wall).copied().unwrap_or(0);
+            (wall, of(&inner.drops_before) + of(&inner.drops_seen))
+        };
+        Wall::ALL.map(count).into_iter().collect()
+    }
+
+    /// Changes nothing any more, so that somebody can remove the tables.
+    pub fn close(&self) {
+        self.0.shared.lock().is_closed = true;
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Walls)) {
+        let shared = &self.0.shared;
+        let mut inner = shared.lock();
+        change(&mut inner.walls);
+        inner.apply(&shared.events);
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // The counter of a fresh eventfd has room for a one.
+        let _woken = rustix::io::write(&self.shared.stop, &1_u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take() {
+            // Whether it panicked changes nothing for whoever is done with it.
+            let _ended = thread.join();
+        }
+    }
+}
+
+/// Removes our tables, if they are there.
+pub(crate) fn remove(bridge: &BridgeName) -> Result<(), HostError> {
+    let table = table_name(bridge);
+    match nft::apply(&ruleset::removal(&table)) {
+        // Without the program there is nothing that it made.
+        Ok(()) | Err(ProgramError::Absent) => Ok(()),
+        Err(source) => {
+            Err(HostError::Program { action: "remove the firewall's tables", program: "nft", source })
+        }
+    }
+}
+
+/// The guards in the tables that an earlier life has left, of those ports that are still there.
+fn guards_left(table: &str, bridge: &Bridge) -> Result<BTreeMap<InterfaceName, PortGuard>, HostError> {
+    // Without tables there are no guards; other failures show when the tables are written.
+    let Ok(listing) = Listing::of(table) else { return Ok(BTreeMap::new()) };
+    let ports = bridge::attachments(bridge)?;
+    let is_there = |port: &InterfaceName| ports.iter().any(|there| there == port.as_str());
+    Ok(listing.ports.into_iter().filter(|(port, _)| is_there(port)).collect())
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for changes by others, and undoes what they did to our tables.
+    fn watch(&self) {
+        loop {
+            let is_late = match self.wait(CHECK_INTERVAL, true) {
+                Ok(Woken::Stop) => return,
+                Ok(Woken::Events) => false,
+                Ok(Woken::Late) => true,
+                Err(errno) => {
+                    tracing::error!(%errno, "changes of the firewall are no longer noticed");
+                    return;
+                }
+            };
+            let mut inner = self.lock();
+            // What we change ourselves is taken from the socket before the lock is free again.
+            let changes = self.events.take();
+            let is_touched = !changes.ours.is_empty();
+            if is_touched {
+                inner.complain(&changes);
+                inner.present = None;
+            }
+            if is_late || changes.lost {
+                inner.check();
+            }
+            inner.apply(&self.events);
+            drop(inner);
+            if is_touched && matches!(self.wait(REPAIR_PAUSE, false), Ok(Woken::Stop)) {
+                return;
+            }
+        }
+    }
+
+    fn wait(&self, limit: Duration, for_events: bool) -> Result<Woken, Errno> {
+        let limit = Timespec::try_from(limit).expect("seconds fit a timespec");
+        let mut both =
+            [PollFd::new(&self.stop, PollFlags::IN), PollFd::new(self.events.socket(), PollFlags::IN)];
+        let awaited = if for_events { &mut both[..] } else { &mut both[..1] };
+        match poll(awaited, Some(&limit)) {
+            Ok(0) | Err(Errno::INTR) => Ok(Woken::Late),
+            Ok(_) if !both[0].revents().is_empty() => Ok(Woken::Stop),
+            Ok(_) => Ok(Woken::Events),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+/// Why a wait ended.
+enum Woken {
+    Stop,
+    Events,
+    Late,
+}
+
+impl Inner {
+    /// Makes the kernel's tables what they are to be, in one transaction.
+    fn apply(&mut self, events: &Events) {
+        for _ in 0..ATTEMPTS_MAX {
+            if self.is_closed {
+                return;
+            }
+            let wanted = Ruleset::of(&self.walls);
+            if self.present.as_ref() == Some(&wanted) {
+                return;
+            }
+            let result = self.write(&wanted);
+            self.present = result.is_ok().then_some(wanted);
+            self.note(result);
+            // Our own events come before the program has ended. Those of others in between are among them.
+            let changes = events.take();
+            if changes.ours.len() <= 1 && !changes.lost {
+                return;
+            }
+            self.check();
+        }
+    }
+
+    fn write(&mut self, wanted: &Ruleset) -> Result<(), ProgramError> {
+        let change = self.present.as_ref().and_then(|present| wanted.change_from(present));
+        if let Some(script) = change {
+            match nft::apply(&script) {
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::debug!(%error, "the firewall is not as it was: it is written anew"),
+            }
+        }
+        self.read_drops();
+        nft::apply(&wanted.replace())?;
+        for (wall, count) in std::mem::take(&mut self.drops_seen) {
+            *self.drops_before.entry(wall).or_default() += count;
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, result: Result<(), ProgramError>) {
+        let fault = result.err().map(|source| {
+            HostError::Program { action: "put up the firewall", program: "nft", source }.to_string()
+        });
+        match (&self.fault, &fault) {
+            (None, Some(error)) => {
+                tracing::warn!(error, "there is no firewall: containers are not kept apart");
+            }
+            (Some(_), None) => tracing::info!("the firewall is up"),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        self.fault = fault;
+    }
+
+    /// Compares the kernel's tables with what they are to be, by numbers.
+    fn check(&mut self) {
+        self.forget_ports_that_are_gone();
+        let Some(present) = &self.present else { return };
+        match Listing::of(&self.table) {
+            Ok(listing) if (listing.rules, listing.elements) == present.size() => {
+                self.drops_seen = listing.drops;
+            }
+            Ok(_) | Err(ProgramError::Failed { .. }) => self.present = None,
+            Err(error) => tracing::debug!(%error, "the firewall cannot be looked at"),
+        }
+    }
+
+    /// A container that ends takes its port with it, and tells nobody.
+    fn forget_ports_that_are_gone(&mut self) {
+        let listed = bridge::open_host()
+            .and_then(|mut host| host.links().map_err(|error| error.during("list", "the host's interfaces")));
+        match listed {
+            Ok(links) => {
+                let names: BTreeSet<_> = links.iter().map(|link| link.name.as_str()).collect();
+                self.walls.ports.retain(|port, _| names.contains(port.as_str()));
+            }
+            Err(error) => tracing::debug!(%error, "guards of ports that are gone are kept"),
+        }
+    }
+
+    fn read_drops(&mut self) {
+        // Where there are no tables, what was seen last stands.
+        if let Ok(listing) = Listing::of_counters(&self.table) {
+            self.drops_seen = listing.drops;
+        }
+    }
+
+    fn complain(&mut self, changes: &Changes) {
+        let now = Instant::now();
+        if self.complained.is_none_or(|last| now.duration_since(last) >= COMPLAINT_INTERVAL) {
+            let by = changes.process.as_deref().unwrap_or("unknown");
+            tracing::warn!(
+                by,
+                table = self.table,
+                "somebody changed the firewall's tables; they are restored"
+            );
+            self.complained = Some(now);
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! What the walls are to be, as data.
+//!
+//! Owns the words for it. How they are written in nftables' language is [`super::ruleset`]'s.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+
+use crate::bridge::Bridge;
+use crate::mac::MacAddress;
+use crate::name::{BridgeName, InterfaceName};
+
+/// The address at which each host's DNS server answers its own containers. It is the same on every host, so nothing that
+/// names it crosses the overlay.
+pub const NODE_LOCAL: Ipv4Addr = Ipv4Addr::new(169, 254, 32, 53);
+
+/// All that the firewall enforces on one host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Walls {
+    pub(crate) bridge: BridgeName,
+    pub(crate) bridge_mac: MacAddress,
+    /// The host's own ports, TCP and UDP, that no container reaches by whatever address.
+    pub(crate) host_ports: BTreeSet<u16>,
+    /// Ports of the bridge that lead to other hosts.
+    pub(crate) uplinks: BTreeSet<InterfaceName>,
+    /// What may come out of each container's port.
+    pub(crate) ports: BTreeMap<InterfaceName, PortGuard>,
+    pub(crate) exposed: Vec<Exposure>,
+    pub(crate) tunnel: Option<Tunnel>,
+}
+
+impl Walls {
+    pub(crate) fn new(bridge: &Bridge, host_ports: BTreeSet<u16>) -> Self {
+        Self {
+            bridge: bridge.name.clone(),
+            bridge_mac: bridge.mac,
+            host_ports,
+            uplinks: BTreeSet::from([bridge.name.tap()]),
+            ports: BTreeMap::new(),
+            exposed: Vec::new(),
+            tunnel: None,
+        }
+    }
+}
+
+/// What a container was given: all that its port lets it send from, and the subnets from which frames reach it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortGuard {
+    /// The address of the interface inside.
+    pub mac: MacAddress,
+    /// Its addresses, each with the prefix length of its subnet.
+    pub addresses: BTreeSet<IpNet>,
+}
+
+/// An address of the host on the bridge.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Exposure {
+    /// The address, with the prefix length of its subnet.
+    pub address: IpNet,
+    /// Whether what passes between this subnet and the outside takes on this host's address.
+    pub masquerade: bool,
+}
+
+/// Who may send packets of the kernel's tunnel to this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tunnel {
+    /// Its UDP port.
+    pub port: u16,
+    /// The addresses of peers. A packet from any other is dropped before the tunnel sees it.
+    pub sources: BTreeSet<IpAddr>,
+}
+
+/// Why the firewall dropped a frame or packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wall {
+    /// A container sent from another MAC than its own.
+    SourceMac,
+    /// A container sent from an address that it was not given.
+    SourceAddress,
+    /// A container's ARP told an address or a MAC that is not its own.
+    ArpSender,
+    /// A container advertised an IPv6 neighbour that it is not.
+    Neighbour,
+    /// A container played router: an advertisement or a redirect.
+    RouterAdvert,
+    /// A container answered DHCP.
+    DhcpAnswer,
+    /// A container sent what is neither IPv4, ARP nor IPv6: STP, LLDP, tagged frames, ….
+    EtherType,
+    /// A container sent too many frames to groups.
+    PortFlood,
+    /// A frame of another subnet was on its way to a container.
+    OtherSubnet,
+    /// A frame bore a local container's MAC and came from elsewhere.
+    MacMoved,
+    /// A packet from the overlay was for the host, which does not offer that to it.
+    HostPort,
+    /// A packet was to pass between the overlay and another network by this host, which does not forward it.
+    Forwarding,
+    /// A tunnel's packet came from an address that is no peer's.
+    TunnelSource,
+}
+
+impl Wall {
+    /// All reasons.
+    pub const ALL: [Self; 13] = [
+        Self::SourceMac,
+        Self::SourceAddress,
+        Self::ArpSender,
+        Self::Neighbour,
+        Self::RouterAdvert,
+        Self::DhcpAnswer,
+        Self::EtherType,
+        Self::PortFlood,
+        Self::OtherSubnet,
+        Self::MacMoved,
+        Self::HostPort,
+        Self::Forwarding,
+        Self::TunnelSource,
+    ];
+
+    /// Its name in status and metrics, and that of its counter in nftables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SourceMac => "source-mac",
+            Self::SourceAddress => "source-address",
+            Self::ArpSender => "arp-sender",
+            Self::Neighbour => "neighbour-advert",
+            Self::RouterAdvert => "router-advert",
+            Self::DhcpAnswer => "dhcp-answer",
+            Self::EtherType => "ether-type",
+            Self::PortFlood => "port-flood",
+            Self::OtherSubnet => "other-subnet",
+            Self::MacMoved => "mac-moved",
+            Self::HostPort => "host-port",
+            Self::Forwarding => "forwarding",
+            Self::TunnelSource => "tunnel-source",
+        }
+    }
+
+    /// Whether the table of family `inet` counts it, rather than that of family `bridge`.
+    pub(crate) const fn is_inet(self) -> bool {
+        match self {
+            Self::HostPort | Self::Forwarding | Self::TunnelSource => true,
+            Self::SourceMac
+            | Self::SourceAddress
+            | Self::ArpSender
+            | Self::Neighbour
+            | Self::RouterAdvert
+            | Self::DhcpAnswer
+            | Self::EtherType
+            | Self::PortFlood
+            | Self::OtherSubnet
+            | Self::MacMoved => false,
+        }
+    }
+}
