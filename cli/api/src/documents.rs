@@ -267,12 +267,18 @@ pub struct ConnectionDocument {
     pub overlay: Option<Overlay>,
     /// Whether frames travel encrypted.
     pub encrypted: Option<bool>,
-    /// MTU of the overlay on this path in bytes.
+    /// Longest IP packet in bytes that crosses this path in one piece, as measured.
     pub mtu: Option<u32>,
     /// Round-trip time in milliseconds.
     pub rtt_ms: Option<f64>,
     /// Why it is in this state, for people to read.
     pub info: Option<String>,
+    /// Frames that came from the peer by sleeve, since its link was made.
+    #[serde(default)]
+    pub received: Option<PassedDocument>,
+    /// Frames that went to the peer by sleeve.
+    #[serde(default)]
+    pub sent: Option<PassedDocument>,
 }
 
 /// `status peers`: one peer of the network.

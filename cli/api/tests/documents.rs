@@ -118,12 +118,15 @@ fn connections() {
         mtu: Some(1370),
         rtt_ms: Some(0.25),
         info: None,
+        received: Some(PassedDocument { frames: 2, bytes: 128 }),
+        sent: Some(PassedDocument { frames: 3, bytes: 192 }),
     };
     golden(
         &established,
         concat!(
             r#"{"peer_id":"abcdef010203","nickname":"h2","address":"[2001:db8::1]:6783","outbound":true,"#,
-            r#""state":"established","overlay":"sleeve","encrypted":true,"mtu":1370,"rtt_ms":0.25,"info":null}"#
+            r#""state":"established","overlay":"sleeve","encrypted":true,"mtu":1370,"rtt_ms":0.25,"info":null,"#,
+            r#""received":{"frames":2,"bytes":128},"sent":{"frames":3,"bytes":192}}"#
         ),
     );
     let failed = ConnectionDocument {
@@ -137,12 +140,15 @@ fn connections() {
         mtu: None,
         rtt_ms: None,
         info: Some("the password is not the same".to_owned()),
+        received: None,
+        sent: None,
     };
     golden(
         &failed,
         concat!(
             r#"{"peer_id":null,"nickname":null,"address":null,"outbound":true,"state":"failed","overlay":null,"#,
-            r#""encrypted":null,"mtu":null,"rtt_ms":null,"info":"the password is not the same"}"#
+            r#""encrypted":null,"mtu":null,"rtt_ms":null,"info":"the password is not the same","#,
+            r#""received":null,"sent":null}"#
         ),
     );
 }

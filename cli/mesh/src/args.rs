@@ -231,7 +231,8 @@ pub(crate) struct LaunchArgs {
     #[arg(long, value_name = "ID,...", value_delimiter = ',')]
     pub(crate) allow_peers: Vec<String>,
 
-    /// MTU of the overlay in bytes, 576 to 64870 (IPv6 needs 1280), or 'auto': what the host's interfaces allow
+    /// MTU of the overlay in bytes, 576 to 64870 (IPv6 needs 1280), or 'auto': what the host's interfaces allow at first, and then
+    /// what the best path to another host is found to take
     #[arg(long, value_name = "auto|N", default_value = "auto")]
     pub(crate) mtu: String,
 

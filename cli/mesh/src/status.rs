@@ -314,6 +314,8 @@ mod tests {
             mtu: Some(1370),
             rtt_ms: Some(0.34),
             info: None,
+            received: None,
+            sent: None,
         };
         let failed = ConnectionDocument {
             peer_id: None,

@@ -34,6 +34,16 @@ impl Namespace {
         Ok(mac.with_context(|| format!("{interface} in {} has no MAC address", self.label()))?.to_owned())
     }
 
+    /// The MTU of an interface, in bytes.
+    ///
+    /// # Errors
+    /// When there is no such interface.
+    pub fn interface_mtu(&self, interface: &str) -> Result<u32> {
+        let link = self.interface(interface)?;
+        let mtu = link.get("mtu").and_then(Value::as_u64).and_then(|mtu| mtu.try_into().ok());
+        mtu.with_context(|| format!("ip shows no MTU of {interface} in {}", self.label()))
+    }
+
     /// Records what passes an interface, in both directions, beginning now.
     ///
     /// # Errors

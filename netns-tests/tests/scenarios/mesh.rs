@@ -35,8 +35,13 @@ fn three_routers_launched_in_a_chain_connect_to_each_other_within_a_second() -> 
                 (overlay, encrypted) == (Some(Overlay::Sleeve), Some(false)),
                 "{overlay:?} {encrypted:?}"
             );
-            ensure!(mtu == Some(1370), "MTU {mtu:?}");
+            ensure!(mtu.is_none_or(|mtu| mtu == 1390), "MTU {mtu:?}");
         }
+        eventually(secs(3), || {
+            let mtus: Vec<_> = connections(host)?.iter().map(|connection| connection.mtu).collect();
+            ensure!(mtus == [Some(1390); 2], "{mtus:?}");
+            Ok(())
+        })?;
     }
     Ok(())
 }

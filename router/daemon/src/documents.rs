@@ -141,11 +141,13 @@ pub(crate) fn routes(node: &Node) -> RoutesDocument {
     RoutesDocument { unicast: unicast.collect(), broadcast: broadcast.collect() }
 }
 
-pub(crate) fn connections(node: &Node, dataplane: &Dataplane, mtu: u32) -> Vec<ConnectionDocument> {
-    let rtts: BTreeMap<_, _> = dataplane.links().into_iter().map(|link| (link.peer, link.rtt)).collect();
+pub(crate) fn connections(node: &Node, dataplane: &Dataplane) -> Vec<ConnectionDocument> {
+    let links: BTreeMap<_, _> = dataplane.links().into_iter().map(|link| (link.peer, link)).collect();
     let connection = |connection: node::ConnectionStatus| {
         // The node knows the time of the first answered probe, the data plane that of the latest ones.
-        let rtt = connection.peer.as_ref().and_then(|(peer, _)| *rtts.get(peer)?).or(connection.rtt);
+        let link = connection.peer.as_ref().and_then(|(peer, _)| links.get(peer));
+        let rtt = link.and_then(|link| link.rtt).or(connection.rtt);
+        let passed = |Traffic { frames, bytes }| PassedDocument { frames, bytes };
         let session = connection.peer.is_some();
         let (peer_id, nickname) = connection.peer.unzip();
         let address = connection.address.parse().ok();
@@ -161,9 +163,11 @@ pub(crate) fn connections(node: &Node, dataplane: &Dataplane, mtu: u32) -> Vec<C
             state: state(connection.state),
             overlay: (connection.state == node::ConnectionState::Established).then_some(Overlay::Sleeve),
             encrypted: session.then_some(connection.encrypted),
-            mtu: session.then_some(mtu),
+            mtu: link.and_then(|link| link.mtu),
             rtt_ms: rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
             info: Some(info).filter(|info| !info.is_empty()),
+            received: link.map(|link| passed(link.received)),
+            sent: link.map(|link| passed(link.sent)),
         }
     };
     node.connection_status().into_iter().map(connection).collect()

@@ -9,6 +9,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tracing::info;
 
 use crate::error::failure_of;
+use crate::mtu::Mtu;
 
 /// The interface that a container is to have.
 pub(crate) struct Interface {
@@ -23,13 +24,13 @@ pub(crate) struct Interface {
 pub(crate) struct Host {
     bridge: Arc<Bridge>,
     firewall: Firewall,
-    mtu: u32,
+    mtu: Mtu,
     /// Held while a change is under way.
     turn: Arc<Mutex<()>>,
 }
 
 impl Host {
-    pub(crate) fn new(bridge: Bridge, firewall: Firewall, mtu: u32) -> Self {
+    pub(crate) fn new(bridge: Bridge, firewall: Firewall, mtu: Mtu) -> Self {
         Self { bridge: Arc::new(bridge), firewall, mtu, turn: Arc::default() }
     }
 
@@ -52,15 +53,16 @@ impl Host {
         addresses: Vec<IpNet>,
         interface: Interface,
     ) -> Result<AttachDocument, Failure> {
-        let mtu = self.mtu;
+        let mtu = self.mtu.clone();
         self.change(move |bridge, firewall| {
             let Interface { ifname, multicast_route } = interface;
             let ifname: InterfaceName = ifname.parse().map_err(|error: mesh_hostnet::NameError| {
                 Failure::new(ErrorKind::Invalid, error.to_string())
             })?;
             let netns = Netns::open(&netns_ref(&container)).map_err(|error| failure_of(&error))?;
-            let spec = AttachSpec { ifname, addresses, mtu, multicast_route };
+            let spec = AttachSpec { ifname, addresses, mtu: mtu.get(), multicast_route };
             let attached = firewall.attach(bridge, &netns, &spec).map_err(|error| failure_of(&error))?;
+            mtu.joined(&container, attached.interface.as_str());
             info!(%container, interface = %attached.interface, addresses = ?attached.addresses, "attached");
             Ok(AttachDocument {
                 container: container.to_string(),
@@ -93,7 +95,8 @@ impl Host {
         Arc::clone(&self.turn).lock_owned().await
     }
 
-    async fn change<T: Send + 'static>(
+    /// Does a piece of work when its turn has come, off the shell's thread.
+    pub(crate) async fn change<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Bridge, &Firewall) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {

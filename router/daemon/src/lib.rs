@@ -25,6 +25,7 @@ mod ipam;
 mod journal;
 mod logging;
 mod metrics;
+mod mtu;
 mod network;
 mod pipe;
 mod plan;

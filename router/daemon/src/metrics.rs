@@ -200,6 +200,8 @@ mod tests {
             mtu: None,
             rtt_ms: Some(1.5),
             info: None,
+            received: None,
+            sent: None,
         };
         Readings {
             me: "a1".to_owned(),

@@ -31,19 +31,16 @@ use crate::host::{Host, Interface};
 use crate::http::{self, SCRAPES_QUEUED_MAX, Scrape};
 use crate::journal::{self, Journal, JournalError, Opened, Word};
 use crate::metrics::Readings;
+use crate::mtu::{self, Mtu};
 use crate::pipe::Pipe;
 use crate::reload::Reloading;
 use crate::shell::{self, INPUTS_QUEUED_MAX, REPORTS_QUEUED_MAX, Setting, Shell};
 use crate::store::{self, RunLock};
 use crate::targets::Targets;
 use crate::{
-    AddressConfig, BridgeName, Config, Error, MtuSetting, PeerTarget, Peers, Ready, Reload, documents,
-    firewall, ipam, network, pipe, secrets, targets,
+    AddressConfig, BridgeName, Config, Error, PeerTarget, Peers, Ready, Reload, documents, firewall, ipam,
+    network, pipe, secrets, targets,
 };
-
-/// What a frame grows by on its way, at most: outer IPv6 (40) and UDP (8) headers, sleeve's header and tag (32), the
-/// message header (3) and that of a relayed frame (33), the inner Ethernet header (14). In bytes.
-const OVERHEAD_MAX: u32 = 130;
 
 /// After the last word to the peers, time for it to leave.
 const GOODBYE_TIME: Duration = Duration::from_millis(50);
@@ -59,7 +56,8 @@ enum Ending {
 /// What a running router consists of, beside the shell.
 struct Surroundings {
     config: Config,
-    mtu: u32,
+    mtu: Mtu,
+    host: Host,
     containers: Containers,
     addresses: Management,
     targets: Targets,
@@ -130,10 +128,7 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
     let listener = pipe::listen(config.listen, config.port).and_then(TcpListener::from_std);
     let listener = listener.map_err(|source| Error::Listen { port: config.port, source })?;
     let http = http::bind(config.http).await?;
-    let mtu = match config.mtu {
-        MtuSetting::Fixed(mtu) => mtu,
-        MtuSetting::Auto => mesh_hostnet::underlay_mtu()?.saturating_sub(OVERHEAD_MAX),
-    };
+    let mtu = mtu::at_first(config.mtu)?;
     let (address_teller, mut addresses) = watch::channel(Vec::new());
     let _watch = AddressWatch::start(move |now| drop(address_teller.send_replace(now)))?;
     let (report, mut reports) = mpsc::channel(REPORTS_QUEUED_MAX);
@@ -171,9 +166,12 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
         journal,
     };
     let mut shell = Shell::new(node, dataplane, setting);
+    let mtu = Mtu::new(mtu);
+    let host = Host::new(bridge, firewall.clone(), mtu.clone());
     let targets = Targets::new(known.targets_file, known.peers, inputs.clone());
     let around = Surroundings {
-        containers: Containers::new(Host::new(bridge, firewall.clone(), mtu), management.clone()),
+        containers: Containers::new(host.clone(), management.clone()),
+        host,
         addresses: management,
         reloading: Reloading::new(reload, config.clone(), targets.clone(), inputs),
         firewall,
@@ -410,7 +408,7 @@ impl Surroundings {
                     let word = *words.borrow_and_update();
                     shell.written(word);
                 }
-                Some(report) = reports.recv() => take_report(shell, report),
+                Some(report) = reports.recv() => self.take_report(shell, report),
                 Some((input, pipe)) = inputs.recv() => shell.handle(input, pipe),
                 Ok(()) = addresses.changed() => shell.handle(addresses_of(addresses, self.config.listen), None),
                 () = alarm.rings() => shell.handle(Input::Timeout, None),
@@ -422,13 +420,24 @@ impl Surroundings {
             }
             for _ in 0..REPORTS_QUEUED_MAX {
                 let Ok(report) = reports.try_recv() else { break };
-                take_report(shell, report);
+                self.take_report(shell, report);
             }
         }
     }
 
+    fn take_report(&self, shell: &mut Shell, report: mesh_dataplane::Report) {
+        if matches!(report, mesh_dataplane::Report::PathMtu { .. })
+            && let Some(mtu) = mtu::wanted(self.config.mtu, shell.dataplane())
+        {
+            self.mtu.follow(&self.host, mtu);
+        }
+        if let Some(report) = shell::to_node(report) {
+            shell.handle(Input::Report(report), None);
+        }
+    }
+
     fn scrape(&self, shell: &Shell, scrape: Scrape) {
-        let connections = documents::connections(shell.node(), shell.dataplane(), self.mtu);
+        let connections = documents::connections(shell.node(), shell.dataplane());
         let ipam = ipam::document(shell.node(), &self.addresses, &self.config, shell.now());
         let readings = Readings::take(shell.node(), shell.dataplane().counters(), connections, ipam);
         // A client that has gone away needs none.
@@ -446,7 +455,7 @@ impl Surroundings {
                 let own = documents::Own {
                     config: &self.config,
                     network: shell.network(),
-                    mtu: self.mtu,
+                    mtu: self.mtu.get(),
                     uptime: shell.now().since_origin(),
                     ipam: ipam::document(shell.node(), &self.addresses, &self.config, shell.now()),
                 };
@@ -458,11 +467,7 @@ impl Surroundings {
             }
             Command::Peers => answer.send(Response::document(&documents::peers(shell.node()))),
             Command::Connections => {
-                answer.send(Response::document(&documents::connections(
-                    shell.node(),
-                    shell.dataplane(),
-                    self.mtu,
-                )));
+                answer.send(Response::document(&documents::connections(shell.node(), shell.dataplane())));
             }
             Command::Targets => {
                 answer.send(Response::document(&documents::targets(shell.node(), shell.now())));
@@ -606,12 +611,6 @@ fn addresses_of(addresses: &mut watch::Receiver<Vec<IpAddr>>, listen: Option<IpA
         Some(listen) => **address == listen,
     };
     Input::Addresses(addresses.borrow_and_update().iter().filter(reached).copied().collect())
-}
-
-fn take_report(shell: &mut Shell, report: mesh_dataplane::Report) {
-    if let Some(report) = shell::to_node(report) {
-        shell.handle(Input::Report(report), None);
-    }
 }
 
 /// Lets the router open as many files as the administrator allows: each connection is one.

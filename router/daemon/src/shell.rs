@@ -13,7 +13,7 @@ use mesh_ipam::{self as ipam, Ticket};
 use mesh_node::{AddressOutput, ConnectionId, Event, Input, Node, Output, Report};
 use mesh_wire::{Moment, NetworkId};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::clock::Clock;
 use crate::desk::Ask;
@@ -251,6 +251,10 @@ pub(crate) fn to_node(report: mesh_dataplane::Report) -> Option<Report> {
         Seen::RekeyWanted { peer, .. } => Some(Report::RekeyWanted { peer }),
         Seen::Relayed { peer } => Some(Report::Relayed { peer }),
         Seen::Idle { peer } => Some(Report::Idle { peer }),
+        Seen::PathMtu { peer, datagram_len } => {
+            debug!(%peer, datagram_len, "a path's size is known");
+            None
+        }
         Seen::Failed(failure) => {
             error!(%failure, cause = failure.source().map(tracing::field::display), "the data plane has lost an end");
             None

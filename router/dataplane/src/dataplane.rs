@@ -12,7 +12,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use mesh_wire::PeerId;
 
-use crate::engine::{CounterSnapshot, Counters, Duplicates, MacEntry, Plan, Prober};
+use crate::engine::{
+    CounterSnapshot, Counters, Direction, Duplicates, MacEntry, Plan, Prober, Sizes, Traffic,
+};
 use crate::io::tap::{self, TapError};
 use crate::io::udp;
 use crate::io::wake::Waker;
@@ -73,6 +75,13 @@ pub struct LinkState {
     pub rtt: Option<Duration>,
     /// Time since the last authenticated packet; `None` if there was none yet.
     pub heard_ago: Option<Duration>,
+    /// Longest IP packet, in bytes, that the path to the neighbour takes in one datagram, whatever way frames are wrapped;
+    /// `None` until that is measured.
+    pub mtu: Option<u32>,
+    /// Frames from the neighbour.
+    pub received: Traffic,
+    /// Frames to the neighbour.
+    pub sent: Traffic,
 }
 
 /// A running data plane. Dropping it stops it as [`stop`](Self::stop) does.
@@ -112,6 +121,7 @@ impl Dataplane {
             macs: Macs::new(),
             duplicates: Duplicates::default(),
             prober: Mutex::new(Prober::default()),
+            sizes: Mutex::new(Sizes::default()),
             prober_is_wanted: AtomicBool::new(false),
             reports: Box::new(reports),
             is_stopping: AtomicBool::new(false),
@@ -153,6 +163,7 @@ impl Dataplane {
             prober.set_links(links.map(|outlet| (outlet.link.peer(), outlet.places.known().to_vec())), now);
             publication.restarted.iter().for_each(|peer| prober.restart(*peer, now));
         }
+        lock(&self.shared.sizes).retain(|peer| snapshot.tables.link(peer).is_some());
         self.shared.macs.retain_peers(|peer| snapshot.tables.knows(peer));
         self.shared.want_prober();
         publisher.sweep();
@@ -170,14 +181,20 @@ impl Dataplane {
         let snapshot = self.shared.snapshot.load();
         let prober = lock(&self.shared.prober);
         let now = self.shared.clock.now();
-        let state = |link: &crate::shared::Link| LinkState {
-            peer: link.peer(),
-            remote: link.remote(),
-            is_alive: prober.is_alive(link.peer()),
-            rtt: prober.rtt(link.peer()),
-            heard_ago: link.last_heard().map(|at| now.since(at)),
+        let state = |outlet: &crate::shared::Outlet| {
+            let link = &outlet.link;
+            LinkState {
+                peer: link.peer(),
+                remote: link.remote(),
+                is_alive: prober.is_alive(link.peer()),
+                rtt: prober.rtt(link.peer()),
+                heard_ago: link.last_heard().map(|at| now.since(at)),
+                mtu: outlet.mtu().and_then(|mtu| u32::try_from(mtu).ok()),
+                received: link.passed(Direction::In),
+                sent: link.passed(Direction::Out),
+            }
         };
-        snapshot.outlets().iter().map(|outlet| state(&outlet.link)).collect()
+        snapshot.outlets().iter().map(state).collect()
     }
 
     /// The counters of all threads since the start.

@@ -52,6 +52,13 @@ pub enum Report {
         /// With whom.
         peer: PeerId,
     },
+    /// How long the datagrams to the neighbour may be has settled.
+    PathMtu {
+        /// The neighbour.
+        peer: PeerId,
+        /// Bytes of UDP payload.
+        datagram_len: u16,
+    },
     /// A thread cannot use one of its ends; the rest goes on.
     Failed(Failure),
 }

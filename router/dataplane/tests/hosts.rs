@@ -236,8 +236,16 @@ fn a_host_that_dies_is_reported_and_its_macs_go_with_the_plan() {
     a.ping("", "10.9.0.2");
     let report = a.reports.recv_timeout(DEADLINE).unwrap();
     assert!(matches!(report, Report::Alive { peer: p, .. } if p == peer(2)), "{report:?}");
+    // Said again when the round-trip time has changed.
+    let news = || {
+        let report = || a.reports.recv_timeout(DEADLINE).unwrap();
+        std::iter::repeat_with(report).find(|report| !matches!(report, Report::Alive { .. })).unwrap()
+    };
+    let report = news();
+    assert!(matches!(report, Report::PathMtu { peer: p, datagram_len: 1472 } if p == peer(2)), "{report:?}");
+    assert_eq!(a.dataplane.links()[0].mtu, Some(1390));
     b.dataplane.stop();
-    let report = a.reports.recv_timeout(DEADLINE).unwrap();
+    let report = news();
     let Report::Dead { peer: dead, silent_for } = report else { panic!("{report:?}") };
     assert_eq!(dead, peer(2));
     assert!((1_250..2_000).contains(&silent_for.as_millis()), "{silent_for:?}");

@@ -91,10 +91,14 @@ impl Scene {
             }
         };
         Messages::new(body)
-            .map(|message| match message.unwrap() {
-                Message::Probe(probe) => (false, probe),
-                Message::ProbeReply(probe) => (true, probe),
-                other @ (Message::Frame { .. } | Message::Deaf) => panic!("{other:?}"),
+            .filter_map(|message| match message.unwrap() {
+                Message::Probe(probe) => Some((false, probe)),
+                Message::ProbeReply(probe) => Some((true, probe)),
+                Message::SizeProbe { .. } => None,
+                other @ (Message::Frame { .. }
+                | Message::Part(_)
+                | Message::Deaf
+                | Message::SizeReply { .. }) => panic!("{other:?}"),
             })
             .collect()
     }
@@ -102,7 +106,7 @@ impl Scene {
     /// Waits for the reply to this probe on `socket`, and passes over the router's own probes. Any other reply fails.
     #[track_caller]
     fn expect_reply(&self, socket: &UdpSocket, sequence: u32) {
-        let mut buffer = [0; 2048];
+        let mut buffer = [0; 1 << 16];
         eventually("a reply", || {
             let (len, from) =
                 socket.recv_from(&mut buffer).expect("the router probes and replies all the time");
@@ -118,7 +122,7 @@ impl Scene {
 /// Whether a reply to this probe comes within half a second.
 fn is_answered(scene: &Scene, sequence: u32) -> bool {
     let deadline = Instant::now() + Duration::from_millis(500);
-    let mut buffer = [0; 2048];
+    let mut buffer = [0; 1 << 16];
     scene.socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     while Instant::now() < deadline {
         let Ok((len, _)) = scene.socket.recv_from(&mut buffer) else { continue };
@@ -312,7 +316,7 @@ fn a_neighbour_that_answers_at_another_of_its_addresses_is_found_there() {
     scene.publish(vec![]);
     scene.publish(vec![plan]);
     scene.socket.set_nonblocking(true).unwrap();
-    let mut buffer = [0; 2048];
+    let mut buffer = [0; 1 << 16];
     while scene.socket.recv_from(&mut buffer).is_ok() {}
     scene.socket.set_nonblocking(false).unwrap();
     let (_, from) = silent.recv_from(&mut buffer).unwrap();
@@ -370,7 +374,7 @@ fn descriptor_of_the_only_socket(namespace: &Namespace) -> i32 {
 fn a_link_is_alive_after_a_reply_and_reported_anew_on_a_new_session() {
     let mut scene = Scene::new(Keys::Clear);
     let serve = |scene: &mut Scene| {
-        let mut buffer = [0; 2048];
+        let mut buffer = [0; 1 << 16];
         eventually("alive", || {
             let (len, _) = scene.socket.recv_from(&mut buffer).unwrap();
             for (is_reply, asked) in scene.open(&mut buffer[..len]) {
@@ -413,7 +417,7 @@ fn a_frame_on_an_idle_link_calls_for_probes_at_once() {
 
 /// Replies to the router's probes for a while. Returns how many there were.
 fn probes_within(scene: &mut Scene, time: Duration) -> usize {
-    let (start, mut buffer, mut probes) = (Instant::now(), [0; 2048], 0);
+    let (start, mut buffer, mut probes) = (Instant::now(), [0; 1 << 16], 0);
     while start.elapsed() < time {
         let Ok((len, _)) = scene.socket.recv_from(&mut buffer) else { continue };
         for (_, asked) in scene.open(&mut buffer[..len]) {

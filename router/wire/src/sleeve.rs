@@ -29,15 +29,24 @@ pub const BROADCAST_HEADER_LEN: usize = 1 + PeerId::LEN + 4 + 4;
 /// Payload length of a probe and of its reply: sequence and timestamp.
 pub const PROBE_LEN: usize = 4 + 8;
 
+/// What a part carries before its bytes: number, length of the whole, offset.
+pub const PART_HEADER_LEN: usize = 4 + 2 + 2;
+
+/// Payload length of a size reply, and the least of a size probe: sequence.
+pub const SIZE_PROBE_LEN: usize = 4;
+
 /// Most bytes that a packet adds to the frame that it carries: sealed, relayed unicast.
 pub const OVERHEAD_LEN_MAX: usize = HEADER_LEN + TAG_LEN + MESSAGE_HEADER_LEN + UNICAST_HEADER_LEN;
 
 const KIND_FRAME: u8 = 1;
 const KIND_UNICAST: u8 = 2;
 const KIND_BROADCAST: u8 = 3;
+const KIND_PART: u8 = 4;
 const KIND_PROBE: u8 = 16;
 const KIND_PROBE_REPLY: u8 = 17;
 const KIND_DEAF: u8 = 18;
+const KIND_SIZE_PROBE: u8 = 19;
+const KIND_SIZE_REPLY: u8 = 20;
 
 /// How a packet's body is protected: the first byte of the header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,6 +190,19 @@ pub struct Probe {
     pub sent_ns: u64,
 }
 
+/// A piece of a message that is too long for the path to the neighbour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part<'a> {
+    /// Tells the messages apart that are under way in parts; others for some seconds have another number.
+    pub number: u32,
+    /// Length of the whole message, its header included.
+    pub whole_len: u16,
+    /// Where in the message the bytes belong; they end within it.
+    pub offset: u16,
+    /// At least one.
+    pub bytes: &'a [u8],
+}
+
 /// One message of a packet's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Message<'a> {
@@ -191,12 +213,26 @@ pub enum Message<'a> {
         /// The frame.
         frame: &'a [u8],
     },
+    /// A piece of a [`Message::Frame`].
+    Part(Part<'a>),
     /// Asks for a [`Message::ProbeReply`].
     Probe(Probe),
     /// Answers a [`Message::Probe`] with what it said.
     ProbeReply(Probe),
     /// Nothing of the receiver has reached the sender for so long that it has given the link up.
     Deaf,
+    /// Asks for a [`Message::SizeReply`]: whether a packet of this length arrives whole.
+    SizeProbe {
+        /// Counts the size probes of one link.
+        sequence: u32,
+        /// Bytes without meaning that follow it.
+        padding: u16,
+    },
+    /// Answers a [`Message::SizeProbe`].
+    SizeReply {
+        /// That of the size probe.
+        sequence: u32,
+    },
 }
 
 /// A frame does not fit the 16-bit length of a message; nothing was written.
@@ -241,6 +277,19 @@ impl Message<'_> {
                 out.extend_from_slice(&probe.sequence.to_be_bytes());
                 out.extend_from_slice(&probe.sent_ns.to_be_bytes());
             }
+            Self::Part(part) => {
+                part.encode_head(part.bytes.len(), out)?;
+                out.extend_from_slice(part.bytes);
+            }
+            Self::SizeProbe { sequence, padding } => {
+                encode_head(self.kind(), self.payload_len(), out)?;
+                out.extend_from_slice(&sequence.to_be_bytes());
+                out.resize(out.len() + usize::from(padding), 0);
+            }
+            Self::SizeReply { sequence } => {
+                encode_head(self.kind(), self.payload_len(), out)?;
+                out.extend_from_slice(&sequence.to_be_bytes());
+            }
             Self::Deaf => encode_head(self.kind(), self.payload_len(), out)?,
         }
         Ok(())
@@ -249,17 +298,23 @@ impl Message<'_> {
     const fn payload_len(&self) -> usize {
         match self {
             Self::Frame { envelope, frame } => envelope.encoded_len() + frame.len(),
+            Self::Part(part) => PART_HEADER_LEN + part.bytes.len(),
             Self::Probe(_) | Self::ProbeReply(_) => PROBE_LEN,
             Self::Deaf => 0,
+            Self::SizeProbe { padding, .. } => SIZE_PROBE_LEN + *padding as usize,
+            Self::SizeReply { .. } => SIZE_PROBE_LEN,
         }
     }
 
     const fn kind(&self) -> u8 {
         match self {
             Self::Frame { envelope, .. } => envelope.kind(),
+            Self::Part(_) => KIND_PART,
             Self::Probe(_) => KIND_PROBE,
             Self::ProbeReply(_) => KIND_PROBE_REPLY,
             Self::Deaf => KIND_DEAF,
+            Self::SizeProbe { .. } => KIND_SIZE_PROBE,
+            Self::SizeReply { .. } => KIND_SIZE_REPLY,
         }
     }
 }
@@ -270,12 +325,32 @@ impl<'a> Message<'a> {
             KIND_FRAME => frame(Envelope::Direct, payload),
             KIND_UNICAST => decode_unicast(payload),
             KIND_BROADCAST => decode_broadcast(payload),
+            KIND_PART => decode_part(payload),
             KIND_PROBE => decode_probe(payload).map(Self::Probe),
             KIND_PROBE_REPLY => decode_probe(payload).map(Self::ProbeReply),
             KIND_DEAF => payload.is_empty().then_some(Self::Deaf),
+            KIND_SIZE_PROBE => decode_size_probe(payload),
+            KIND_SIZE_REPLY => {
+                payload.try_into().ok().map(|bytes| Self::SizeReply { sequence: u32::from_be_bytes(bytes) })
+            }
             unknown => return Err(MessageError::UnknownKind(unknown)),
         };
         message.ok_or(MessageError::Payload(kind))
+    }
+}
+
+impl Part<'_> {
+    /// Appends all of a [`Message::Part`] that precedes its bytes, of which there are `len`; they are the caller's to
+    /// append.
+    ///
+    /// # Errors
+    /// [`MessageTooLong`] when the payload's length does not fit 16 bits.
+    pub fn encode_head(&self, len: usize, out: &mut Vec<u8>) -> Result<(), MessageTooLong> {
+        encode_head(KIND_PART, PART_HEADER_LEN + len, out)?;
+        out.extend_from_slice(&self.number.to_be_bytes());
+        out.extend_from_slice(&self.whole_len.to_be_bytes());
+        out.extend_from_slice(&self.offset.to_be_bytes());
+        Ok(())
     }
 }
 
@@ -402,6 +477,22 @@ fn decode_probe(payload: &[u8]) -> Option<Probe> {
     let (sequence, rest) = payload.split_first_chunk()?;
     let sent_ns = rest.try_into().ok()?;
     Some(Probe { sequence: u32::from_be_bytes(*sequence), sent_ns: u64::from_be_bytes(sent_ns) })
+}
+
+fn decode_part(payload: &[u8]) -> Option<Message<'_>> {
+    let (number, rest) = payload.split_first_chunk()?;
+    let (whole_len, rest) = rest.split_first_chunk()?;
+    let (offset, bytes) = rest.split_first_chunk()?;
+    let (whole_len, offset) = (u16::from_be_bytes(*whole_len), u16::from_be_bytes(*offset));
+    let fits = !bytes.is_empty() && usize::from(offset) + bytes.len() <= usize::from(whole_len);
+    let part = Part { number: u32::from_be_bytes(*number), whole_len, offset, bytes };
+    fits.then_some(Message::Part(part))
+}
+
+fn decode_size_probe(payload: &[u8]) -> Option<Message<'_>> {
+    let (sequence, padding) = payload.split_first_chunk()?;
+    let padding = padding.len().try_into().ok()?;
+    Some(Message::SizeProbe { sequence: u32::from_be_bytes(*sequence), padding })
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use mesh_wire::control::{
     AnnouncedMac, BUCKETS, Channel, DataOffer, Digest, DigestRow, Farewell, Gossip, Hello, LinkRecord,
     MacsRecord, Mail, MailBody, Message, PeerRecord, Rekey, Relay, SignedRecord, Summary, VxlanOffer,
 };
-use mesh_wire::sleeve::{Envelope, Header, Message as Sleeve, Messages, PacketKind, Probe, TimeToLive};
+use mesh_wire::sleeve::{Envelope, Header, Message as Sleeve, Messages, PacketKind, Part, Probe, TimeToLive};
 use mesh_wire::vxlan::{self, Heartbeat, HeartbeatKind};
 use mesh_wire::{BootCount, MacAddr, NetworkId, PeerId, ReceiverIndex};
 
@@ -184,6 +184,9 @@ fn golden_sleeve_packets() {
         ("probe", Sleeve::Probe(probe)),
         ("probe reply", Sleeve::ProbeReply(probe)),
         ("deaf", Sleeve::Deaf),
+        ("part", Sleeve::Part(Part { number: 0x0102_0304, whole_len: 1500, offset: 1480, bytes: &frame })),
+        ("size probe", Sleeve::SizeProbe { sequence: 0x0102_0304, padding: 3 }),
+        ("size reply", Sleeve::SizeReply { sequence: 0x0102_0304 }),
     ] {
         let mut bytes = Vec::new();
         message.encode(&mut bytes).expect("a short frame");

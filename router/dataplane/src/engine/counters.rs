@@ -57,6 +57,10 @@ pub enum DropReason {
     KeyExhausted,
     /// The datagram is longer than the path, the socket or the message's length field takes.
     TooLong,
+    /// The frame is longer than the path takes, and its sender was told so, unless many others just were.
+    TooBig,
+    /// A message of which not all parts came.
+    Incomplete,
     /// The socket's buffer is full.
     SocketFull,
     /// The host has no way to the neighbour's address.
@@ -69,7 +73,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::FrameTooShort,
         Self::BadSource,
         Self::LinkLocalControl,
@@ -95,6 +99,8 @@ impl DropReason {
         Self::NoSession,
         Self::KeyExhausted,
         Self::TooLong,
+        Self::TooBig,
+        Self::Incomplete,
         Self::SocketFull,
         Self::Unreachable,
         Self::SendFailed,
@@ -130,6 +136,8 @@ impl DropReason {
             Self::NoSession => "no_session",
             Self::KeyExhausted => "key_exhausted",
             Self::TooLong => "too_long",
+            Self::TooBig => "too_big",
+            Self::Incomplete => "incomplete",
             Self::SocketFull => "socket_full",
             Self::Unreachable => "unreachable",
             Self::SendFailed => "send_failed",

@@ -297,7 +297,9 @@ impl<'f> Segment<'f> {
 }
 
 impl<'i> Injection<'i> {
-    const fn single(frame: &'i [u8]) -> Self {
+    /// A frame as it is.
+    #[must_use]
+    pub const fn single(frame: &'i [u8]) -> Self {
         Self { offload: Offload::Nothing, head: frame, payloads: &[], frames: 1, frames_len: frame.len() }
     }
 }

@@ -89,6 +89,17 @@ impl<'f> Pieces<'f> {
         Ok(Self { head, payload, ip_at, ip, transport_at, transport, size: size.into(), seed })
     }
 
+    /// The same bytes in frames of at most `frame_len_max`, if that is less and if they are a stream, whose receiver does
+    /// not see where it was cut.
+    #[must_use]
+    pub fn at_most(self, frame_len_max: usize) -> Self {
+        let size = frame_len_max.saturating_sub(self.head.len());
+        match self.transport {
+            Transport::Tcp if size > 0 => Self { size: self.size.min(size), ..self },
+            Transport::Tcp | Transport::Udp => self,
+        }
+    }
+
     /// The headers of the super-frame, which those of the pieces are made from.
     #[must_use]
     pub const fn head(&self) -> &'f [u8] {

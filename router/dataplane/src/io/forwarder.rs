@@ -6,16 +6,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mesh_wire::Moment;
-use mesh_wire::ethernet::Frame;
-use mesh_wire::sleeve::{Envelope, Header, Message, MessageError, MessageTooLong, Messages, Probe};
+use mesh_wire::ethernet::{ETHERNET_HEADER_LEN, Frame};
+use mesh_wire::sleeve::{
+    Envelope, Header, MESSAGE_HEADER_LEN, Message, MessageError, MessageTooLong, Messages, Part, Probe,
+};
 
 use super::load::Load;
 use super::outbox::Outbox;
 use super::tap::{Captured, TapQueue};
 use crate::dataplane::WORKERS_MAX;
 use crate::engine::{
-    Arrival, Counters, Decision, Direction, DropReason, DueProbe, Event, GarbageLimit, Injection, Key,
-    Learned, LinkId, Location, Merger, Path, RelayedPeers, Transmission, decide,
+    Arrival, Counters, Decision, Direction, DropReason, Event, Injection, Key, Learned, LinkId, Location,
+    Merger, Offload, Path, RateLimit, Reassembly, RelayedPeers, Transmission, decide,
 };
 use crate::report::Report;
 use crate::shared::{Link, Outlet, Roaming, Shared, Snapshot, lock};
@@ -25,9 +27,13 @@ pub(super) struct Forwarder {
     pub(super) counters: Arc<Counters>,
     pub(super) tap: TapQueue,
     pub(super) outbox: Outbox,
-    numbers: Numbers,
-    garbage: GarbageLimit,
+    pub(super) numbers: Numbers,
+    garbage: RateLimit,
+    pub(super) answers: RateLimit,
     relayed: RelayedPeers,
+    reassembly: Reassembly,
+    /// A frame or message that is looked at as a whole before it leaves.
+    pub(super) scratch: Vec<u8>,
 }
 
 /// Where an authenticated packet came from.
@@ -46,8 +52,18 @@ impl Forwarder {
         tap: TapQueue,
         outbox: Outbox,
     ) -> Self {
-        let (garbage, relayed) = (GarbageLimit::default(), RelayedPeers::default());
-        Self { shared, counters, tap, outbox, numbers: Numbers::new(number), garbage, relayed }
+        Self {
+            shared,
+            counters,
+            tap,
+            outbox,
+            numbers: Numbers::new(number),
+            garbage: RateLimit::of_garbage(),
+            answers: RateLimit::of_answers(),
+            relayed: RelayedPeers::default(),
+            reassembly: Reassembly::default(),
+            scratch: Vec::new(),
+        }
     }
 
     /// Takes what was read from the TAP interface into `buffer`. A super-frame is decided about once, and from there on
@@ -60,6 +76,9 @@ impl Forwarder {
         now: Moment,
     ) {
         let frame = &mut buffer[..captured.len];
+        if let Ok(offload @ (Offload::Nothing | Offload::Checksum(_))) = captured.offload {
+            self.clamp(frame, offload, snapshot, now);
+        }
         let Ok(load) = captured.offload.and_then(|offload| Load::new(frame, offload)) else {
             return self.counters.dropped(DropReason::SuperFrame);
         };
@@ -94,7 +113,7 @@ impl Forwarder {
             Ok(opened) => opened,
             Err(reason) => {
                 if is_strange {
-                    self.garbage.failed(now);
+                    self.garbage.spend(now);
                 }
                 return self.counters.dropped(reason);
             }
@@ -109,57 +128,9 @@ impl Forwarder {
         merger.flush(&mut |injection| inject(&self.tap, &self.counters, injection));
     }
 
-    fn roamed(&self, link: &Link, roaming: Option<Roaming>) {
+    pub(super) fn roamed(&self, link: &Link, roaming: Option<Roaming>) {
         if let Some(Roaming { from, to }) = roaming {
             self.report(Report::Roamed { peer: link.peer(), from, to });
-        }
-    }
-
-    /// Probes what is due, tells the control plane what has changed, and says when to come again.
-    pub(super) fn run_prober(&mut self, snapshot: &Snapshot, now: Moment) -> Option<Moment> {
-        let shared = Arc::clone(&self.shared);
-        let mut prober = lock(&shared.prober);
-        for Outlet { link, .. } in snapshot.outlets() {
-            if let Some(at) = link.last_heard() {
-                prober.heard(link.peer(), at);
-            }
-            if link.take_passed() {
-                prober.carried(link.peer(), now);
-            }
-        }
-        prober.handle_timeout(now);
-        for Outlet { link, .. } in snapshot.outlets() {
-            if prober.is_idle(link.peer()) {
-                link.await_frame();
-            }
-        }
-        while let Some(due) = prober.poll_probe(now) {
-            self.probe(due, snapshot);
-        }
-        prober.undelivered(now, |report| self.report(report.into()));
-        for outlet in snapshot.outlets() {
-            let Some(session) = outlet.session.as_ref().filter(|session| session.wants_rekey()) else {
-                continue;
-            };
-            if self.report(Report::RekeyWanted { peer: outlet.link.peer(), epoch: session.epoch }) {
-                session.rekey_was_asked();
-            }
-        }
-        prober.poll_timeout()
-    }
-
-    fn probe(&mut self, due: DueProbe, snapshot: &Snapshot) {
-        let DueProbe { peer, candidate, probe, is_deaf } = due;
-        // The links may have changed since this snapshot was taken.
-        let Some(link) = snapshot.tables.link(peer) else { return };
-        let remote = snapshot.outlet(link).link.remote();
-        if candidate == Some(remote) {
-            return;
-        }
-        let destination = candidate.unwrap_or(remote);
-        self.send_to(destination, link, snapshot, |out| Message::Probe(probe).encode(out));
-        if is_deaf {
-            self.send_to(destination, link, snapshot, |out| Message::Deaf.encode(out));
         }
     }
 
@@ -184,16 +155,21 @@ impl Forwarder {
         for message in messages {
             match message {
                 Ok(Message::Frame { envelope, frame }) => {
-                    self.counters.passed(Path::Sleeve, Direction::In, frame.len());
-                    self.frame_passes(sender.link, snapshot);
-                    let arrival = Arrival::Received { from: sender.link, envelope };
-                    self.received(arrival, frame, merger, snapshot, now);
+                    self.frame(sender, envelope, frame, merger, snapshot, now);
                 }
-                Ok(Message::Probe(_)) if has_replied => self.counters.dropped(DropReason::SurplusProbe),
+                Ok(Message::Part(part)) => self.part(sender, &part, merger, snapshot, now),
+                Ok(Message::Probe(_) | Message::SizeProbe { .. }) if has_replied => {
+                    self.counters.dropped(DropReason::SurplusProbe);
+                }
                 Ok(Message::Probe(probe)) => {
                     has_replied = true;
-                    self.reply(sender, probe, snapshot);
+                    self.reply(sender, &Message::ProbeReply(probe), snapshot);
                 }
+                Ok(Message::SizeProbe { sequence, .. }) => {
+                    has_replied = true;
+                    self.reply(sender, &Message::SizeReply { sequence }, snapshot);
+                }
+                Ok(Message::SizeReply { sequence }) => self.size_replied(sender, sequence, snapshot, now),
                 Ok(Message::ProbeReply(probe)) => self.replied(sender, probe, snapshot, now),
                 Ok(Message::Deaf) => self.is_unheard(sender, snapshot, now),
                 Err(MessageError::UnknownKind(_)) => self.counters.dropped(DropReason::UnknownMessage),
@@ -204,10 +180,58 @@ impl Forwarder {
         }
     }
 
-    fn reply(&mut self, sender: Sender, probe: Probe, snapshot: &Snapshot) {
+    fn frame<'b>(
+        &mut self,
+        sender: Sender,
+        envelope: Envelope,
+        frame: &'b [u8],
+        merger: &mut Merger<'b>,
+        snapshot: &Snapshot,
+        now: Moment,
+    ) {
+        self.counters.passed(Path::Sleeve, Direction::In, frame.len());
+        snapshot.outlet(sender.link).link.count(Direction::In, 1, frame.len());
+        self.frame_passes(sender.link, snapshot);
+        let arrival = Arrival::Received { from: sender.link, envelope };
+        self.received(arrival, frame, merger, snapshot, now);
+    }
+
+    /// Takes a part of a frame, and the frame if that was the last one.
+    fn part(
+        &mut self,
+        sender: Sender,
+        part: &Part<'_>,
+        merger: &mut Merger<'_>,
+        snapshot: &Snapshot,
+        now: Moment,
+    ) {
+        let whole = self.reassembly.take(snapshot.tables.neighbour(sender.link), part, now);
+        let given_up = usize::try_from(self.reassembly.take_given_up()).unwrap_or(usize::MAX);
+        self.counters.all_dropped(DropReason::Incomplete, given_up);
+        let Some(whole) = whole else { return };
+        // What came before it goes before it.
+        self.inject(merger);
+        let mut own_merger = Merger::default();
+        match Messages::new(&whole).next() {
+            Some(Ok(Message::Frame { envelope, frame })) => {
+                self.frame(sender, envelope, frame, &mut own_merger, snapshot, now);
+                self.inject(&mut own_merger);
+            }
+            Some(_) | None => self.counters.dropped(DropReason::MalformedMessage),
+        }
+        self.reassembly.give_back(whole);
+    }
+
+    fn reply(&mut self, sender: Sender, reply: &Message<'_>, snapshot: &Snapshot) {
         let Outlet { link, places, .. } = snapshot.outlet(sender.link);
         let destination = places.answer(sender.address, link.remote());
-        self.send_to(destination, sender.link, snapshot, |out| Message::ProbeReply(probe).encode(out));
+        self.send_to(destination, sender.link, snapshot, reply.encoded_len(), |out| reply.encode(out));
+    }
+
+    fn size_replied(&self, sender: Sender, sequence: u32, snapshot: &Snapshot, now: Moment) {
+        if lock(&self.shared.sizes).replied(snapshot.tables.neighbour(sender.link), sequence, now) {
+            self.shared.want_prober();
+        }
     }
 
     fn replied(&self, sender: Sender, probe: Probe, snapshot: &Snapshot, now: Moment) {
@@ -301,16 +325,33 @@ impl Forwarder {
         snapshot: &Snapshot,
         now: Moment,
     ) {
-        let remote = snapshot.outlet(link).link.remote();
+        let outlet = snapshot.outlet(link);
+        let (remote, head_len) = (outlet.link.remote(), MESSAGE_HEADER_LEN + envelope.encoded_len());
+        let is_own_unicast =
+            matches!(arrival, Arrival::Captured { .. }) && !matches!(envelope, Envelope::Broadcast { .. });
+        let whole_len_max = outlet.room().saturating_sub(head_len);
+        let mtu = outlet.mtu().filter(|_| is_own_unicast);
+        let frame_len_max = mtu.map_or(whole_len_max, |mtu| whole_len_max.min(mtu + ETHERNET_HEADER_LEN));
+        // The pieces of a broadcast have been numbered as they are.
+        let load = if is_own_unicast { load.at_most(frame_len_max) } else { *load };
         let (mut frames, mut len) = (0, 0);
         for number in 0..load.count() {
             let frame_len = load.frame_len(number);
             let envelope = self.numbers.envelope(envelope, number);
-            let is_sent = self.send_to(remote, link, snapshot, |out| {
-                envelope.encode_head(frame_len, out)?;
-                load.write(number, out);
-                Ok(())
-            });
+            let told = (frame_len > frame_len_max).then_some(mtu).flatten();
+            let is_sent = if let Some(mtu) = told
+                && self.tell(&load, number, mtu, now)
+            {
+                false
+            } else if frame_len > whole_len_max && outlet.session.is_some() {
+                self.send_parts(Transmission { link, envelope }, &load, number, snapshot)
+            } else {
+                self.send_to(remote, link, snapshot, head_len + frame_len, |out| {
+                    envelope.encode_head(frame_len, out)?;
+                    load.write(number, out);
+                    Ok(())
+                })
+            };
             if is_sent {
                 (frames, len) = (frames + 1, len + frame_len);
             }
@@ -318,6 +359,7 @@ impl Forwarder {
         if frames == 0 {
             return;
         }
+        outlet.link.count(Direction::Out, frames, len);
         self.counters.all_passed(Path::Sleeve, Direction::Out, frames, len);
         self.frame_passes(link, snapshot);
         match (arrival, envelope) {
@@ -333,19 +375,21 @@ impl Forwarder {
         }
     }
 
-    fn send_to(
+    /// Sends a message of `len` bytes; true when it is on its way.
+    pub(super) fn send_to(
         &mut self,
         destination: SocketAddr,
         link: LinkId,
         snapshot: &Snapshot,
+        len: usize,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), MessageTooLong>,
     ) -> bool {
-        let result = self.outbox.push(snapshot.outlet(link), destination, encode);
+        let result = self.outbox.push(snapshot.outlet(link), destination, len, encode);
         result.inspect_err(|reason| self.counters.dropped(*reason)).is_ok()
     }
 }
 
-fn inject(tap: &TapQueue, counters: &Counters, injection: &Injection<'_>) {
+pub(super) fn inject(tap: &TapQueue, counters: &Counters, injection: &Injection<'_>) {
     match tap.write(injection) {
         Ok(()) => counters.all_passed(Path::Bridge, Direction::Out, injection.frames, injection.frames_len),
         Err(_) => counters.all_dropped(DropReason::InjectFailed, injection.frames),
@@ -354,7 +398,7 @@ fn inject(tap: &TapQueue, counters: &Counters, injection: &Injection<'_>) {
 
 /// The numbers of one thread's broadcasts. Each thread has a part of them to itself, and starts anywhere in it: those
 /// of an earlier life of this router may still be remembered.
-struct Numbers {
+pub(super) struct Numbers {
     thread: u32,
     next: u32,
 }
@@ -371,7 +415,7 @@ impl Numbers {
     }
 
     /// The first of `count` numbers.
-    const fn draw(&mut self, count: usize) -> u32 {
+    pub(super) const fn draw(&mut self, count: usize) -> u32 {
         let first = self.next;
         self.next = self.next.wrapping_add(count as u32);
         self.numbered(first)

@@ -4,7 +4,7 @@ use crate::engine::offload::BadOffload;
 use crate::engine::{Offload, Pieces};
 
 /// One frame or more, of which all but their number, length and checksums is common.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Load<'f> {
     /// A frame as it is.
     Frame(&'f [u8]),
@@ -22,6 +22,14 @@ impl<'f> Load<'f> {
                 Ok(Self::Frame(frame))
             }
             Offload::Segmentation(segmentation) => Pieces::new(frame, segmentation).map(Self::Pieces),
+        }
+    }
+
+    /// The same, in frames of at most `frame_len_max` if it is a stream.
+    pub(super) fn at_most(self, frame_len_max: usize) -> Self {
+        match self {
+            Self::Frame(frame) => Self::Frame(frame),
+            Self::Pieces(pieces) => Self::Pieces(pieces.at_most(frame_len_max)),
         }
     }
 

@@ -3,7 +3,9 @@
 
 mod forwarder;
 mod load;
+mod long;
 mod outbox;
+mod probing;
 mod recovery;
 pub(crate) mod tap;
 pub(crate) mod udp;

@@ -3,11 +3,13 @@
 #![allow(unsafe_code, reason = "IPV6_DONTFRAG has no safe wrapper")]
 
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
-use rustix::net::sockopt;
+use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::shared::canonical;
@@ -22,7 +24,8 @@ const RECEIVE_LEN: usize = 1 << 16;
 /// One socket.
 pub(crate) struct UdpQueue {
     socket: Socket,
-    state: UdpSocketState,
+    /// Replaced when it has given up trains though the kernel has not.
+    state: ArcSwap<UdpSocketState>,
     local: SocketAddr,
     family: Family,
     sharing: Sharing,
@@ -85,7 +88,7 @@ impl UdpQueue {
         socket.set_reuse_port(sharing == Sharing::WithOurs)?;
         enlarge_buffers(&socket)?;
         socket.bind(&local.into())?;
-        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        let state = ArcSwap::from_pointee(UdpSocketState::new(UdpSockRef::from(&socket))?);
         allow_fragments(&socket, family)?;
         let local = socket.local_addr()?.as_socket();
         let local = local.ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
@@ -114,7 +117,33 @@ impl UdpQueue {
 
     /// The most datagrams that one [`send`](Self::send) can carry at the moment.
     pub(crate) fn segments_max(&self) -> usize {
-        self.state.max_gso_segments()
+        self.state.load().max_gso_segments()
+    }
+
+    /// Has trains tried again, which quinn-udp ends for good when one is refused: here that was because the interface had become
+    /// narrower than the datagrams.
+    pub(crate) fn retry_trains(&self) {
+        if let Ok(state) = UdpSocketState::new(UdpSockRef::from(&self.socket))
+            && allow_fragments(&self.socket, self.family).is_ok()
+        {
+            self.state.store(Arc::new(state));
+        }
+    }
+
+    /// Sends one datagram to `destination` that nobody may fragment, nor this host.
+    ///
+    /// # Errors
+    /// `EMSGSIZE` when the interface does not take it.
+    pub(crate) fn send_whole(&self, destination: SocketAddr, contents: &[u8]) -> io::Result<()> {
+        // The socket is this thread's own, and the kernel heeds the option while it is in the call.
+        self.discover(Ipv4PathMtuDiscovery::PROBE, Ipv6PathMtuDiscovery::PROBE)?;
+        let sent = self.send(destination, contents, contents.len());
+        self.discover(Ipv4PathMtuDiscovery::OMIT, Ipv6PathMtuDiscovery::OMIT)?;
+        sent
+    }
+
+    fn discover(&self, v4: Ipv4PathMtuDiscovery, v6: Ipv6PathMtuDiscovery) -> io::Result<()> {
+        discover(&self.socket, self.family, v4, v6)
     }
 
     /// Sends `contents` to `destination`: one datagram, or several of `segment_len` of which the last may be shorter.
@@ -130,7 +159,7 @@ impl UdpQueue {
         let destination = self.address_for_socket(destination)?;
         let segment_size = (segment_len < contents.len()).then_some(segment_len);
         let transmit = Transmit { destination, ecn: None, contents, segment_size, src_ip: None };
-        self.state.try_send(UdpSockRef::from(&self.socket), &transmit)
+        self.state.load().try_send(UdpSockRef::from(&self.socket), &transmit)
     }
 
     fn address_for_socket(&self, destination: SocketAddr) -> io::Result<SocketAddr> {
@@ -165,16 +194,44 @@ fn enlarge_buffers(socket: &Socket) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes back what quinn-udp sets (DF on each datagram): until paths are measured, a datagram that is longer than one
-/// link's MTU arrives in fragments rather than not at all.
-fn allow_fragments(socket: &Socket, family: Family) -> io::Result<()> {
+/// The size of UDP payload that the host's routes to `destination` take, as far as the kernel knows.
+pub(crate) fn route_datagram_len(destination: SocketAddr) -> Option<u16> {
+    let any: IpAddr = match destination {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    // It sends nothing.
+    socket.connect(destination).ok()?;
+    let (mtu, headers_len) = match destination {
+        SocketAddr::V4(_) => (sockopt::ip_mtu(&socket).ok()?, 28),
+        SocketAddr::V6(_) => (sockopt::ipv6_mtu(&socket).ok()?, 48),
+    };
+    Some(u16::try_from(mtu).unwrap_or(u16::MAX).saturating_sub(headers_len))
+}
+
+fn discover(
+    socket: &Socket,
+    family: Family,
+    v4: Ipv4PathMtuDiscovery,
+    v6: Ipv6PathMtuDiscovery,
+) -> io::Result<()> {
     if family != Family::V6 {
-        sockopt::set_ip_mtu_discover(socket, sockopt::Ipv4PathMtuDiscovery::DONT)?;
+        sockopt::set_ip_mtu_discover(socket, v4)?;
     }
+    if family != Family::V4 {
+        sockopt::set_ipv6_mtu_discover(socket, v6)?;
+    }
+    Ok(())
+}
+
+/// Switches the kernel's own path MTU discovery off, which believes ICMP: the data plane measures. Until it has, a datagram
+/// that is longer than an interface's MTU arrives in fragments rather than not at all.
+fn allow_fragments(socket: &Socket, family: Family) -> io::Result<()> {
+    discover(socket, family, Ipv4PathMtuDiscovery::OMIT, Ipv6PathMtuDiscovery::OMIT)?;
     if family == Family::V4 {
         return Ok(());
     }
-    sockopt::set_ipv6_mtu_discover(socket, sockopt::Ipv6PathMtuDiscovery::DONT)?;
     let off: libc::c_int = 0;
     let len = libc::socklen_t::try_from(size_of_val(&off)).expect("an int is short");
     // SAFETY: the option is an int; pointer and length are those of a live one, which the kernel only reads.
@@ -215,7 +272,7 @@ impl ReceiveBuffer {
             IoSliceMut::new(places.next().expect("the buffer has a place for each of a batch"))
         });
         let socket = UdpSockRef::from(&queue.socket);
-        let count = match queue.state.recv(socket, &mut slices, &mut self.meta) {
+        let count = match queue.state.load().recv(socket, &mut slices, &mut self.meta) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(error),

@@ -119,10 +119,12 @@ impl Worker {
             if ready.tap {
                 self.capture(&snapshot, now);
             }
+            self.forwarder.outbox.flush();
+            self.forwarder.doubt_refused(&snapshot, now);
             if self.number == 0 {
                 self.keep_house(&snapshot, now);
+                self.forwarder.outbox.flush();
             }
-            self.forwarder.outbox.flush();
         }
     }
 

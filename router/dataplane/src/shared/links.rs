@@ -3,13 +3,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use mesh_wire::{Moment, PeerId};
 
-use crate::engine::Places;
+use crate::engine::{Direction, PathSize, Places, Traffic};
 
 pub(crate) struct Link {
     peer: PeerId,
@@ -22,7 +22,20 @@ pub(crate) struct Link {
     heard_serial: AtomicU64,
     /// One of [`PASSED`], [`SEEN`] and [`IDLE`].
     traffic: AtomicU8,
+    /// What the path takes; the highest bit says whether that has settled.
+    path: AtomicU32,
+    passed: [Passed; Direction::ALL.len()],
 }
+
+/// What has passed in one direction.
+#[derive(Debug, Default)]
+struct Passed {
+    frames: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// In [`Link::path`].
+const SETTLED: u32 = 1 << 31;
 
 /// A frame has passed since the prober looked last.
 const PASSED: u8 = 0;
@@ -47,7 +60,33 @@ impl Link {
             heard_there_ns: AtomicU64::new(0),
             heard_serial: AtomicU64::new(0),
             traffic: AtomicU8::new(SEEN),
+            path: AtomicU32::new(PathSize::UNMEASURED.datagram_len.into()),
+            passed: Default::default(),
         }
+    }
+
+    /// How long its datagrams may be.
+    pub(crate) fn path(&self) -> PathSize {
+        let path = self.path.load(Ordering::Relaxed);
+        PathSize { datagram_len: path as u16, is_settled: path & SETTLED != 0 }
+    }
+
+    pub(crate) fn set_path(&self, PathSize { datagram_len, is_settled }: PathSize) {
+        let settled = if is_settled { SETTLED } else { 0 };
+        self.path.store(u32::from(datagram_len) | settled, Ordering::Relaxed);
+    }
+
+    /// Counts `frames` frames, of `len` bytes together.
+    pub(crate) fn count(&self, direction: Direction, frames: usize, len: usize) {
+        let passed = &self.passed[direction as usize];
+        passed.frames.fetch_add(frames as u64, Ordering::Relaxed);
+        passed.bytes.fetch_add(len as u64, Ordering::Relaxed);
+    }
+
+    /// What has passed since the link was made.
+    pub(crate) fn passed(&self, direction: Direction) -> Traffic {
+        let Passed { frames, bytes } = &self.passed[direction as usize];
+        Traffic { frames: frames.load(Ordering::Relaxed), bytes: bytes.load(Ordering::Relaxed) }
     }
 
     pub(crate) const fn peer(&self) -> PeerId {

@@ -15,13 +15,14 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use mesh_wire::Moment;
 
-use crate::engine::{Duplicates, Prober};
+use crate::engine::{Duplicates, Prober, Sizes};
 use crate::io::wake::Waker;
 use crate::report::Report;
 
 pub(crate) use links::{Link, Roaming, canonical};
 pub(crate) use macs::Macs;
 pub(crate) use publisher::{Outlet, Publisher, Snapshot};
+pub(crate) use sessions::{OpenPacket, SendSession};
 
 /// Everything that all threads see.
 pub(crate) struct Shared {
@@ -31,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) duplicates: Duplicates,
     /// Locked for each probe and each run of the prober, some times a second and link, never for a frame.
     pub(crate) prober: Mutex<Prober>,
+    /// Locked for each size probe and each run of the prober.
+    pub(crate) sizes: Mutex<Sizes>,
     /// Set when the prober must be run before its time, because a report waits, the links changed, or a frame passes on
     /// an idle one.
     pub(crate) prober_is_wanted: AtomicBool,

@@ -9,7 +9,11 @@ use mesh_wire::{PeerId, ReceiverIndex};
 
 use super::links::{Link, canonical};
 use super::sessions::{ReceiveSession, SendSession};
-use crate::engine::{LinkId, LinkPlan, Places, Plan, ReceivePlan, SendPlan, Tables};
+use crate::engine::{LinkId, LinkPlan, MTU_RESERVE, Places, Plan, ReceivePlan, SendPlan, Tables};
+
+/// What IP and UDP headers take of a packet.
+const UDP_IPV4_LEN: usize = 20 + 8;
+const UDP_IPV6_LEN: usize = 40 + 8;
 
 /// The first counter of a session.
 const FIRST_COUNTER: u64 = 1;
@@ -32,6 +36,29 @@ pub(crate) struct Outlet {
     pub(crate) link: Arc<Link>,
     pub(crate) places: Places,
     pub(crate) session: Option<Arc<SendSession>>,
+}
+
+impl Outlet {
+    /// Room for messages in a packet that the path takes; 0 without a session.
+    pub(crate) fn room(&self) -> usize {
+        let datagram_len = usize::from(self.link.path().datagram_len);
+        self.session.as_ref().map_or(0, |session| datagram_len.saturating_sub(session.overhead_len()))
+    }
+
+    /// Where in a packet that the path takes its messages have to end.
+    pub(crate) fn body_end_max(&self) -> usize {
+        let datagram_len = usize::from(self.link.path().datagram_len);
+        self.session.as_ref().map_or(0, |session| datagram_len.saturating_sub(session.tag_len()))
+    }
+
+    /// The MTU of frames to the neighbour, in bytes of IP packet, when the path is known; the same for all paths that take
+    /// the same IP packets, whatever protects or relays the frames.
+    pub(crate) fn mtu(&self) -> Option<usize> {
+        let path = self.link.path();
+        let headers_len = if self.link.remote().is_ipv4() { UDP_IPV4_LEN } else { UDP_IPV6_LEN };
+        let packet_len = usize::from(path.datagram_len) + headers_len;
+        path.is_settled.then(|| packet_len.saturating_sub(MTU_RESERVE))
+    }
 }
 
 /// The way from a neighbour.

@@ -9,7 +9,7 @@ use mesh_crypto::{
     cookie_matches,
 };
 use mesh_wire::ReceiverIndex;
-use mesh_wire::sleeve::{COOKIE_LEN, HEADER_LEN, Header, MessageTooLong, PacketKind};
+use mesh_wire::sleeve::{COOKIE_LEN, HEADER_LEN, Header, MessageTooLong, PacketKind, TAG_LEN};
 
 use super::lock;
 use crate::engine::DropReason;
@@ -22,6 +22,14 @@ pub(crate) struct SendSession {
     sealer: Sealer,
     next: AtomicU64,
     rekey_is_asked: AtomicBool,
+}
+
+/// A packet that is being written.
+#[derive(Debug)]
+pub(crate) struct OpenPacket {
+    counter: u64,
+    /// Where in the buffer it begins.
+    pub(crate) start: usize,
 }
 
 enum Sealer {
@@ -45,31 +53,60 @@ impl SendSession {
         same_key(&self.key, key)
     }
 
-    /// Appends a packet to `out`, whose messages are what `encode` appends; or nothing.
-    pub(crate) fn write(
-        &self,
-        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), MessageTooLong>,
-        out: &mut Vec<u8>,
-    ) -> Result<(), DropReason> {
+    /// What a packet is longer than its messages.
+    pub(crate) const fn overhead_len(&self) -> usize {
+        HEADER_LEN
+            + match self.sealer {
+                Sealer::Sealed(_) => TAG_LEN,
+                Sealer::Clear(_) => COOKIE_LEN,
+            }
+    }
+
+    /// What follows the messages.
+    pub(crate) const fn tag_len(&self) -> usize {
+        match self.sealer {
+            Sealer::Sealed(_) => TAG_LEN,
+            Sealer::Clear(_) => 0,
+        }
+    }
+
+    /// Appends the beginning of a packet to `out`; messages may follow, and [`seal`](Self::seal) ends it.
+    pub(crate) fn begin(&self, out: &mut Vec<u8>) -> Result<OpenPacket, DropReason> {
         let counter = self.draw()?;
         let start = out.len();
         let kind = match self.sealer {
             Sealer::Sealed(_) => PacketKind::Sealed,
             Sealer::Clear(_) => PacketKind::Clear,
         };
-        let header = Header { kind, receiver: self.index, counter }.encode();
-        out.extend_from_slice(&header);
+        out.extend_from_slice(&Header { kind, receiver: self.index, counter }.encode());
         if let Sealer::Clear(cookie) = &self.sealer {
             out.extend_from_slice(cookie);
         }
-        if encode(out).is_err() {
-            out.truncate(start);
-            return Err(DropReason::TooLong);
-        }
+        Ok(OpenPacket { counter, start })
+    }
+
+    /// Ends the packet at the end of `out`.
+    pub(crate) fn seal(&self, OpenPacket { counter, start }: OpenPacket, out: &mut Vec<u8>) {
         if let Sealer::Sealed(key) = &self.sealer {
-            let tag = key.seal_in_place(counter, &header, &mut out[start + HEADER_LEN..]);
+            let (header, body) =
+                out[start..].split_first_chunk_mut::<HEADER_LEN>().expect("a packet begins with its header");
+            let tag = key.seal_in_place(counter, header, body);
             out.extend_from_slice(&tag);
         }
+    }
+
+    /// Appends a packet to `out`, whose messages are what `encode` appends; or nothing.
+    pub(crate) fn write(
+        &self,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), MessageTooLong>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), DropReason> {
+        let packet = self.begin(out)?;
+        if encode(out).is_err() {
+            out.truncate(packet.start);
+            return Err(DropReason::TooLong);
+        }
+        self.seal(packet, out);
         Ok(())
     }
 

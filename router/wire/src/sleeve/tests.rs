@@ -40,6 +40,9 @@ enum Owned {
     Probe(Probe),
     Reply(Probe),
     Deaf,
+    Part { number: u32, offset: u16, bytes: Vec<u8>, after: u16 },
+    SizeProbe { sequence: u32, padding: u16 },
+    SizeReply { sequence: u32 },
 }
 
 impl Owned {
@@ -49,6 +52,14 @@ impl Owned {
             Self::Probe(probe) => Message::Probe(*probe),
             Self::Reply(probe) => Message::ProbeReply(*probe),
             Self::Deaf => Message::Deaf,
+            Self::Part { number, offset, bytes, after } => {
+                let whole_len = offset + u16::try_from(bytes.len()).unwrap() + after;
+                Message::Part(Part { number: *number, whole_len, offset: *offset, bytes })
+            }
+            Self::SizeProbe { sequence, padding } => {
+                Message::SizeProbe { sequence: *sequence, padding: *padding }
+            }
+            Self::SizeReply { sequence } => Message::SizeReply { sequence: *sequence },
         }
     }
 }
@@ -61,6 +72,10 @@ fn message() -> impl Strategy<Value = Owned> {
         probe.clone().prop_map(Owned::Probe),
         probe.prop_map(Owned::Reply),
         Just(Owned::Deaf),
+        (any::<u32>(), 0..60_000_u16, prop::collection::vec(any::<u8>(), 1..200), 0..5_000_u16)
+            .prop_map(|(number, offset, bytes, after)| Owned::Part { number, offset, bytes, after }),
+        (any::<u32>(), 0..2_000_u16).prop_map(|(sequence, padding)| Owned::SizeProbe { sequence, padding }),
+        any::<u32>().prop_map(|sequence| Owned::SizeReply { sequence }),
     ]
 }
 
@@ -156,6 +171,9 @@ fn unknown_kinds_and_bad_payloads_are_skipped_and_a_cut_ends_the_body() {
     body.extend([KIND_PROBE, 0, 13]); // a probe with a byte too many
     body.extend([0; 13]);
     body.extend([KIND_DEAF, 0, 1, 0]); // what says nothing more, and more
+    body.extend([KIND_PART, 0, 8, 0, 0, 0, 1, 0, 5, 0, 5]); // a part without bytes
+    body.extend([KIND_PART, 0, 9, 0, 0, 0, 1, 0, 5, 0, 5, 0]); // one that passes the end of its whole
+    body.extend([KIND_SIZE_REPLY, 0, 5, 0, 0, 0, 0, 0]); // a reply with a byte too many
     Message::Probe(Probe { sequence: 1, sent_ns: 2 }).encode(&mut body).unwrap();
     body.extend([KIND_PROBE, 0, 12, 1]);
     let decoded: Vec<_> = Messages::new(&body).collect();
@@ -166,6 +184,9 @@ fn unknown_kinds_and_bad_payloads_are_skipped_and_a_cut_ends_the_body() {
             Err(MessageError::Payload(KIND_FRAME)),
             Err(MessageError::Payload(KIND_PROBE)),
             Err(MessageError::Payload(KIND_DEAF)),
+            Err(MessageError::Payload(KIND_PART)),
+            Err(MessageError::Payload(KIND_PART)),
+            Err(MessageError::Payload(KIND_SIZE_REPLY)),
             Ok(Message::Probe(Probe { sequence: 1, sent_ns: 2 })),
             Err(MessageError::Truncated),
         ]
