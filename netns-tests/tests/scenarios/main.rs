@@ -25,6 +25,7 @@ mod metrics;
 mod moving;
 mod mtu;
 mod nat;
+mod package;
 mod partitions;
 mod peering;
 mod places;

@@ -29,11 +29,13 @@ mod mtu;
 mod network;
 mod pipe;
 mod plan;
+mod privileges;
 mod reload;
 mod router;
 mod secrets;
 mod shell;
 mod store;
+mod supervisor;
 mod targets;
 
 use std::path::Path;

@@ -36,10 +36,11 @@ use crate::pipe::Pipe;
 use crate::reload::Reloading;
 use crate::shell::{self, INPUTS_QUEUED_MAX, REPORTS_QUEUED_MAX, Setting, Shell};
 use crate::store::{self, RunLock};
+use crate::supervisor::{self, Supervisor};
 use crate::targets::Targets;
 use crate::{
     AddressConfig, BridgeName, Config, Error, PeerTarget, Peers, Ready, Reload, documents, firewall, ipam,
-    network, pipe, secrets, targets,
+    network, pipe, privileges, secrets, targets,
 };
 
 /// After the last word to the peers, time for it to leave.
@@ -73,6 +74,7 @@ pub(crate) fn run(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> 
     if !rustix::process::geteuid().is_root() {
         return Err(Error::NotRoot);
     }
+    privileges::drop_others()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -183,6 +185,8 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
         lock,
     };
     ready(Ready { peer_id, nickname, pid: std::process::id() });
+    let supervisor = Supervisor::of_environment();
+    supervisor.tell(supervisor::Word::Ready);
 
     let mut sources = Sources {
         inputs: &mut input_queue,
@@ -193,7 +197,8 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
         asked: &mut asked,
         words: &mut words,
     };
-    let ending = around.serve(&mut shell, &mut sources).await;
+    let ending = around.serve(&mut shell, &mut sources, &supervisor).await;
+    supervisor.tell(supervisor::Word::Stopping);
     accepting.abort();
     around.end(shell, ending).await
 }
@@ -373,7 +378,7 @@ fn leave_host(config: &Config, bridge: &Bridge) {
 
 impl Surroundings {
     /// Runs the shell until somebody ends it.
-    async fn serve(&self, shell: &mut Shell, sources: &mut Sources<'_>) -> Ending {
+    async fn serve(&self, shell: &mut Shell, sources: &mut Sources<'_>, supervisor: &Supervisor) -> Ending {
         let Sources { inputs, reports, addresses, alarm, signals, asked: asks, words } = sources;
         let (leaving, mut left) = mpsc::channel(1);
         let (requests, mut asked) = mpsc::channel(REQUESTS_QUEUED_MAX);
@@ -382,6 +387,7 @@ impl Surroundings {
         if let Some(listener) = self.http.take() {
             http_clients.spawn(http::serve(listener, http::Sources { requests: requests.clone(), scrapes }));
         }
+        let mut ticks = supervisor.ticks();
         let mut serving = std::pin::pin!(self.control.serve(requests));
         shell.handle(addresses_of(addresses, self.config.listen), None);
         loop {
@@ -412,6 +418,7 @@ impl Surroundings {
                 Some((input, pipe)) = inputs.recv() => shell.handle(input, pipe),
                 Ok(()) = addresses.changed() => shell.handle(addresses_of(addresses, self.config.listen), None),
                 () = alarm.rings() => shell.handle(Input::Timeout, None),
+                () = ticks.next() => supervisor.tell(supervisor::Word::Alive),
             }
             // What waits already is taken in before the data plane gets a plan, so that a burst makes one.
             for _ in 0..INPUTS_QUEUED_MAX {
