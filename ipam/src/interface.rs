@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use mesh_wire::{Moment, NetworkId, Nickname, PeerId};
+use mesh_wire::{MacAddr, Moment, NetworkId, Nickname, PeerId};
 
 use crate::book::Ident;
 use crate::founding::Founding;
@@ -111,6 +111,13 @@ pub enum Input {
         /// Whose.
         peer: PeerId,
     },
+    /// Somebody was asked for on the wire who uses an address that was just handed out: a hint, and no proof.
+    Probed {
+        /// Which.
+        address: IpAddr,
+        /// Who answered beside its holder.
+        answered: MacAddr,
+    },
     /// All peers that messages reach now, complete each time, this one left out.
     Members(BTreeMap<PeerId, Reachable>),
     /// This batch, and all before it, are on disk.
@@ -188,6 +195,15 @@ pub enum Waiting {
     },
     /// Somebody else who founds the network.
     Founder,
+    /// A network that this peer can join: the one that there is has another range.
+    Range {
+        /// A peer of it.
+        peer: PeerId,
+        /// Its range.
+        theirs: Range,
+        /// This peer's range.
+        ours: Range,
+    },
     /// Members who write this peer down before it may hold space.
     Admission {
         /// Who has not. Two members are enough; if there are no two, all must.
@@ -256,6 +272,10 @@ impl fmt::Display for Waiting {
             Self::Founder => {
                 f.write_str("this router is an observer: waiting for others to found the network")
             }
+            Self::Range { peer, theirs, ours } => write!(
+                f,
+                "the network of {peer} has the address range {theirs}, this router {ours}: all must have the same"
+            ),
             Self::Admission { silent } => write!(
                 f,
                 "waiting for members to write this router down; not heard: {}; retire those that are gone for good with \
@@ -356,6 +376,22 @@ pub enum Event {
         /// Who has it here.
         ident: Ident,
     },
+    /// Somebody else uses an address that was handed out here. It stays with its holder.
+    Squatted {
+        /// Which.
+        address: IpAddr,
+        /// Who has it here.
+        ident: Ident,
+        /// Who answered for it on the wire.
+        seen_at: MacAddr,
+    },
+    /// A peer was declared gone for good.
+    Retired {
+        /// Which.
+        peer: PeerId,
+        /// Who said so, as far as this peer knows.
+        by: PeerId,
+    },
     /// A grant went out.
     Granted {
         /// What.
@@ -412,6 +448,10 @@ impl fmt::Display for Event {
             Self::Conflict { address, ident } => {
                 write!(f, "{address}, held by {ident}, belongs to another router: it may be in use twice")
             }
+            Self::Squatted { address, ident, seen_at } => {
+                write!(f, "{address}, given to {ident}, is used by another, at {seen_at}")
+            }
+            Self::Retired { peer, by } => write!(f, "{peer} was declared gone for good, says {by}"),
             Self::Granted { range, to } => write!(f, "gave {range} to {to}"),
             Self::Reclaimed { from, addresses } => write!(f, "took {addresses} addresses over from {from}"),
             Self::Fenced(fence) => write!(f, "no more addresses from this router: {fence}"),

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use mesh_crypto::Rng;
-use mesh_wire::{Moment, NetworkId, Nickname, PeerId};
+use mesh_wire::{MacAddr, Moment, NetworkId, Nickname, PeerId};
 
 use crate::addr::Addr;
 use crate::answers::Answers;
@@ -16,12 +16,13 @@ use crate::founding::{Network, Proposal};
 use crate::interface::{Answer, Config, Event, Input, Output, Reachable, Refusal, Ticket};
 use crate::limits::{HAIL_EVERY, HAIL_FANOUT, LISTEN_TIME_MAX, RETRY_AFTER, TIDY_EVERY};
 use crate::log::{encode_batch, encode_snapshot};
-use crate::message::{Envelope, Hint, Message, VERSION};
+use crate::message::{Conflict, Envelope, Hint, Message, VERSION};
 use crate::mutant::{Mutant, Mutants};
 use crate::range::Range;
 use crate::state::{Fence, Life, Record, State, Violation};
 use crate::view::{Member, View};
 
+mod conflicts;
 mod gossip;
 mod requests;
 mod space;
@@ -58,6 +59,14 @@ pub struct Ipam {
     unfinished: Unfinished,
     /// A hash of what is shared, until it changes.
     sum: Option<u64>,
+    /// Held addresses for which somebody else has answered, and who.
+    seen: BTreeMap<Addr, MacAddr>,
+    /// What others have said of addresses of theirs that may be in use twice.
+    conflicts: BTreeMap<PeerId, Vec<Conflict>>,
+    /// What this peer says of its own.
+    own_conflicts: Vec<Conflict>,
+    /// Whether that may have changed.
+    conflicts_changed: bool,
     /// How full each reachable peer last said it was.
     hints: BTreeMap<PeerId, Hint>,
     pending: BTreeMap<Ticket, Pending>,
@@ -89,6 +98,8 @@ struct Neighbour {
     since: Moment,
     /// Its network, once it has said anything.
     network: Option<Option<NetworkId>>,
+    /// The range of its network, when that is not this peer's.
+    other_range: Option<Range>,
     /// Whether its being of another network, or range, was reported.
     reported: bool,
 }
@@ -135,6 +146,10 @@ impl Ipam {
             tellings: 0,
             unfinished: Unfinished::default(),
             sum: None,
+            seen: BTreeMap::new(),
+            conflicts: BTreeMap::new(),
+            own_conflicts: Vec::new(),
+            conflicts_changed: true,
             hints: BTreeMap::new(),
             pending: BTreeMap::new(),
             asks: BTreeMap::new(),
@@ -170,6 +185,7 @@ impl Ipam {
             Input::Cancel { ticket } => drop(self.pending.remove(&ticket)),
             Input::Received { from, bytes } => self.received(from, &bytes),
             Input::Copied { peer } => self.copied(peer),
+            Input::Probed { address, answered } => self.probed(address, answered),
             Input::Members(members) => self.members(members, now),
             Input::Persisted(seq) => self.persisted(seq),
             Input::PersistFailed(_) => self.persist_failed(),
@@ -257,6 +273,7 @@ impl Ipam {
         self.succeed();
         self.leave();
         self.serve(now);
+        self.say_conflicts();
         if self.timers.hail <= now {
             self.timers.hail = now + spread(HAIL_EVERY, &mut self.rng);
             if !self.mutants.has(Mutant::NoRepair) {
@@ -323,7 +340,14 @@ impl Ipam {
         if matches!(record, Record::Learnt(_)) {
             self.sum = None;
         }
+        if let Record::Freed(addr) = &record {
+            self.seen.remove(addr);
+        }
+        if matches!(record, Record::Learnt(_) | Record::Freed(_)) {
+            self.conflicts_changed |= !self.own_conflicts.is_empty();
+        }
         for addr in self.state.apply(&record) {
+            self.conflicts_changed = true;
             if let Some(holding) = self.state.book.holding(addr) {
                 let event = Event::Conflict { address: addr.into(), ident: holding.ident.clone() };
                 self.drafts.push(Draft::Event(event));

@@ -34,7 +34,7 @@ pub use interface::{Answer, Config, Event, Input, Output, Reachable, Refusal, Re
 pub use ipam::Ipam;
 pub use log::{Corrupt, recover};
 pub use state::{Fence, State, Violation};
-pub use status::{Owned, PendingStatus, Readiness, Status};
+pub use status::{ConflictStatus, Owned, PendingStatus, Readiness, Status};
 
 #[cfg(test)]
 mod tests;

@@ -2,9 +2,11 @@
 //!
 //! Owns encoding and the limits of decoding. A peer's message changes nothing here.
 
-use mesh_wire::NetworkId;
+use mesh_wire::{MacAddr, NetworkId};
 use minicbor::{Decode, Encode};
 
+use crate::addr::Addr;
+use crate::book::Ident;
 use crate::founding::{Ballot, Charter};
 use crate::map::RUNS_MAX;
 use crate::range::Range;
@@ -76,8 +78,25 @@ pub enum Message {
     Copied,
 }
 
+/// Most conflicts that a peer tells of; people have enough to do with these.
+pub const CONFLICTS_MAX: usize = 32;
+
+/// An address that may be in use twice. It stays with its holder: nothing is repaired behind anybody's back.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Conflict {
+    /// Which.
+    #[n(0)]
+    pub address: Addr,
+    /// Who holds it.
+    #[n(1)]
+    pub ident: Ident,
+    /// Whoever else answered for it on the wire. `None` when it belongs to another peer by record.
+    #[n(2)]
+    pub seen_at: Option<MacAddr>,
+}
+
 /// Where a peer stands, in short.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Hail {
     /// A hash of its custody.
     #[n(0)]
@@ -88,6 +107,9 @@ pub struct Hail {
     /// The last life of the receiver that it has heard of.
     #[n(2)]
     pub yours: Option<Life>,
+    /// Addresses held by the sender's clients that may be in use twice, at most [`CONFLICTS_MAX`].
+    #[n(3)]
+    pub conflicts: Vec<Conflict>,
 }
 
 /// What a peer knows.
@@ -215,6 +237,11 @@ impl Envelope {
         let envelope: Self = decoder.decode().map_err(|_cbor| DecodeError::Malformed)?;
         if decoder.position() != bytes.len() {
             return Err(DecodeError::Malformed);
+        }
+        if let Message::Hail(hail) = &envelope.message
+            && hail.conflicts.len() > CONFLICTS_MAX
+        {
+            return Err(DecodeError::TooMany);
         }
         if let Message::Tell(tell) = &envelope.message
             && !(tell.view.is_bounded()

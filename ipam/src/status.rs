@@ -6,12 +6,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use mesh_wire::{Moment, NetworkId, Nickname, PeerId};
+use mesh_wire::{MacAddr, Moment, NetworkId, Nickname, PeerId};
 
 use crate::book::Ident;
 use crate::founding::Founding;
 use crate::interface::{Request, Ticket, Waiting};
 use crate::ipam::Ipam;
+use crate::message::Conflict;
 use crate::range::Range;
 
 /// Whether addresses can be had, in one word.
@@ -62,8 +63,23 @@ pub struct Status {
     pub owned: Vec<Owned>,
     /// Requests that wait, the oldest first.
     pub pending: Vec<PendingStatus>,
-    /// Addresses that are held here and belong to another peer by record: they may be in use twice.
-    pub conflicts: Vec<(IpAddr, Ident)>,
+    /// Addresses that may be in use twice, those that are held here first; of other peers those that they told of.
+    pub conflicts: Vec<ConflictStatus>,
+}
+
+/// An address that may be in use twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConflictStatus {
+    /// Which.
+    pub address: IpAddr,
+    /// Who holds it.
+    pub ident: Ident,
+    /// On which peer.
+    pub peer: PeerId,
+    /// That peer's label.
+    pub nickname: Option<Nickname>,
+    /// Who else answered for it on the wire; `None` when it belongs to another peer by record.
+    pub seen_at: Option<MacAddr>,
 }
 
 /// One peer's part of the range.
@@ -112,8 +128,6 @@ impl Ipam {
             })
             .collect();
         let (readiness, detail) = self.readiness(&pending);
-        let custody = &self.state.custody;
-        let conflicts = self.state.book.held().filter(|(addr, _)| !custody.is_active(*addr));
         Status {
             network: self.network_id(),
             range: self.config().range,
@@ -121,8 +135,22 @@ impl Ipam {
             detail,
             owned: self.owned(),
             pending,
-            conflicts: conflicts.map(|(addr, holding)| (addr.into(), holding.ident.clone())).collect(),
+            conflicts: self.conflict_status(),
         }
+    }
+
+    fn conflict_status(&self) -> Vec<ConflictStatus> {
+        let me = self.state.me();
+        let own = self.held_in_conflict().map(|conflict| (me, conflict));
+        let others = self.others_in_conflict().map(|(peer, conflict)| (peer, conflict.clone()));
+        let status = |(peer, Conflict { address, ident, seen_at })| ConflictStatus {
+            address: IpAddr::from(address),
+            ident,
+            peer,
+            nickname: self.nickname_of(peer),
+            seen_at,
+        };
+        own.chain(others).map(status).collect()
     }
 
     fn readiness(&self, pending: &[PendingStatus]) -> (Readiness, String) {
@@ -172,7 +200,7 @@ impl Ipam {
 const fn readiness_of(waiting: &Waiting) -> Readiness {
     match waiting {
         Waiting::Consensus { .. } => Readiness::AwaitingConsensus,
-        Waiting::Founder => Readiness::Observing,
+        Waiting::Founder | Waiting::Range { .. } => Readiness::Observing,
         Waiting::Admission { .. }
         | Waiting::Word
         | Waiting::Space { .. }

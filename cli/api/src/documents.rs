@@ -443,7 +443,7 @@ pub struct IpamDocument {
     pub owned: Vec<OwnedDocument>,
     /// Requests that wait, the oldest first.
     pub pending: Vec<PendingDocument>,
-    /// Addresses in use here that belong to another peer by record: they may be in use twice.
+    /// Addresses that may be in use twice, those that are held here first.
     #[serde(default)]
     pub conflicts: Vec<ConflictDocument>,
 }
@@ -520,6 +520,12 @@ pub struct PendingDocument {
 pub struct ConflictDocument {
     /// Which.
     pub address: IpAddr,
-    /// Who has it here.
+    /// Who holds it.
     pub id: String,
+    /// On which peer, 12 hexadecimal digits.
+    pub peer_id: String,
+    /// That peer's nickname.
+    pub nickname: Option<String>,
+    /// The hardware address of whoever else answered for it; `null` when it belongs to another peer by record.
+    pub seen_at: Option<String>,
 }

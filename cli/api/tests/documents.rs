@@ -175,7 +175,13 @@ fn address_management() {
             waiting_for: None,
             seconds_left: 1.5,
         }],
-        conflicts: vec![ConflictDocument { address: "10.32.0.7".parse().unwrap(), id: "db".to_owned() }],
+        conflicts: vec![ConflictDocument {
+            address: "10.32.0.7".parse().unwrap(),
+            id: "db".to_owned(),
+            peer_id: "0123456789ab".to_owned(),
+            nickname: Some("h1".to_owned()),
+            seen_at: None,
+        }],
     };
     golden(
         &document,
@@ -185,7 +191,7 @@ fn address_management() {
             r#""detail":"all free addresses there belong to others","owned":[{"peer_id":"abcdef010203","#,
             r#""nickname":null,"addresses":524288,"share":0.5,"active":2,"reachable":false,"retired":false}],"#,
             r#""pending":[{"request":"allocate 10.32.0.0/16 for netns:c1","waiting_for":null,"seconds_left":1.5}],"#,
-            r#""conflicts":[{"address":"10.32.0.7","id":"db"}]}"#
+            r#""conflicts":[{"address":"10.32.0.7","id":"db","peer_id":"0123456789ab","nickname":"h1","seen_at":null}]}"#
         ),
     );
     golden(

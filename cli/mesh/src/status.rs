@@ -232,9 +232,18 @@ fn ipam(ipam: &IpamDocument, colour: bool) -> String {
         text.push_str(&pending.render(colour));
     }
     if !ipam.conflicts.is_empty() {
-        let mut conflicts = Table::new(["CONFLICT", "HELD HERE BY"]);
+        let mut conflicts = Table::new(["CONFLICT", "HELD BY", "ON", "ALSO"]);
         for conflict in &ipam.conflicts {
-            conflicts.push([Cell::toned(conflict.address.to_string(), Tone::Bad), Cell::new(&conflict.id)]);
+            let also = match &conflict.seen_at {
+                Some(mac) => format!("used by {mac}"),
+                None => "owned by another peer".to_owned(),
+            };
+            conflicts.push([
+                Cell::toned(conflict.address.to_string(), Tone::Bad),
+                Cell::new(&conflict.id),
+                Cell::new(conflict.nickname.as_ref().unwrap_or(&conflict.peer_id)),
+                Cell::new(&also),
+            ]);
         }
         text.push('\n');
         text.push_str(&conflicts.render(colour));

@@ -25,12 +25,19 @@ impl Ipam {
                 self.hail(peer);
             }
             let neighbour = known.map_or_else(
-                || Neighbour { reachable: reachable.clone(), since: now, network: None, reported: false },
+                || Neighbour {
+                    reachable: reachable.clone(),
+                    since: now,
+                    network: None,
+                    other_range: None,
+                    reported: false,
+                },
                 |neighbour| Neighbour { reachable: reachable.clone(), ..neighbour },
             );
             self.members.insert(peer, neighbour);
         }
         self.hints.retain(|peer, _| self.members.contains_key(peer));
+        self.conflicts.retain(|peer, _| self.members.contains_key(peer));
         self.unfinished.retain(|peer| self.members.contains_key(&peer));
     }
 
@@ -40,8 +47,14 @@ impl Ipam {
     }
 
     fn hail_with(&mut self, peer: PeerId, yours: Option<Life>) {
-        let hail = Hail { sum: self.sum(), hint: self.own_hint(), yours };
+        let hail = self.hail_for(yours);
         self.send(peer, Message::Hail(hail));
+    }
+
+    /// Where this peer stands, for one of which it knows this life, or for all.
+    pub(super) fn hail_for(&mut self, yours: Option<Life>) -> Hail {
+        let conflicts = self.own_conflicts.clone();
+        Hail { sum: self.sum(), hint: self.own_hint(), yours, conflicts }
     }
 
     /// A hash of all that is shared.
@@ -160,6 +173,7 @@ impl Ipam {
 
     fn hailed(&mut self, from: PeerId, hail: Hail, has_network: bool) {
         self.hints.insert(from, hail.hint);
+        self.conflicts.insert(from, hail.conflicts);
         if self.state.network.is_none() || self.is_copy() {
             return;
         }
@@ -225,6 +239,9 @@ impl Ipam {
             return;
         }
         if tell.range != self.range || tell.view.runs.iter().any(|run| !self.range.covers(run.range)) {
+            if let Some(neighbour) = self.members.get_mut(&from) {
+                neighbour.other_range = Some(tell.range);
+            }
             return self.report(from, Event::OtherRange { peer: from, theirs: tell.range, ours: self.range });
         }
         self.hints.insert(from, tell.hint);
@@ -233,6 +250,12 @@ impl Ipam {
         if is_new && tell.part.is_none() {
             // It is news of a network that this peer does not know yet; it will call for all of it.
             return;
+        }
+        if let Some(neighbour) = self.members.get_mut(&from) {
+            neighbour.other_range = None;
+        }
+        for peer in tell.view.retired.difference(self.state.custody.retired()) {
+            self.drafts.push(Draft::Event(Event::Retired { peer: *peer, by: from }));
         }
         let inactive_before = self.state.custody.inactive().clone();
         let forgotten = self.state.custody.reveals_forgotten_deeds(&tell.view, is_new);

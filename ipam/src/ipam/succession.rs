@@ -42,6 +42,7 @@ impl Ipam {
     pub(super) fn declare_retired(&mut self, peer: PeerId) {
         if !self.state.custody.retired().contains(&peer) {
             self.deed(View { retired: BTreeSet::from([peer]), ..View::default() });
+            self.drafts.push(Draft::Event(Event::Retired { peer, by: self.me() }));
         }
     }
 
@@ -186,6 +187,10 @@ impl Ipam {
 
     /// What a request waits for that needs a network.
     pub(super) fn waiting_for_network(&self) -> Waiting {
+        let other = self.members.iter().find_map(|(peer, neighbour)| Some((*peer, neighbour.other_range?)));
+        if let Some((peer, theirs)) = other {
+            return Waiting::Range { peer, theirs, ours: self.range };
+        }
         match self.config.founding {
             Founding::Observer => Waiting::Founder,
             Founding::Alone | Founding::Told { .. } | Founding::Consensus { .. } | Founding::Seeds(_) => {

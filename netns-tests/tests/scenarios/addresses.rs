@@ -10,6 +10,7 @@ use mesh_lab::{Container, Host, Lab, Signal, eventually, secs};
 
 use crate::support::{READY, attach, launch, neighbours, words};
 
+mod conflicts;
 mod founding;
 mod space;
 mod state;

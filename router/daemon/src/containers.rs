@@ -20,6 +20,7 @@ use crate::control::Answer;
 use crate::desk::{self, Desk, Management};
 use crate::error::failure_of;
 use crate::host::{Host, Interface, netns_ref};
+use crate::prober::Prober;
 
 /// Where `ip netns` keeps named namespaces; the second is the older name of the first.
 const NAMED_DIRECTORIES: [&str; 2] = ["/run/netns", "/var/run/netns"];
@@ -32,6 +33,8 @@ const NAMED_MAX: usize = 10_000;
 pub(crate) struct Containers {
     host: Host,
     addresses: Management,
+    /// Where addresses are managed.
+    prober: Option<Prober>,
     turns: Turns,
 }
 
@@ -46,7 +49,11 @@ pub(crate) struct Attaching {
 
 impl Containers {
     pub(crate) fn new(host: Host, addresses: Management) -> Self {
-        Self { host, addresses, turns: Turns::default() }
+        let prober = match &addresses {
+            Management::On(desk) => Some(Prober::start(host.bridge(), desk.clone())),
+            Management::Off | Management::Broken { .. } => None,
+        };
+        Self { host, addresses, prober, turns: Turns::default() }
     }
 
     /// Attaches a container and answers. A client that goes away before there are addresses takes its wish with it.
@@ -90,8 +97,13 @@ impl Containers {
             Ok(addresses) => self.host.attach(container, addresses, interface).await,
             Err(failure) => Err(failure),
         };
-        if attached.is_err() {
-            give_back(desk, &ident, &before).await;
+        match (&attached, &self.prober) {
+            (Err(_), _) => give_back(desk, &ident, &before).await,
+            (Ok(document), Some(prober)) => {
+                let new = document.addresses.iter().filter(|address| !before.contains(address));
+                new.for_each(|address| prober.ask(address.addr(), &document.mac));
+            }
+            (Ok(_), None) => {}
         }
         attached
     }

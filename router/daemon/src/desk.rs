@@ -2,6 +2,7 @@
 //!
 //! Owns tickets and deadlines, and how a refusal reaches a client. Decides nothing: that is `mesh-ipam`'s.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use mesh_api::{AddressTarget, ErrorKind, Failure};
 use mesh_ipam::{Answer, Ident, IdentError, Refusal, Request, Ticket, Waiting};
-use mesh_wire::Moment;
+use mesh_wire::{MacAddr, Moment};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -34,6 +35,8 @@ pub(crate) enum Ask {
         deadline: Moment,
         answer: oneshot::Sender<Result<Answer, Refusal>>,
     },
+    /// Somebody else uses an address that was just handed out.
+    Probed { address: IpAddr, answered: MacAddr },
     /// Nobody waits for this any more.
     Cancel(Ticket),
 }
@@ -113,6 +116,12 @@ impl Desk {
     /// Takes back what `ident` has, in a subnet or at all; nothing is no error.
     pub(crate) async fn release(&self, ident: &Ident, subnet: Option<IpNet>) -> Result<Vec<IpNet>, Failure> {
         self.held(Request::Release { ident: ident.clone(), subnet }).await
+    }
+
+    /// Tells that somebody else has answered for an address.
+    pub(crate) async fn probed(&self, address: IpAddr, answered: MacAddr) {
+        // Nobody listens any more when the router ends.
+        let _told = self.asks.send(Ask::Probed { address, answered }).await;
     }
 
     async fn held(&self, request: Request) -> Result<Vec<IpNet>, Failure> {
@@ -228,6 +237,9 @@ fn failure(refusal: &Refusal) -> Failure {
             "start the other hosts, or wait for them with `mesh prime --timeout SECONDS`; `mesh launch --ipam-init` says \
              who may found the network, and `--ipam-range none` leaves all addresses to you",
         ),
+        Refusal::TimedOut(Waiting::Range { .. }) => {
+            failure.with_hint("`mesh stop`, and launch with that network's --ipam-range; or forget its peers")
+        }
         Refusal::TimedOut(_) => {
             failure.with_hint("allow more time with --timeout SECONDS; `mesh status ipam` shows more")
         }

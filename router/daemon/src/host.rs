@@ -34,6 +34,11 @@ impl Host {
         Self { bridge: Arc::new(bridge), firewall, mtu, turn: Arc::default() }
     }
 
+    /// The bridge that containers are joined to.
+    pub(crate) fn bridge(&self) -> Arc<Bridge> {
+        Arc::clone(&self.bridge)
+    }
+
     /// Refuses what can be refused before addresses are chosen.
     pub(crate) async fn check(&self, container: NetnsTarget, addresses: Vec<IpNet>) -> Result<(), Failure> {
         let check = move || {

@@ -196,10 +196,13 @@ fn of_status(
         reachable: owned.reachable,
         retired: owned.retired,
     });
-    let conflicts = status
-        .conflicts
-        .into_iter()
-        .map(|(address, ident)| ConflictDocument { address, id: ident.to_string() });
+    let conflicts = status.conflicts.into_iter().map(|conflict| ConflictDocument {
+        address: conflict.address,
+        id: conflict.ident.to_string(),
+        peer_id: conflict.peer.to_string(),
+        nickname: conflict.nickname.map(|nickname| nickname.to_string()),
+        seen_at: conflict.seen_at.map(|mac| mac.to_string()),
+    });
     IpamDocument {
         range,
         default_subnet,

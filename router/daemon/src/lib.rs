@@ -30,6 +30,7 @@ mod network;
 mod pipe;
 mod plan;
 mod privileges;
+mod prober;
 mod reload;
 mod router;
 mod secrets;

@@ -101,6 +101,7 @@ impl Shell {
                 self.clients.insert(ticket, answer);
                 ipam::Input::Request { ticket, request, deadline }
             }
+            Ask::Probed { address, answered } => ipam::Input::Probed { address, answered },
             Ask::Cancel(ticket) => {
                 self.clients.remove(&ticket);
                 ipam::Input::Cancel { ticket }
@@ -230,9 +231,11 @@ fn log_addresses(event: &ipam::Event) {
     match event {
         ipam::Event::Joined(_)
         | ipam::Event::Admitted
+        | ipam::Event::Retired { .. }
         | ipam::Event::Granted { .. }
         | ipam::Event::Reclaimed { .. } => info!("{event}"),
         ipam::Event::Conflict { .. }
+        | ipam::Event::Squatted { .. }
         | ipam::Event::Fenced(_)
         | ipam::Event::OtherNetwork { .. }
         | ipam::Event::OtherRange { .. }

@@ -2,7 +2,7 @@
 //!
 //! Owns every request to rtnetlink that makes, alters or removes an interface, and the sysctls of those interfaces.
 //! Owns no policy: which container gets which address, and when, is decided elsewhere. It moves no frames; the TAP that
-//! becomes the uplink is opened by the data plane.
+//! becomes the uplink is opened by the data plane. It asks the network for addresses that are about to be used.
 //!
 //! Beside that it tells of changes of the host's addresses, and sets an option of sockets for which no crate has a type.
 //!
@@ -29,6 +29,7 @@ mod mtu;
 mod name;
 mod namespace;
 mod netlink;
+mod probe;
 mod program;
 mod reset;
 mod routes;
@@ -50,6 +51,7 @@ pub use mac::MacAddress;
 pub use mtu::set_container_mtu;
 pub use name::{BRIDGE_NAME_LENGTH_MAX, BridgeName, INTERFACE_NAME_LENGTH_MAX, InterfaceName, NameError};
 pub use namespace::{Netns, NetnsId, NetnsRef, NetnsRefError};
+pub use probe::{PROBE_EVERY, PROBES, Probe, probe};
 pub use program::ProgramError;
 pub use reset::remove_all;
 pub use routes::{HostRoute, route_into};

@@ -45,7 +45,7 @@ fn put_back(host: &Host, copy: &Path) -> Result<()> {
 }
 
 /// Containers on two hosts, with addresses that no address management knows of: what frames do is shown by them.
-fn containers(hosts: &[Host]) -> Result<Vec<(Container, String)>> {
+pub(super) fn containers(hosts: &[Host]) -> Result<Vec<(Container, String)>> {
     let with_address = |(number, host): (usize, &Host)| {
         let (container, address) = (host.container("c")?, format!("192.168.7.{number}"));
         attach(host, &container, &[&format!("{address}/24")])?;
@@ -55,7 +55,7 @@ fn containers(hosts: &[Host]) -> Result<Vec<(Container, String)>> {
 }
 
 /// Wants frames to pass between the first two.
-fn frames_pass(containers: &[(Container, String)]) -> Result<()> {
+pub(super) fn frames_pass(containers: &[(Container, String)]) -> Result<()> {
     eventually(READY, || containers[0].0.ping(&containers[1].1)).map(drop)
 }
 

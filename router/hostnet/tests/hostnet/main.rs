@@ -7,6 +7,7 @@ mod bridge;
 mod detach;
 mod firewall;
 mod namespace;
+mod probe;
 mod refusals;
 mod reset;
 mod routes;
