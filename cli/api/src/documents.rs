@@ -167,6 +167,19 @@ pub enum Datapath {
     Sleeve,
 }
 
+impl Datapath {
+    /// The word that stands in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Vxlan => "vxlan",
+            Self::Ovs => "ovs",
+            Self::Sleeve => "sleeve",
+        }
+    }
+}
+
 /// How many connections are in each state.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionCounts {
@@ -528,4 +541,36 @@ pub struct ConflictDocument {
     pub nickname: Option<String>,
     /// The hardware address of whoever else answered for it; `null` when it belongs to another peer by record.
     pub seen_at: Option<String>,
+}
+
+/// `status flows`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FlowsDocument {
+    /// What carries the flows: [`Datapath::Sleeve`] when the kernel carries none.
+    pub datapath: Datapath,
+    /// One for each remote MAC, and one for each neighbour whose kernel is reached.
+    pub entries: Vec<FlowDocument>,
+    /// Frames that containers have sent to other hosts and that user space carried, for want of a flow.
+    pub misses: u64,
+    /// Changes to flows since the router started, by what was done.
+    #[serde(default)]
+    pub changes: BTreeMap<String, u64>,
+}
+
+/// One flow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FlowDocument {
+    /// Which frames: a MAC as `to 02:…`, or the whole of what goes `out` or comes `in` through the tunnels.
+    pub key: String,
+    /// What happens to them, for people to read.
+    pub action: String,
+    /// The peer that they go to, if that is known.
+    #[serde(default)]
+    pub peer_id: Option<String>,
+    /// Frames so far; the kernel does not count them for each MAC.
+    pub packets: Option<u64>,
+    /// Bytes so far.
+    pub bytes: Option<u64>,
+    /// Seconds since the last frame.
+    pub idle_seconds: Option<u64>,
 }

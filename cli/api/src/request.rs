@@ -24,6 +24,8 @@ pub enum Command {
     Routes,
     /// The hardware addresses that this router has learned. Answer: array of [`crate::MacDocument`].
     Macs,
+    /// The flows that the kernel carries. Answer: [`crate::FlowsDocument`].
+    Flows,
     /// Connect to these peers in addition to those that were named before, or in their place; remembered across
     /// restarts. Answer: [`crate::TargetListDocument`].
     Connect {
@@ -126,13 +128,14 @@ pub enum Command {
 
 impl Command {
     /// What a router tells of itself beside the overview, by the names of `mesh status`. They change nothing.
-    pub const VIEWS: [(&str, Self); 6] = [
+    pub const VIEWS: [(&str, Self); 7] = [
         ("peers", Self::Peers),
         ("connections", Self::Connections),
         ("targets", Self::Targets),
         ("ipam", Self::Ipam),
         ("routes", Self::Routes),
         ("macs", Self::Macs),
+        ("flows", Self::Flows),
     ];
 
     /// The command of a view.
@@ -236,6 +239,7 @@ mod tests {
             (Command::Targets, r#"{"version":1,"command":"targets"}"#),
             (Command::Routes, r#"{"version":1,"command":"routes"}"#),
             (Command::Macs, r#"{"version":1,"command":"macs"}"#),
+            (Command::Flows, r#"{"version":1,"command":"flows"}"#),
             (
                 Command::Connect { targets: vec!["h2".to_owned(), "[::1]:7".to_owned()], replace: true },
                 r#"{"version":1,"command":"connect","targets":["h2","[::1]:7"],"replace":true}"#,

@@ -236,6 +236,11 @@ pub(crate) struct LaunchArgs {
     #[arg(long, value_name = "auto|N", default_value = "auto")]
     pub(crate) mtu: String,
 
+    /// What carries frames between hosts: 'sleeve', in user space; 'vxlan', in the kernel where it can, by UDP on the port
+    /// after --port, and sleeve elsewhere; 'auto', vxlan where this kernel has it. Frames that are encrypted go by sleeve
+    #[arg(long, value_name = "auto|vxlan|sleeve", default_value = "auto")]
+    pub(crate) datapath: String,
+
     #[command(flatten)]
     pub(crate) bridge: BridgeArgs,
 
@@ -612,6 +617,8 @@ pub(crate) enum StatusView {
     Routes,
     /// The hardware addresses that this router has learned
     Macs,
+    /// Which frames for other hosts the kernel carries itself, and how many
+    Flows,
     /// Who owns which part of the network's address range, and what waits
     Ipam,
 }

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use mesh_api::{
-    Command, ConnectionCounts, ConnectionDocument, ConnectionState, Failure, IpamDocument, IpamState,
-    MacDocument, PeerDocument, RoutesDocument, StatusDocument, TargetDocument,
+    Command, ConnectionCounts, ConnectionDocument, ConnectionState, Failure, FlowsDocument, IpamDocument,
+    IpamState, MacDocument, PeerDocument, RoutesDocument, StatusDocument, TargetDocument,
 };
 use serde::de::DeserializeOwned;
 
@@ -23,6 +23,7 @@ pub(crate) fn status(args: &StatusArgs, output: Output) -> Result<(), Failure> {
         Some(StatusView::Routes) => show(args, output, Command::Routes, routes),
         Some(StatusView::Ipam) => show(args, output, Command::Ipam, ipam),
         Some(StatusView::Macs) => show(args, output, Command::Macs, macs),
+        Some(StatusView::Flows) => show(args, output, Command::Flows, flows),
     }
 }
 
@@ -56,6 +57,7 @@ fn overview(status: &StatusDocument, colour: bool) -> String {
     row("Port", router.port.to_string());
     row("Encryption", encryption.to_owned());
     row("Discovery", on_off(router.discovery).to_owned());
+    row("Datapath", router.datapath.as_str().to_owned());
     row("Bridge", format!("{}, MTU {}", router.bridge, router.mtu));
     row("Peers", status.peers.to_string());
     row("Connections", counts(&status.connections));
@@ -258,6 +260,27 @@ fn macs(macs: &Vec<MacDocument>, colour: bool) -> String {
         table.push([Cell::new(&mac.mac), Cell::new(&mac.peer_id), Cell::new(last_seen)]);
     }
     table.render(colour)
+}
+
+fn flows(flows: &FlowsDocument, colour: bool) -> String {
+    let mut overview = Table::new(["Datapath", flows.datapath.as_str()]);
+    overview.push([Cell::new("Carried in user space"), Cell::new(format!("{} frames", flows.misses))]);
+    let changes: Vec<_> = flows.changes.iter().map(|(what, count)| format!("{what} {count}")).collect();
+    if !changes.is_empty() {
+        overview.push([Cell::new("Flows"), Cell::new(changes.join(", "))]);
+    }
+    let mut table = Table::new(["FRAMES", "GO", "PEER", "PACKETS", "BYTES", "IDLE"]);
+    for flow in &flows.entries {
+        table.push([
+            Cell::new(&flow.key),
+            Cell::new(&flow.action),
+            Cell::maybe(flow.peer_id.as_ref()),
+            Cell::maybe(flow.packets),
+            Cell::maybe(flow.bytes),
+            Cell::maybe(flow.idle_seconds.map(uptime)),
+        ]);
+    }
+    format!("{}\n{}", overview.render(colour), table.render(colour))
 }
 
 const fn direction(outbound: bool) -> &'static str {

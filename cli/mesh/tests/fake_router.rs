@@ -215,6 +215,7 @@ Process      pid 7, up 1 min 1 s
 Port         6783
 Encryption   off: anybody may join, frames travel in clear
 Discovery    on
+Datapath     sleeve
 Bridge       mesh0, MTU 1370
 Peers        3
 Connections  2 established, 1 retrying

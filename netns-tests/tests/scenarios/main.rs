@@ -35,4 +35,5 @@ mod shapes;
 mod support;
 mod transfer;
 mod trust;
+mod vxlan;
 mod wires;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
+use mesh_api::Datapath;
 use mesh_lab::{Host, Lab, NetworkState, Ping, Signal, eventually, secs};
 use serde_json::Value;
 
@@ -123,7 +124,10 @@ fn stop_leaves_containers_of_the_host_talking_and_launch_takes_them_up_again() -
     ensure!(stats.received == 20, "{stats:?}");
     let stats = two.container.ping_with(&Ping::to("10.32.0.12").count(20))?;
     ensure!(stats.received == 20, "{stats:?}");
-    ensure!(one.container.ping(two.ip).is_err(), "a stopped router carries traffic");
+    // What the kernels carry goes on for half a minute, in which the router may be launched again.
+    if status(&one.host)?.router.datapath == Datapath::Sleeve {
+        ensure!(one.container.ping(two.ip).is_err(), "a stopped router carries traffic");
+    }
 
     let again = launch(&two.host, &[one.host.ip().to_string()], None)?;
     ensure!(again.peer_id == two.peer_id, "{} was {}", again.peer_id, two.peer_id);

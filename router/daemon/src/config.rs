@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use ipnet::IpNet;
+use mesh_api::Datapath;
 use mesh_hostnet::BridgeName;
 use mesh_wire::{Nickname, PeerId};
 
@@ -42,6 +43,8 @@ pub struct Config {
     pub trusted_subnets: Vec<IpNet>,
     /// MTU of the overlay.
     pub mtu: MtuSetting,
+    /// What carries frames between hosts.
+    pub datapath: Datapath,
     /// The host's bridge.
     pub bridge: BridgeName,
     /// Whether to connect to peers that other peers know.

@@ -15,11 +15,13 @@ use mesh_node::{Count, Node};
 use mesh_wire::{Moment, NetworkId, PeerId};
 
 use crate::Config;
+use crate::shell::Shell;
 
 /// What the daemon knows of its router beside the node.
 pub(crate) struct Own<'a> {
     pub(crate) config: &'a Config,
     pub(crate) network: Option<NetworkId>,
+    pub(crate) datapath: Datapath,
     pub(crate) mtu: u32,
     pub(crate) uptime: Duration,
     pub(crate) ipam: IpamDocument,
@@ -27,7 +29,7 @@ pub(crate) struct Own<'a> {
 
 /// The overview.
 pub(crate) fn status(node: &Node, counted: &CounterSnapshot, own: &Own<'_>) -> StatusDocument {
-    let Own { config, network, mtu, uptime, ipam } = own;
+    let Own { config, network, datapath, mtu, uptime, ipam } = own;
     let mut counts = ConnectionCounts::default();
     for connection in node.connection_status() {
         counts.count(state(connection.state));
@@ -47,7 +49,7 @@ pub(crate) fn status(node: &Node, counted: &CounterSnapshot, own: &Own<'_>) -> S
             encryption: node.has_secret(),
             discovery: config.discovery,
             capture: Capture::Tap,
-            datapath: Datapath::Sleeve,
+            datapath: *datapath,
             bridge: config.bridge.to_string(),
             mtu: *mtu,
         },
@@ -141,7 +143,8 @@ pub(crate) fn routes(node: &Node) -> RoutesDocument {
     RoutesDocument { unicast: unicast.collect(), broadcast: broadcast.collect() }
 }
 
-pub(crate) fn connections(node: &Node, dataplane: &Dataplane) -> Vec<ConnectionDocument> {
+pub(crate) fn connections(shell: &Shell) -> Vec<ConnectionDocument> {
+    let (node, dataplane) = (shell.node(), shell.dataplane());
     let links: BTreeMap<_, _> = dataplane.links().into_iter().map(|link| (link.peer, link)).collect();
     let connection = |connection: node::ConnectionStatus| {
         // The node knows the time of the first answered probe, the data plane that of the latest ones.
@@ -170,7 +173,13 @@ pub(crate) fn connections(node: &Node, dataplane: &Dataplane) -> Vec<ConnectionD
             sent: link.map(|link| passed(link.sent)),
         }
     };
-    node.connection_status().into_iter().map(connection).collect()
+    let statuses = node.connection_status();
+    let peers =
+        statuses.iter().filter_map(|status| status.peer.as_ref()).map(|(id, _)| (id.to_string(), *id));
+    let peers = peers.collect();
+    let mut documents: Vec<_> = statuses.into_iter().map(connection).collect();
+    shell.lane().describe(&mut documents, &peers);
+    documents
 }
 
 pub(crate) fn targets(node: &Node, now: Moment) -> Vec<TargetDocument> {

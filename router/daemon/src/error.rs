@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use mesh_api::{ErrorKind, Failure};
 use mesh_dataplane::{StartError, TapError};
+use mesh_fastpath::vxlan::StartError as FastPathError;
 use mesh_hostnet::{HostError, HostRoute};
 
 /// An error that ends the router, or keeps it from starting. The host is as it was before, but for the bridge and
@@ -94,6 +95,9 @@ pub enum Error {
     /// The host's network refused a change.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// The kernel has no fast path, and the user wants one.
+    #[error("there is no VXLAN: {0}")]
+    FastPath(#[source] FastPathError),
     /// The system refused what every program needs.
     #[error("cannot {action}: {source}")]
     System {
@@ -125,7 +129,8 @@ impl Error {
             | Self::NetworkDamaged { .. }
             | Self::Password(_) => ErrorKind::Invalid,
             Self::Dataplane(error) => start_kind(error),
-            Self::Host(error) => kind_of(error),
+            Self::Host(error) | Self::FastPath(FastPathError::Host(error)) => kind_of(error),
+            Self::FastPath(FastPathError::Thread(source)) => io_kind(source),
             Self::LoggingTwice | Self::Reset(_) => ErrorKind::Internal,
         }
     }
@@ -170,6 +175,9 @@ impl Error {
             )),
             Self::Listen { source, .. } => listen_hint(source),
             Self::Http { .. } => Some("choose another address with --http, or --http none".to_owned()),
+            Self::FastPath(_) => {
+                Some("try `modprobe vxlan`, or let frames go through user space with --datapath sleeve".to_owned())
+            }
             Self::Dataplane(error) => start_hint(error),
             Self::Host(error) => error.hint(),
             Self::Reset(errors) => errors.iter().find_map(HostError::hint),

@@ -18,6 +18,7 @@ mod desk;
 mod dial;
 mod documents;
 mod error;
+mod fastpath;
 mod firewall;
 mod host;
 mod http;

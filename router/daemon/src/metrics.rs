@@ -9,9 +9,12 @@ use std::collections::BTreeMap;
 
 use mesh_api::{ConnectionDocument, IpamDocument, Overlay};
 use mesh_dataplane::engine::{CounterSnapshot, Direction, DropReason, Event, Path};
-use mesh_node::{Count, Node};
+use mesh_node::Count;
 use mesh_wire::control::Channel;
 
+use crate::shell::Shell;
+
+use crate::fastpath::misses;
 use crate::metrics::process::Process;
 pub(crate) use crate::metrics::text::Format;
 use crate::metrics::text::{Kind, Text};
@@ -24,6 +27,8 @@ pub(crate) struct Readings {
     pub(crate) connections: Vec<ConnectionDocument>,
     pub(crate) ipam: IpamDocument,
     pub(crate) counted: CounterSnapshot,
+    /// Flows that the kernel carries.
+    pub(crate) flows: usize,
     pub(crate) control: Vec<(Count, u64)>,
     /// Bytes received and sent by channel.
     pub(crate) gossip: Vec<(String, u64, u64)>,
@@ -31,12 +36,8 @@ pub(crate) struct Readings {
 
 impl Readings {
     /// Reads a node, and takes what is told beside it.
-    pub(crate) fn take(
-        node: &Node,
-        counted: CounterSnapshot,
-        connections: Vec<ConnectionDocument>,
-        ipam: IpamDocument,
-    ) -> Self {
+    pub(crate) fn take(shell: &Shell, connections: Vec<ConnectionDocument>, ipam: IpamDocument) -> Self {
+        let node = shell.node();
         let gossip =
             node.counters().gossip().map(|(channel, bytes)| (name(channel), bytes.received, bytes.sent));
         Self {
@@ -44,7 +45,8 @@ impl Readings {
             peers: node.peer_status().len() as u64,
             connections,
             ipam,
-            counted,
+            counted: shell.dataplane().counters(),
+            flows: shell.lane().carried(),
             control: Count::ALL.into_iter().map(|count| (count, node.counters().get(count))).collect(),
             gossip: gossip.collect(),
         }
@@ -149,6 +151,10 @@ impl Readings {
         for way in passed {
             text.sample("mesh_bytes_total", &labels(way), self.counted.traffic(way.0, way.1).bytes);
         }
+        text.gauge("mesh_flows", "Flows that the kernel carries.", [(&[][..], self.flows as u64)]);
+        let misses = misses(&self.counted);
+        text.family("mesh_flow_misses", Kind::Counter, "Frames to other hosts that user space carried.");
+        text.sample("mesh_flow_misses_total", &[], misses);
         text.family("mesh_drops", Kind::Counter, "Frames and datagrams that went no further.");
         for reason in DropReason::ALL {
             text.sample("mesh_drops_total", &[("reason", reason.name())], self.counted.drops(reason));
@@ -169,6 +175,7 @@ fn name(channel: Channel) -> String {
     match channel {
         Channel::TOPOLOGY => "topology".to_owned(),
         Channel::ADDRESSES => "ipam".to_owned(),
+        Channel::MACS => "macs".to_owned(),
         Channel(number) => number.to_string(),
     }
 }
@@ -218,6 +225,7 @@ mod tests {
                 conflicts: vec![],
             },
             counted: CounterSnapshot::default(),
+            flows: 4,
             control: vec![(Count::SessionClosed, 3)],
             gossip: vec![("topology".to_owned(), 5, 6)],
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use mesh_api::{Command, ResetDocument, Response, StopDocument};
 use mesh_crypto::{Identity, Psk, Rng};
 use mesh_dataplane::Dataplane;
+use mesh_fastpath::vxlan::Heard;
 use mesh_hostnet::{AddressWatch, Bridge, Firewall, PortKind};
 use mesh_ipam::{Ident, Request};
 use mesh_node::{Input, Node};
@@ -27,6 +28,7 @@ use crate::containers::{Attaching, Containers};
 use crate::control::{Answer, Asked, Control, REQUESTS_QUEUED_MAX};
 use crate::desk::{self, ASKS_QUEUED_MAX, Ask, Desk, Management, PROMPT_TIME_MAX_MS};
 use crate::dial::Dialer;
+use crate::fastpath::Lane;
 use crate::host::{Host, Interface};
 use crate::http::{self, SCRAPES_QUEUED_MAX, Scrape};
 use crate::journal::{self, Journal, JournalError, Opened, Word};
@@ -146,6 +148,9 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
     let journal = open_journal(&config, identity.peer_id())?;
     let (bridge, control) = join_host(&config, mtu)?;
     let firewall = firewall::start(&config, &bridge).inspect_err(|_| leave_host(&config, &bridge))?;
+    let sightings = (dataplane.sightings(), dataplane.sightings());
+    let lane = Lane::start(&config, &bridge, rng.u64() as u32, &firewall, sightings);
+    let (lane, mut heard) = lane.inspect_err(|_| leave_host(&config, &bridge))?;
     if let Err(error) = targets::save(&known.targets_file, &known.peers) {
         leave_host(&config, &bridge);
         return Err(error);
@@ -167,7 +172,7 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
         network_file: known.network_file,
         journal,
     };
-    let mut shell = Shell::new(node, dataplane, setting);
+    let mut shell = Shell::new(node, dataplane, lane, setting);
     let mtu = Mtu::new(mtu);
     let host = Host::new(bridge, firewall.clone(), mtu.clone());
     let targets = Targets::new(known.targets_file, known.peers, inputs.clone());
@@ -196,6 +201,7 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
         signals: &mut signals,
         asked: &mut asked,
         words: &mut words,
+        heard: &mut heard,
     };
     let ending = around.serve(&mut shell, &mut sources, &supervisor).await;
     supervisor.tell(supervisor::Word::Stopping);
@@ -332,6 +338,7 @@ struct Sources<'a> {
     signals: &'a mut Signals,
     asked: &'a mut mpsc::Receiver<Ask>,
     words: &'a mut watch::Receiver<Word>,
+    heard: &'a mut watch::Receiver<Heard>,
 }
 
 /// The signals that a router heeds.
@@ -379,7 +386,7 @@ fn leave_host(config: &Config, bridge: &Bridge) {
 impl Surroundings {
     /// Runs the shell until somebody ends it.
     async fn serve(&self, shell: &mut Shell, sources: &mut Sources<'_>, supervisor: &Supervisor) -> Ending {
-        let Sources { inputs, reports, addresses, alarm, signals, asked: asks, words } = sources;
+        let Sources { inputs, reports, addresses, alarm, signals, asked: asks, words, heard } = sources;
         let (leaving, mut left) = mpsc::channel(1);
         let (requests, mut asked) = mpsc::channel(REQUESTS_QUEUED_MAX);
         let (scrapes, mut scraped) = mpsc::channel(SCRAPES_QUEUED_MAX);
@@ -390,6 +397,8 @@ impl Surroundings {
         let mut ticks = supervisor.ticks();
         let mut serving = std::pin::pin!(self.control.serve(requests));
         shell.handle(addresses_of(addresses, self.config.listen), None);
+        let found = heard.borrow_and_update().clone();
+        shell.fast_path_heard(found);
         loop {
             shell.publish();
             if let Err(error) = alarm.set(shell.timeout()) {
@@ -413,6 +422,10 @@ impl Surroundings {
                 Ok(()) = words.changed() => {
                     let word = *words.borrow_and_update();
                     shell.written(word);
+                }
+                Ok(()) = heard.changed() => {
+                    let found = heard.borrow_and_update().clone();
+                    shell.fast_path_heard(found);
                 }
                 Some(report) = reports.recv() => self.take_report(shell, report),
                 Some((input, pipe)) = inputs.recv() => shell.handle(input, pipe),
@@ -444,9 +457,9 @@ impl Surroundings {
     }
 
     fn scrape(&self, shell: &Shell, scrape: Scrape) {
-        let connections = documents::connections(shell.node(), shell.dataplane());
+        let connections = documents::connections(shell);
         let ipam = ipam::document(shell.node(), &self.addresses, &self.config, shell.now());
-        let readings = Readings::take(shell.node(), shell.dataplane().counters(), connections, ipam);
+        let readings = Readings::take(shell, connections, ipam);
         // A client that has gone away needs none.
         let _sent = scrape.send(readings);
     }
@@ -463,6 +476,7 @@ impl Surroundings {
                     config: &self.config,
                     network: shell.network(),
                     mtu: self.mtu.get(),
+                    datapath: shell.lane().datapath(),
                     uptime: shell.now().since_origin(),
                     ipam: ipam::document(shell.node(), &self.addresses, &self.config, shell.now()),
                 };
@@ -474,10 +488,14 @@ impl Surroundings {
             }
             Command::Peers => answer.send(Response::document(&documents::peers(shell.node()))),
             Command::Connections => {
-                answer.send(Response::document(&documents::connections(shell.node(), shell.dataplane())));
+                answer.send(Response::document(&documents::connections(shell)));
             }
             Command::Targets => {
                 answer.send(Response::document(&documents::targets(shell.node(), shell.now())));
+            }
+            Command::Flows => {
+                let (flows, counted) = (shell.lane().flows(), shell.dataplane().counters());
+                tokio::task::spawn_blocking(move || answer.send(Response::document(&flows(&counted))));
             }
             Command::Routes => answer.send(Response::document(&documents::routes(shell.node()))),
             Command::Connect { targets, replace } => self.targets.connect(targets, replace, answer),

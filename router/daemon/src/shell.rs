@@ -9,6 +9,7 @@ use std::error::Error as _;
 use std::path::PathBuf;
 
 use mesh_dataplane::Dataplane;
+use mesh_fastpath::vxlan::Heard;
 use mesh_ipam::{self as ipam, Ticket};
 use mesh_node::{AddressOutput, ConnectionId, Event, Input, Node, Output, Report};
 use mesh_wire::{Moment, NetworkId};
@@ -18,6 +19,7 @@ use tracing::{debug, error, info, warn};
 use crate::clock::Clock;
 use crate::desk::Ask;
 use crate::dial::Dialer;
+use crate::fastpath::Lane;
 use crate::journal::{Journal, Word};
 use crate::pipe::Pipe;
 use crate::{network, plan};
@@ -32,6 +34,7 @@ pub(crate) const REPORTS_QUEUED_MAX: usize = 256;
 pub(crate) struct Shell {
     node: Node,
     dataplane: Dataplane,
+    lane: Lane,
     pipes: BTreeMap<ConnectionId, Pipe>,
     dialer: Dialer,
     clock: Clock,
@@ -58,11 +61,12 @@ pub(crate) struct Setting {
 }
 
 impl Shell {
-    pub(crate) fn new(node: Node, dataplane: Dataplane, setting: Setting) -> Self {
+    pub(crate) fn new(node: Node, dataplane: Dataplane, lane: Lane, setting: Setting) -> Self {
         let Setting { dialer, clock, network, network_file, journal } = setting;
         Self {
             node,
             dataplane,
+            lane,
             pipes: BTreeMap::new(),
             dialer,
             clock,
@@ -136,7 +140,17 @@ impl Shell {
     /// them comes to is all that counts, and a plan is work in proportion to the network.
     pub(crate) fn publish(&mut self) {
         if std::mem::take(&mut self.plan_is_due) {
-            self.dataplane.publish(plan::to_dataplane(self.node.plan()));
+            let plan = self.node.plan();
+            self.dataplane.publish(plan::to_dataplane(plan.clone()));
+            // The data plane takes announcements only of peers that it knows by now.
+            self.lane.see(&self.node, &plan);
+        }
+    }
+
+    /// Takes in what the fast path has found.
+    pub(crate) fn fast_path_heard(&mut self, heard: Heard) {
+        for input in self.lane.hear(heard) {
+            self.handle(input, None);
         }
     }
 
@@ -160,6 +174,10 @@ impl Shell {
 
     pub(crate) const fn dataplane(&self) -> &Dataplane {
         &self.dataplane
+    }
+
+    pub(crate) const fn lane(&self) -> &Lane {
+        &self.lane
     }
 
     /// The network that this router belongs to, if it has one.

@@ -21,6 +21,7 @@ use crate::io::wake::Waker;
 use crate::io::worker::Worker;
 use crate::report::Report;
 use crate::shared::{Clock, Macs, Publisher, Shared, Snapshot, lock};
+use crate::sightings::Sightings;
 
 /// Most threads of a data plane: each has a TAP queue and a socket of its own.
 pub const WORKERS_MAX: usize = 64;
@@ -173,6 +174,12 @@ impl Dataplane {
     #[must_use]
     pub fn macs(&self) -> Vec<MacEntry> {
         self.shared.macs.entries(self.shared.clock.now())
+    }
+
+    /// The MAC table for whoever follows its changes.
+    #[must_use]
+    pub fn sightings(&self) -> Sightings {
+        Sightings::new(Arc::clone(&self.shared))
     }
 
     /// The links of the plan in force, in its order.

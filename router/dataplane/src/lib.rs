@@ -20,7 +20,9 @@ pub mod engine;
 mod io;
 mod report;
 mod shared;
+mod sightings;
 
 pub use dataplane::{Config, Dataplane, LinkState, StartError, WORKERS_MAX};
 pub use io::tap::TapError;
 pub use report::{Failure, Report};
+pub use sightings::Sightings;

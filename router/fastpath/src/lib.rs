@@ -7,3 +7,4 @@
 //! fails makes traffic slower and never wrong. The devices themselves are made by `mesh-hostnet`.
 
 pub mod model;
+pub mod vxlan;

@@ -3,8 +3,9 @@
 //! Owns the marks by which a later life of the router knows what is ours. Does not make the ports: the data plane opens
 //! the TAP, and `attach` makes the veths.
 //!
-//! For now the TAP is an ordinary port, with learning and flooding on: the bridge learns which MACs lie behind it as it
-//! does for any port, and unknown and group destinations go to it.
+//! Without a fast path the TAP is an ordinary port, with learning and flooding on: the bridge learns which MACs lie behind
+//! it as it does for any port, and unknown and group destinations go to it. [`set_default_uplink`](crate::set_default_uplink)
+//! makes it what a fast path needs.
 
 use netlink_packet_route::link::{BridgeStpState, InfoBridge};
 

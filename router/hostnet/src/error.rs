@@ -266,6 +266,12 @@ impl KernelError {
         self.error.raw_os_error() == Some(errno.raw_os_error())
     }
 
+    /// Whether what was to be altered or removed is not there.
+    #[must_use]
+    pub fn is_absence(&self) -> bool {
+        self.is(rustix::io::Errno::NOENT) || self.is(rustix::io::Errno::NODEV)
+    }
+
     /// Says what was tried when this happened.
     pub(crate) fn during(self, action: &'static str, interface: impl fmt::Display) -> HostError {
         HostError::Kernel { action, interface: interface.to_string(), source: self }

@@ -22,6 +22,7 @@ mod attach;
 mod bridge;
 mod detach;
 mod error;
+mod fdb;
 mod firewall;
 mod interfaces;
 mod mac;
@@ -38,6 +39,7 @@ mod sysctl;
 mod underlay;
 mod undo;
 mod veth;
+mod vxlan;
 mod watch;
 
 pub use address::AddressFault;
@@ -45,6 +47,7 @@ pub use attach::{AttachSpec, Attachment, attach, check_container};
 pub use bridge::{Bridge, MTU_MAX, MTU_MIN, PortKind, add_port, attachments, ensure_bridge, set_mtu};
 pub use detach::detach;
 pub use error::{HostError, KernelError};
+pub use fdb::{Fdb, FdbChange, FdbEntry, FdbEvent, FdbPlace, FdbWatch};
 pub use firewall::{Exposure, Firewall, FirewallState, NODE_LOCAL, PortGuard, Tunnel, Wall};
 pub use interfaces::interfaces_of;
 pub use mac::MacAddress;
@@ -57,4 +60,7 @@ pub use reset::remove_all;
 pub use routes::{HostRoute, route_into};
 pub use socket::set_tcp_rto_max;
 pub use underlay::{UNDERLAY_MTU_DEFAULT, underlay_mtu};
+pub use vxlan::{
+    UnderlayFamily, VxlanDevice, VxlanSpec, ensure_vxlan, find_vxlan, remove_vxlan, set_default_uplink,
+};
 pub use watch::AddressWatch;

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::vxlan::UnderlayFamily;
+
 /// The longest name of an interface, in bytes: the kernel's `IFNAMSIZ` without the terminating zero.
 pub const INTERFACE_NAME_LENGTH_MAX: usize = 15;
 
@@ -13,6 +15,8 @@ pub const INTERFACE_NAME_LENGTH_MAX: usize = 15;
 pub const BRIDGE_NAME_LENGTH_MAX: usize = INTERFACE_NAME_LENGTH_MAX - TAP_SUFFIX.len();
 
 const TAP_SUFFIX: &str = "-tap";
+const VXLAN4_SUFFIX: &str = "-vx";
+const VXLAN6_SUFFIX: &str = "-vx6";
 const STAGING_SUFFIX: &str = "~new";
 
 /// The name of a network interface: 1 to 15 bytes that the kernel takes literally.
@@ -69,6 +73,16 @@ impl BridgeName {
     #[must_use]
     pub fn tap(&self) -> InterfaceName {
         InterfaceName::derived(format!("{}{TAP_SUFFIX}", self.0))
+    }
+
+    /// The name of the VXLAN device for underlay addresses of this family: `<bridge>-vx`, and `<bridge>-vx6`.
+    #[must_use]
+    pub fn vxlan(&self, family: UnderlayFamily) -> InterfaceName {
+        let suffix = match family {
+            UnderlayFamily::V4 => VXLAN4_SUFFIX,
+            UnderlayFamily::V6 => VXLAN6_SUFFIX,
+        };
+        InterfaceName::derived(format!("{}{suffix}", self.0))
     }
 
     /// The name that the bridge bears until it carries its mark: `<bridge>~new`.
@@ -172,7 +186,8 @@ mod tests {
     #[test]
     fn derives_names_that_fit() {
         let bridge: BridgeName = "elevenbytes".parse().unwrap();
-        for derived in [bridge.tap(), bridge.staging()] {
+        let [v4, v6] = UnderlayFamily::ALL.map(|family| bridge.vxlan(family));
+        for derived in [bridge.tap(), bridge.staging(), v4, v6] {
             assert_eq!(derived.as_str().parse::<InterfaceName>().unwrap(), derived);
         }
     }

@@ -8,6 +8,7 @@
 
 pub(crate) mod address;
 pub(crate) mod link;
+pub(crate) mod neighbour;
 pub(crate) mod route;
 
 use std::io;
@@ -67,6 +68,44 @@ impl Netlink {
     pub(crate) fn change(&mut self, message: RouteNetlinkMessage, flags: u16) -> Result<(), KernelError> {
         self.exchange(message, NLM_F_REQUEST | NLM_F_ACK | flags, &mut |_| {})?;
         Ok(())
+    }
+
+    /// Asks for many changes at once, each with its flags, and waits until all are done: for each, in order, what the kernel
+    /// said against it. Their number is bounded by the room for its answers, see `BATCH_MAX` of the caller.
+    pub(crate) fn change_many(
+        &mut self,
+        changes: impl ExactSizeIterator<Item = (RouteNetlinkMessage, u16)>,
+    ) -> Result<Vec<Option<KernelError>>, KernelError> {
+        let count = changes.len();
+        let first = self.sequence.wrapping_add(1);
+        let mut requests = Vec::new();
+        for (message, flags) in changes {
+            self.sequence = self.sequence.wrapping_add(1);
+            requests.extend(serialize(message, NLM_F_REQUEST | NLM_F_ACK | flags, self.sequence));
+        }
+        let mut answers: Vec<Option<KernelError>> = (0..count).map(|_| None).collect();
+        if count == 0 {
+            return Ok(answers);
+        }
+        let deadline = Instant::now() + ANSWER_TIME_MAX;
+        retry_interrupted(|| self.socket.send(&requests, 0))?;
+        let mut left = count;
+        while left > 0 {
+            self.receive(deadline)?;
+            let mut rest = &self.datagram[..];
+            while !rest.is_empty() {
+                let message = NetlinkBuffer::new_checked(rest).map_err(malformed)?;
+                let length = (message.length() as usize).next_multiple_of(NLMSG_ALIGNMENT).min(rest.len());
+                rest = &rest[length..];
+                let place = message.sequence_number().wrapping_sub(first) as usize;
+                if message.message_type() != NLMSG_ERROR || place >= count {
+                    continue;
+                }
+                left -= 1;
+                answers[place] = read_acknowledgement(message.flags(), message.payload()).err();
+            }
+        }
+        Ok(answers)
     }
 
     /// Asks for one object. `None` when the kernel answers without one that `decode` understands.

@@ -9,10 +9,11 @@ use crate::name::{BridgeName, InterfaceName};
 use crate::netlink::Netlink;
 use crate::netlink::link::Link;
 use crate::veth::is_host_end_name;
+use crate::vxlan::{UnderlayFamily, is_unfinished};
 
-/// Removes the bridge, the containers' interfaces on it, its TAP when one is left over, and the firewall. Goes on past
-/// errors.
-/// Returns the names of what was removed on the host's side, in that order: containers', TAP, bridge.
+/// Removes the bridge, the containers' interfaces on it, its TAP and VXLAN devices when there are any, and the firewall.
+/// Goes on past errors.
+/// Returns the names of what was removed on the host's side, in that order: containers', TAP, VXLAN, bridge.
 ///
 /// Interfaces of containers that lost their bridge are removed, too. A bridge of this name that is not ours is left
 /// alone, with its ports. Where there is nothing, nothing happens.
@@ -29,8 +30,14 @@ pub fn remove_all(name: &BridgeName) -> Result<Vec<InterfaceName>, Vec<HostError
     let tap = name.tap();
     let veths = links.iter().filter(|link| is_our_host_end(link, bridge_index));
     let taps = links.iter().filter(|link| link.name == tap.as_str() && is_ours(link, mark::UPLINK, "tun"));
+    let tunnels = UnderlayFamily::ALL.map(|family| name.vxlan(family));
+    let is_tunnel = |link: &&Link| {
+        let is_named = tunnels.iter().any(|tunnel| tunnel.as_str() == link.name);
+        is_named && (is_ours(link, mark::UPLINK, "vxlan") || is_unfinished(link))
+    };
+    let tunnels = links.iter().filter(is_tunnel);
     let mut removal = Removal { host: &mut host, removed: Vec::new(), errors: Vec::new() };
-    for link in veths.chain(taps).chain(bridge) {
+    for link in veths.chain(taps).chain(tunnels).chain(bridge) {
         removal.remove(link);
     }
     let Removal { mut removed, mut errors, .. } = removal;

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
-use mesh_api::{ErrorKind, Failure};
+use mesh_api::{Datapath, ErrorKind, Failure};
 use mesh_daemon::{
     AddressConfig, BridgeName, Config, FoundingRule, HttpConfig, LINKS_MAX, LogFormat, LogLevel, MtuSetting,
     Nickname, Password, PasswordError, PasswordFile, PeerId, PeerTarget, Peers, TARGETS_MAX,
@@ -77,6 +77,8 @@ enum OptionError {
     Port,
     #[error("neither 'auto' nor a number of bytes from {MTU_MIN} to {MTU_MAX}")]
     Mtu,
+    #[error("none of 'auto', 'vxlan' and 'sleeve'")]
+    Datapath,
     #[error("no IPv4 or IPv6 address")]
     Listen,
     #[error("neither 'none' nor an address with a port, as 127.0.0.1:6782 or [::1]:6782")]
@@ -145,6 +147,7 @@ pub(super) fn settings(given: config::Settings, password: Option<OsString>) -> R
     };
     let http = http(args, &mut problems);
     let mtu = check(&mut problems, "--mtu", &args.mtu, parse_mtu(&args.mtu));
+    let datapath = check(&mut problems, "--datapath", &args.datapath, parse_datapath(&args.datapath));
     let bridge =
         check(&mut problems, "--bridge", &args.bridge.bridge, args.bridge.bridge.parse::<BridgeName>());
     let connection_limit =
@@ -171,8 +174,15 @@ pub(super) fn settings(given: config::Settings, password: Option<OsString>) -> R
     if problems.any() {
         return Err(refuse(problems));
     }
-    let options = (nickname, port, listen, mtu, bridge, connection_limit);
-    let (Some(nickname), Some(port), Some(listen), Some(mtu), Some(bridge), Some(connection_limit)) = options
+    let options = (nickname, port, listen, mtu, datapath.zip(bridge), connection_limit);
+    let (
+        Some(nickname),
+        Some(port),
+        Some(listen),
+        Some(mtu),
+        Some((datapath, bridge)),
+        Some(connection_limit),
+    ) = options
     else {
         return Err(refuse(problems));
     };
@@ -194,6 +204,7 @@ pub(super) fn settings(given: config::Settings, password: Option<OsString>) -> R
             allowed: if allowed.is_empty() { None } else { Some(BTreeSet::from_iter(allowed)) },
             trusted_subnets,
             mtu,
+            datapath,
             bridge,
             discovery: !args.no_discovery,
             connection_limit,
@@ -296,6 +307,15 @@ fn parse_port(text: &str) -> Result<u16, OptionError> {
             u16::try_from(port).map_err(|_too_great| OptionError::Port)
         }
         Some(_) | None => Err(OptionError::Port),
+    }
+}
+
+fn parse_datapath(text: &str) -> Result<Datapath, OptionError> {
+    match text {
+        "auto" => Ok(Datapath::Auto),
+        "vxlan" => Ok(Datapath::Vxlan),
+        "sleeve" => Ok(Datapath::Sleeve),
+        _ => Err(OptionError::Datapath),
     }
 }
 

@@ -112,17 +112,30 @@ impl MacTable {
         }
     }
 
-    /// Forgets what is older than [`MAC_AGE_MAX`].
-    pub fn expire(&mut self, now: Moment) {
-        self.entries.retain(|_, entry| now.since(entry.seen) < MAC_AGE_MAX);
+    /// Forgets `mac`, if it is behind `owner`. True if it was.
+    pub fn forget(&mut self, mac: MacAddr, owner: Owner) -> bool {
+        let is_there = self.entries.get(&mac).is_some_and(|entry| entry.owner == owner);
+        if is_there {
+            self.entries.remove(&mac);
+        }
+        is_there
     }
 
-    /// Forgets the MACs of peers for which `stays` is false.
-    pub fn retain_peers(&mut self, stays: impl Fn(PeerId) -> bool) {
+    /// Forgets what is older than [`MAC_AGE_MAX`]. True if there was any.
+    pub fn expire(&mut self, now: Moment) -> bool {
+        let before = self.entries.len();
+        self.entries.retain(|_, entry| now.since(entry.seen) < MAC_AGE_MAX);
+        self.entries.len() != before
+    }
+
+    /// Forgets the MACs of peers for which `stays` is false. True if there was any.
+    pub fn retain_peers(&mut self, stays: impl Fn(PeerId) -> bool) -> bool {
+        let before = self.entries.len();
         self.entries.retain(|_, entry| match entry.owner {
             Owner::Local => true,
             Owner::Peer(peer) => stays(peer),
         });
+        self.entries.len() != before
     }
 
     /// The entries that have not aged, by MAC.

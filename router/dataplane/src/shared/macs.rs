@@ -4,7 +4,7 @@
 //! under costs one uncontended atomic. A write happens when a MAC is new, moved, or was not refreshed for a second; it
 //! touches one shard of sixteen. That keeps the pure table as it is, without a concurrent map and its dependency.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use mesh_wire::{MacAddr, Moment, PeerId};
@@ -19,12 +19,14 @@ const SHARDS: usize = 16;
 pub(crate) struct Macs {
     shards: [RwLock<MacTable>; SHARDS],
     next_to_expire: AtomicUsize,
+    /// Counts what is new, moved, or forgotten.
+    changes: AtomicU64,
 }
 
 impl Macs {
     pub(crate) fn new() -> Self {
         let shards = std::array::from_fn(|_| RwLock::new(MacTable::new(MACS_MAX / SHARDS)));
-        Self { shards, next_to_expire: AtomicUsize::new(0) }
+        Self { shards, next_to_expire: AtomicUsize::new(0), changes: AtomicU64::new(0) }
     }
 
     pub(crate) fn locate(&self, mac: MacAddr, now: Moment) -> Location {
@@ -36,17 +38,40 @@ impl Macs {
         if read(shard).is_fresh(mac, owner, now) {
             return Learned::Refreshed;
         }
-        write(shard).learn(mac, owner, now)
+        let learned = write(shard).learn(mac, owner, now);
+        match learned {
+            Learned::Added | Learned::Moved => drop(self.changes.fetch_add(1, Ordering::Relaxed)),
+            Learned::Refreshed | Learned::Full => {}
+        }
+        learned
+    }
+
+    /// Forgets a MAC, if it is behind this owner.
+    pub(crate) fn forget(&self, mac: MacAddr, owner: Owner) {
+        if write(self.shard(mac)).forget(mac, owner) {
+            self.changes.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A number that differs whenever the table has other MACs or owners than before.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
     }
 
     /// Drops aged entries of one shard, a different one each time: a walk over all would stop the data path.
     pub(crate) fn expire_some(&self, now: Moment) {
         let shard = self.next_to_expire.fetch_add(1, Ordering::Relaxed) % SHARDS;
-        write(&self.shards[shard]).expire(now);
+        if write(&self.shards[shard]).expire(now) {
+            self.changes.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn retain_peers(&self, stays: impl Fn(PeerId) -> bool) {
-        self.shards.iter().for_each(|shard| write(shard).retain_peers(&stays));
+        for shard in &self.shards {
+            if write(shard).retain_peers(&stays) {
+                self.changes.fetch_add(1, Ordering::Relaxed);
+            }
+        }
     }
 
     pub(crate) fn entries(&self, now: Moment) -> Vec<MacEntry> {

@@ -269,6 +269,12 @@ impl PathHealth {
         Some(self.paths.get(&peer)?.state)
     }
 
+    /// The end of a peer's path, if there may be one.
+    #[must_use]
+    pub fn tunnel(&self, peer: PeerId) -> Option<Tunnel> {
+        Some(self.paths.get(&peer)?.end?.tunnel)
+    }
+
     /// All paths.
     pub fn states(&self) -> impl Iterator<Item = (PeerId, PathState)> {
         self.paths.iter().map(|(peer, path)| (*peer, path.state))

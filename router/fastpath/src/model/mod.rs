@@ -11,6 +11,7 @@ mod reconciler;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_wire::control::VxlanOffer;
@@ -100,7 +101,7 @@ pub struct View {
     /// The peers to which user space has a way.
     pub reachable: BTreeSet<PeerId>,
     /// Who has announced a MAC.
-    pub announced: BTreeMap<MacAddr, PeerId>,
+    pub announced: Arc<BTreeMap<MacAddr, PeerId>>,
     /// Whose announcements are known, if only that there are none.
     pub announcing: BTreeSet<PeerId>,
     /// Whether frames to routers that are away may go on in clear: not once there is a password.
@@ -170,7 +171,9 @@ impl Model {
             let before = self.places.get(&peer).copied().or_else(|| self.owners.inherited(peer));
             let before = before.unwrap_or(Place::UserSpace);
             let is_away = !self.view.reachable.contains(&peer) && self.view.may_wait;
-            let is_unsettled = now < self.settled_at && self.view.may_wait;
+            // Whoever comes back with the end that it had has carried frames all the time.
+            let is_as_before = self.health.tunnel(peer).is_some_and(|end| before == Place::Tunnel(end));
+            let is_unsettled = (now < self.settled_at || is_as_before) && self.view.may_wait;
             let place = match self.health.state(peer) {
                 Some(PathState::Carrying { tunnel, .. }) => Place::Tunnel(tunnel),
                 Some(PathState::Suspended { .. }) if is_away => before,

@@ -1,7 +1,8 @@
-//! Who is behind a MAC: announcements first, sightings second, and what was known of a router that is away.
+//! Who is behind a MAC: announcements first, sightings of those who do not announce second, and what was known of a router that is away.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use mesh_wire::control::MACS_ANNOUNCED_MAX;
 use mesh_wire::{MacAddr, Moment, PeerId};
 
 use super::{AWAY_MAX, Place, View};
@@ -11,6 +12,8 @@ use super::{AWAY_MAX, Place, View};
 pub struct Owners {
     announced: BTreeMap<MacAddr, PeerId>,
     learnt: BTreeMap<MacAddr, PeerId>,
+    /// Whose announcements say all there is to say: what else was seen of them is over.
+    complete: BTreeSet<PeerId>,
     /// Whose announcements are lost, and until when they are remembered.
     away: BTreeMap<PeerId, Moment>,
     /// Flows of an earlier life of this router whose owners it has not heard of yet, and until when they stay.
@@ -31,7 +34,7 @@ impl Owners {
     /// [`AWAY_MAX`], unless somebody else announces it.
     pub(super) fn announce(&mut self, view: &View, now: Moment) {
         self.away.retain(|peer, _| !view.announcing.contains(peer));
-        let mut announced = view.announced.clone();
+        let mut announced = BTreeMap::clone(&view.announced);
         for (mac, peer) in &self.announced {
             if view.announcing.contains(peer) || announced.contains_key(mac) {
                 continue;
@@ -41,6 +44,10 @@ impl Owners {
                 announced.insert(*mac, *peer);
             }
         }
+        let mut counts: BTreeMap<PeerId, usize> = view.announcing.iter().map(|peer| (*peer, 0)).collect();
+        announced.values().for_each(|peer| *counts.entry(*peer).or_default() += 1);
+        let has_room = |(peer, count): (PeerId, usize)| (count < MACS_ANNOUNCED_MAX).then_some(peer);
+        self.complete = counts.into_iter().filter_map(has_room).collect();
         self.announced = announced;
         self.inherit();
     }
@@ -83,13 +90,16 @@ impl Owners {
         }
     }
 
-    pub(super) fn poll_timeout(&self) -> Option<Moment> {
+    pub(crate) fn poll_timeout(&self) -> Option<Moment> {
         self.away.values().copied().chain(self.adopted_until).min()
     }
 
     /// All MACs with an owner, each once.
     pub fn iter(&self) -> impl Iterator<Item = (MacAddr, PeerId)> {
-        let seen = self.learnt.iter().filter(|(mac, _)| !self.announced.contains_key(*mac));
+        let counts = |(mac, peer): &(&MacAddr, &PeerId)| {
+            !self.announced.contains_key(*mac) && !self.complete.contains(*peer)
+        };
+        let seen = self.learnt.iter().filter(counts);
         self.announced.iter().chain(seen).map(|(mac, peer)| (*mac, *peer))
     }
 
@@ -111,6 +121,7 @@ impl Owners {
     /// Who is behind a MAC.
     #[must_use]
     pub fn of(&self, mac: MacAddr) -> Option<PeerId> {
-        self.announced.get(&mac).or_else(|| self.learnt.get(&mac)).copied()
+        let seen = || self.learnt.get(&mac).filter(|peer| !self.complete.contains(*peer));
+        self.announced.get(&mac).or_else(seen).copied()
     }
 }

@@ -65,17 +65,27 @@ pub struct Reconciler {
     /// What the kernel has, as far as is known; `None` is a part of a flow, or one that nobody asked for.
     installed: BTreeMap<MacAddr, Option<Place>>,
     counted: Counted,
-    /// When the tables are to be read again because a change was refused, and how long that took.
-    retry: Option<(Moment, Duration)>,
+    /// When the tables are to be read again because a change was refused; nothing is changed before.
+    retry: Option<Moment>,
+    /// Refusals in a row.
+    refusals: u32,
 }
 
 impl Reconciler {
     /// Names the flows that there shall be.
     pub fn want(&mut self, wanted: BTreeMap<MacAddr, Place>) {
+        if self.retry.is_none() && self.wanted != wanted {
+            self.refusals = 0;
+        }
         self.wanted = wanted;
     }
 
-    /// Takes in what the kernel has: at the start, after an error, and when somebody else has changed something.
+    /// Begins with what the kernel has from an earlier life.
+    pub fn adopt(&mut self, installed: BTreeMap<MacAddr, Option<Place>>) {
+        self.installed = installed;
+    }
+
+    /// Takes in what the kernel has: after an error, and when somebody else has changed something.
     pub fn found(&mut self, installed: BTreeMap<MacAddr, Option<Place>>) {
         if installed != self.installed {
             self.counted.repaired += 1;
@@ -101,8 +111,11 @@ impl Reconciler {
     pub fn done(&mut self, change: &Change, is_done: bool, now: Moment) {
         if !is_done {
             self.counted.failed += 1;
-            let wait = self.retry.map_or(RETRY_FIRST, |(_, wait)| wait);
-            self.retry.get_or_insert((now + wait, wait));
+            if self.retry.is_none() {
+                let wait = RETRY_FIRST.saturating_mul(1 << self.refusals.min(16)).min(RETRY_MAX);
+                self.retry = Some(now + wait);
+                self.refusals += 1;
+            }
             return;
         }
         match *change {
@@ -127,27 +140,15 @@ impl Reconciler {
         self.installed.get(&mac).copied()
     }
 
-    /// Whether changes wait for the tables to be read again, and since what refusal until when.
+    /// Until when changes wait, after one was refused.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Moment> {
-        self.retry.map(|(at, _)| at)
+    pub const fn poll_timeout(&self) -> Option<Moment> {
+        self.retry
     }
 
-    /// Says that the tables are read again now after a refusal; if that fails too, the next time is later.
+    /// Whether the tables are to be read again now after a refusal. If there is another one, the next time is later.
     pub fn retries(&mut self, now: Moment) -> bool {
-        let is_due = self.retry.is_some_and(|(at, _)| at <= now);
-        if is_due {
-            self.retry = self.retry.map(|(_, wait)| {
-                let wait = (wait * 2).min(RETRY_MAX);
-                (now + wait, wait)
-            });
-        }
-        is_due
-    }
-
-    /// Says that everything is as it should be.
-    pub fn settled(&mut self) {
-        self.retry = None;
+        self.retry.take_if(|at| *at <= now).is_some()
     }
 
     /// What the kernel has, as far as is known.

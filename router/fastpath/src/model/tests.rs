@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_wire::control::VxlanOffer;
@@ -35,7 +36,7 @@ fn whole() -> View {
     View {
         neighbours: BTreeMap::from([(A, agreed(1, 11)), (B, agreed(2, 12))]),
         reachable: [A, B].into(),
-        announced: BTreeMap::from([(mac(1), A), (mac(2), B)]),
+        announced: Arc::new(BTreeMap::from([(mac(1), A), (mac(2), B)])),
         announcing: [A, B].into(),
         may_wait: true,
     }
@@ -112,7 +113,7 @@ fn a_router_that_is_away_keeps_its_flows_for_a_while_and_not_for_ever() {
     let mut gone = whole();
     gone.neighbours.remove(&A);
     gone.reachable.remove(&A);
-    gone.announced.remove(&mac(1));
+    Arc::make_mut(&mut gone.announced).remove(&mac(1));
     gone.announcing.remove(&A);
     model.see(gone.clone(), at(120));
     run(&mut model, 120, 3_000, &[12]);
@@ -125,7 +126,7 @@ fn a_router_that_is_away_keeps_its_flows_for_a_while_and_not_for_ever() {
 
     // The container has been started elsewhere meanwhile.
     let mut model = carrying();
-    gone.announced.insert(mac(1), B);
+    Arc::make_mut(&mut gone.announced).insert(mac(1), B);
     model.see(gone, at(120));
     assert_eq!(model.wanted(at(120))[&mac(1)], Place::Tunnel(tunnel(2)));
 }
@@ -134,7 +135,7 @@ fn a_router_that_is_away_keeps_its_flows_for_a_while_and_not_for_ever() {
 fn what_a_peer_no_longer_announces_is_withdrawn_at_once() {
     let mut model = carrying();
     let mut fewer = whole();
-    fewer.announced.remove(&mac(1));
+    Arc::make_mut(&mut fewer.announced).remove(&mac(1));
     model.see(fewer, at(120));
     assert_eq!(model.wanted(at(120)).keys().copied().collect::<Vec<_>>(), [mac(2)]);
 }
@@ -301,18 +302,24 @@ proptest! {
     #[test]
     fn each_mac_is_where_its_announcer_is_or_else_where_it_was_seen(
         announced in prop::collection::btree_map((0..12_u8).prop_map(mac), prop::bool::ANY, 0..12),
+        announcing in prop::sample::subsequence(vec![A, B], 0..=2),
         seen in prop::collection::btree_map((0..12_u8).prop_map(mac), prop::bool::ANY, 0..12),
         answering in prop::sample::subsequence(vec![11, 12], 0..=2),
     ) {
         let who = |is_a: bool| if is_a { A } else { B };
-        let announced: BTreeMap<_, _> = announced.into_iter().map(|(mac, a)| (mac, who(a))).collect();
+        let announcing: BTreeSet<_> = announcing.into_iter().collect();
+        let announced = announced.into_iter().map(|(mac, a)| (mac, who(a)));
+        let announced: BTreeMap<_, _> = announced.filter(|(_, peer)| announcing.contains(peer)).collect();
         let seen: BTreeMap<_, _> = seen.into_iter().map(|(mac, a)| (mac, who(a))).collect();
         let mut model = Model::default();
-        model.see(View { announced: announced.clone(), ..whole() }, at(0));
+        let view = View { announcing: announcing.clone(), announced: Arc::new(announced.clone()), ..whole() };
+        model.see(view, at(0));
         model.learn(&seen, |_| false);
         run(&mut model, 0, 100, &answering);
         let naive = (0..12).map(mac).filter_map(|mac| {
-            let peer = announced.get(&mac).or_else(|| seen.get(&mac))?;
+            // Whoever announces says all there is to say.
+            let seen = seen.get(&mac).filter(|peer| !announcing.contains(*peer));
+            let peer = announced.get(&mac).or(seen)?;
             let (cookie, last) = if *peer == A { (11, 1) } else { (12, 2) };
             let place = if answering.contains(&cookie) { Place::Tunnel(tunnel(last)) } else { Place::UserSpace };
             Some((mac, place))

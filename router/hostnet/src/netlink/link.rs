@@ -8,7 +8,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, parse_i32, parse_u32};
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::link::{
-    InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, InfoVxlan,
+    LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use rustix::io::Errno;
 
@@ -27,10 +28,19 @@ const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
+const IFLA_STATS64: u16 = 23;
 const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_VXLAN_ID: u16 = 1;
+const IFLA_VXLAN_PORT: u16 = 15;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const IFLA_BRPORT_STATE: u16 = 1;
+const IFLA_BRPORT_LEARNING: u16 = 8;
+const IFLA_BRPORT_UNICAST_FLOOD: u16 = 9;
+const IFLA_BRPORT_MCAST_FLOOD: u16 = 27;
+const IFLA_BRPORT_BCAST_FLOOD: u16 = 30;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
 
 /// `BR_STATE_FORWARDING` of include/uapi/linux/if_bridge.h.
 const BR_STATE_FORWARDING: u8 = 3;
@@ -52,6 +62,14 @@ pub(crate) struct Link {
     pub(crate) master: Option<u32>,
     /// Of a veth: the index of its other end, in that end's namespace.
     pub(crate) peer: Option<u32>,
+    /// Of a VXLAN device: its network identifier and UDP port.
+    pub(crate) vxlan: Option<(u32, u16)>,
+    /// Of a port of a bridge: how it behaves, if it is an uplink.
+    pub(crate) uplink: Option<UplinkFlags>,
+    /// Frames and bytes that have left by it.
+    pub(crate) sent: (u64, u64),
+    /// Frames and bytes that have come by it.
+    pub(crate) received: (u64, u64),
     /// Whether it is a port of a bridge, and forwards frames by now.
     pub(crate) is_forwarding: bool,
 }
@@ -76,6 +94,10 @@ impl Link {
             mac: None,
             master: None,
             peer: None,
+            vxlan: None,
+            uplink: None,
+            sent: (0, 0),
+            received: (0, 0),
             is_forwarding: false,
         };
         for (kind, value) in attributes(rest) {
@@ -87,6 +109,7 @@ impl Link {
                 IFLA_MASTER => link.master = parse_u32(value).ok(),
                 IFLA_LINK => link.peer = parse_u32(value).ok(),
                 IFLA_LINKINFO => link.decode_info(value),
+                IFLA_STATS64 => link.decode_stats(value),
                 _ => {}
             }
         }
@@ -95,13 +118,52 @@ impl Link {
 
     fn decode_info(&mut self, info: &[u8]) {
         self.kind = attribute(info, IFLA_INFO_KIND).map(text).unwrap_or_default();
+        if self.kind == "vxlan" {
+            self.vxlan = attribute(info, IFLA_INFO_DATA).and_then(|data| {
+                let vni = parse_u32(attribute(data, IFLA_VXLAN_ID)?).ok()?;
+                let port = u16::from_be_bytes(attribute(data, IFLA_VXLAN_PORT)?.try_into().ok()?);
+                Some((vni, port))
+            });
+        }
         let port_kind = attribute(info, IFLA_INFO_SLAVE_KIND).map(text);
         if port_kind.as_deref() == Some("bridge") {
             let state =
                 attribute(info, IFLA_INFO_SLAVE_DATA).and_then(|data| attribute(data, IFLA_BRPORT_STATE));
             self.is_forwarding = state == Some(&[BR_STATE_FORWARDING]);
+            self.uplink = attribute(info, IFLA_INFO_SLAVE_DATA).and_then(uplink_flags);
         }
     }
+}
+
+/// How a port behaves as an uplink; `None` if it is none: something is learnt from it, or it is not apart from others.
+fn uplink_flags(data: &[u8]) -> Option<UplinkFlags> {
+    let flag = |kind| attribute(data, kind).map(|value| value != [0]);
+    if flag(IFLA_BRPORT_LEARNING)? || !flag(IFLA_BRPORT_ISOLATED)? {
+        return None;
+    }
+    let [unicast, groups, broadcast] =
+        [IFLA_BRPORT_UNICAST_FLOOD, IFLA_BRPORT_MCAST_FLOOD, IFLA_BRPORT_BCAST_FLOOD].map(flag);
+    let flood = unicast?;
+    ([groups, broadcast] == [Some(flood); 2]).then_some(UplinkFlags { flood })
+}
+
+impl Link {
+    /// The first four numbers of struct rtnl_link_stats64.
+    fn decode_stats(&mut self, stats: &[u8]) {
+        let number = |at: usize| {
+            let bytes = stats.get(at * 8..at * 8 + 8).and_then(|bytes| bytes.try_into().ok());
+            bytes.map_or(0, u64::from_ne_bytes)
+        };
+        self.received = (number(0), number(2));
+        self.sent = (number(1), number(3));
+    }
+}
+
+/// How an uplink behaves as a port. In any case nothing is learnt from it, and no frame goes from one uplink to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct UplinkFlags {
+    /// Whether groups and MACs without an entry go there.
+    pub(crate) flood: bool,
 }
 
 /// What to alter of an interface; `None` leaves it. All in one request, in this order.
@@ -172,6 +234,40 @@ impl Netlink {
         let mut message = at(index);
         let info = vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(InfoData::Bridge(options))];
         message.attributes.push(LinkAttribute::LinkInfo(info));
+        self.change(Message::NewLink(message), 0)
+    }
+
+    /// Makes a VXLAN device that is down.
+    pub(crate) fn create_vxlan(
+        &mut self,
+        name: &InterfaceName,
+        options: Vec<InfoVxlan>,
+    ) -> Result<(), KernelError> {
+        let mut message = LinkMessage::default();
+        let info = vec![LinkInfo::Kind(InfoKind::Vxlan), LinkInfo::Data(InfoData::Vxlan(options))];
+        message.attributes =
+            vec![LinkAttribute::IfName(name.as_str().to_owned()), LinkAttribute::LinkInfo(info)];
+        self.change(Message::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Makes an uplink of a port of a bridge.
+    pub(crate) fn set_uplink_flags(
+        &mut self,
+        index: u32,
+        UplinkFlags { flood }: UplinkFlags,
+    ) -> Result<(), KernelError> {
+        let flags = vec![
+            InfoBridgePort::Learning(false),
+            InfoBridgePort::UnicastFlood(flood),
+            InfoBridgePort::MulticastFlood(flood),
+            InfoBridgePort::BroadcastFlood(flood),
+            InfoBridgePort::Isolated(true),
+        ];
+        let mut message = at(index);
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(InfoPortData::BridgePort(flags)),
+        ]));
         self.change(Message::NewLink(message), 0)
     }
 

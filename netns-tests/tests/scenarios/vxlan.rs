@@ -1,0 +1,277 @@
+//! The kernel path: that it carries, that it is left when it does not, and that nobody notices either.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use mesh_api::{ConnectionState, FlowsDocument, Overlay};
+use mesh_lab::{Direction, Host, Lab, Ping, Protocol, Signal, always, eventually, secs};
+
+use crate::heartbeat::{Heartbeat, now};
+use crate::support::{
+    Member, READY, all_connected, all_ping, chain, connections, launch, ordered_pairs, status, words,
+};
+
+/// The UDP port of the kernel path.
+const PORT: u16 = 6784;
+
+/// A path that is blocked is left, and one that is open again is taken, within this time on a busy machine.
+const SWITCHED: Duration = secs(10);
+
+pub(crate) fn flows(host: &Host) -> Result<FlowsDocument> {
+    host.mesh(["status", "flows", "-o", "json"])?.json()
+}
+
+/// Wants a host to reach this neighbour by this overlay.
+fn goes_by(host: &Host, neighbour: &str, overlay: Overlay) -> Result<()> {
+    let all = connections(host)?;
+    let found = all
+        .iter()
+        .find(|one| one.nickname.as_deref() == Some(neighbour) && one.state == ConnectionState::Established);
+    let found = found.with_context(|| format!("{} is not connected to {neighbour}", host.label()))?;
+    ensure!(found.overlay == Some(overlay), "{} reaches {neighbour} by {found:?}", host.label());
+    Ok(())
+}
+
+/// Wants the kernel of each member to carry frames to each other one's container.
+fn kernels_carry(members: &[&Member]) -> Result<()> {
+    for (from, to) in ordered_pairs(members) {
+        goes_by(&from.host, to.host.label(), Overlay::Vxlan)?;
+        let action = action(&from.host, &to.mac)?;
+        let wanted = format!("vxlan to {} ", to.host.ip());
+        ensure!(action.starts_with(&wanted), "{} sends {} {action}", from.host.label(), to.mac);
+    }
+    Ok(())
+}
+
+/// What a host does with frames for a MAC.
+fn action(host: &Host, mac: &str) -> Result<String> {
+    let flows = flows(host)?;
+    let key = format!("to {mac}");
+    let found = flows.entries.iter().find(|flow| flow.key == key);
+    Ok(found.with_context(|| format!("{} has no flow for {mac}: {flows:?}", host.label()))?.action.clone())
+}
+
+/// Frames that user space has sent to other hosts.
+fn sent_by_user_space(host: &Host) -> Result<u64> {
+    let passed = status(host)?.traffic.passed;
+    Ok(passed.get("sleeve").and_then(|sleeve| sleeve.get("out")).map_or(0, |out| out.frames))
+}
+
+fn carrying_chain<const N: usize>(title: &str) -> Result<(Lab, [Member; N])> {
+    let (lab, members) = chain(title, None)?;
+    all_ping(&members.each_ref())?;
+    eventually(READY, || kernels_carry(&members.each_ref()))?;
+    Ok((lab, members))
+}
+
+#[test]
+fn frames_between_known_macs_pass_in_the_kernel_alone() -> Result<()> {
+    let (lab, [one, two]) = carrying_chain("kernel")?;
+    let capture = lab.capture(&one.host)?;
+    let before = sent_by_user_space(&one.host)?;
+    let stats = one.container.ping_with(&Ping::to(two.ip).count(200))?;
+    ensure!((stats.received, stats.duplicates) == (200, 0), "{stats:?}");
+    let stats = one.container.ping_with(&Ping::to(two.ip6).count(20))?;
+    ensure!((stats.received, stats.duplicates) == (20, 0), "{stats:?}");
+    let stats = one.container.ping_with(&Ping::to(two.ip).count(5).size(1390 - 28).dont_fragment())?;
+    ensure!(stats.received == 5, "the largest frame does not pass: {stats:?}");
+    let by_hand = sent_by_user_space(&one.host)? - before;
+    ensure!(by_hand < 50, "user space has sent {by_hand} frames");
+    let carried = capture.stop()?.udp_port(PORT);
+    ensure!(carried >= 400, "the wire has seen {carried} packets of the kernel path");
+
+    let document = flows(&one.host)?;
+    let out = document.entries.iter().find(|flow| flow.key == "out").context("no sum")?;
+    ensure!(out.packets >= Some(225), "{document:?}");
+    let flow =
+        document.entries.iter().find(|flow| flow.key == format!("to {}", two.mac)).context("no flow")?;
+    ensure!(flow.idle_seconds.is_some_and(|idle| idle < 30), "{flow:?}");
+    ensure!(flow.peer_id.as_ref() == Some(&two.peer_id), "{flow:?}");
+    Ok(())
+}
+
+#[test]
+fn blocked_vxlan_falls_back_to_sleeve_and_returns() -> Result<()> {
+    let (_lab, [one, two]) = carrying_chain("blocked")?;
+    let heartbeat = Heartbeat::beating(&one.container, &two)?;
+    let blocked = now()?;
+    two.host.block(Protocol::Udp, PORT, &Direction::BOTH)?;
+    eventually(SWITCHED, || goes_by(&one.host, "h2", Overlay::Sleeve))?;
+    eventually(SWITCHED, || goes_by(&two.host, "h1", Overlay::Sleeve))?;
+    let answer = eventually(SWITCHED, || heartbeat.first_answer_after(blocked + 0.1))?;
+    println!("measured: {:.2} s without an answer when VXLAN was blocked", answer - blocked);
+    let info = connections(&one.host)?.into_iter().find_map(|one| one.info).unwrap_or_default();
+    ensure!(info.contains("VXLAN"), "the reason is not shown: {info:?}");
+    eventually(READY, || {
+        let action = action(&one.host, &two.mac)?;
+        ensure!(action == "user space", "{action}");
+        Ok(())
+    })?;
+    always(secs(8), || one.container.ping(two.ip).is_ok())?;
+
+    let silent_before = heartbeat.longest_silence();
+    let opened = now()?;
+    two.host.unblock(Protocol::Udp, PORT)?;
+    eventually(secs(20), || kernels_carry(&[&one, &two]))?;
+    println!("measured: VXLAN carries again after {:.2} s", now()? - opened);
+    ensure!(silent_before < 5.0, "silent for {silent_before} s");
+    let tally = heartbeat.tally();
+    println!("measured: {tally:?}, the longest silence {:.2} s", heartbeat.longest_silence());
+    ensure!(tally.copies == 0, "{tally:?}");
+    Ok(())
+}
+
+#[test]
+fn a_path_too_narrow_for_vxlan_is_left_to_sleeve() -> Result<()> {
+    let lab = Lab::new("narrow")?;
+    let (h1, h2) = (lab.host("h1")?, lab.host("h2")?);
+    let fixed = ["--mtu", "1390"];
+    let one = Member::launch(&h1, 1, &words(fixed), None)?;
+    let two = Member::launch(&h2, 2, &words([fixed[0], fixed[1], &h1.ip().to_string()]), None)?;
+    all_ping(&[&one, &two])?;
+    eventually(READY, || kernels_carry(&[&one, &two]))?;
+    lab.path_mtu(&two.host, 1300)?;
+    eventually(SWITCHED, || goes_by(&one.host, "h2", Overlay::Sleeve))?;
+    eventually(secs(20), || {
+        let infos: Vec<_> = connections(&one.host)?.into_iter().filter_map(|one| one.info).collect();
+        ensure!(infos.iter().any(|info| info.contains("MTU")), "{infos:?}");
+        Ok(())
+    })?;
+    eventually(READY, || one.container.ping(two.ip))?;
+    Ok(())
+}
+
+#[test]
+fn a_router_that_is_killed_and_one_that_is_stopped_lose_no_frame_of_the_kernel() -> Result<()> {
+    let (_lab, [one, two, three]) = carrying_chain("life")?;
+    let peers = [one.host.ip().to_string()];
+    let heartbeats = [Heartbeat::beating(&one.container, &two)?, Heartbeat::beating(&two.container, &three)?];
+    for end in ["kill", "stop"] {
+        match end {
+            "kill" => two.host.kill_router(Signal::KILL)?,
+            _ => drop(two.host.mesh(["stop"])?),
+        }
+        // Longer than anybody takes to notice.
+        let until = now()? + 3.0;
+        eventually(READY, || now().ok().filter(|now| *now > until))?;
+        launch(&two.host, &peers, None)?;
+        eventually(READY, || kernels_carry(&[&one, &two, &three]))?;
+    }
+    for heartbeat in &heartbeats {
+        let tally = heartbeat.tally();
+        println!("measured: {tally:?}, the longest silence {:.3} s", heartbeat.longest_silence());
+        ensure!((tally.lost, tally.copies) == (0, 0), "{tally:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn flushed_entries_and_removed_devices_are_there_again_within_a_moment() -> Result<()> {
+    let (_lab, [one, two]) = carrying_chain("repair")?;
+    let heartbeat = Heartbeat::beating(&one.container, &two)?;
+    for command in [
+        &["bridge", "fdb", "flush", "dev", "mesh0-vx", "master"][..],
+        &["bridge", "fdb", "flush", "dev", "mesh0-vx", "self"],
+        &["bridge", "fdb", "del", &two.mac, "dev", "mesh0-vx", "self"],
+        &["bridge", "fdb", "replace", &two.mac, "dev", "mesh0-vx", "self", "static", "dst", "192.0.2.77"],
+        &["ip", "link", "set", "mesh0-vx", "down"],
+        &["ip", "link", "set", "mesh0-vx", "nomaster"],
+        &["ip", "link", "del", "mesh0-vx"],
+    ] {
+        let before = now()?;
+        one.host.run(command.iter().copied())?;
+        eventually(SWITCHED, || kernels_carry(&[&one, &two]))?;
+        eventually(SWITCHED, || has_both_entries(&one.host, &two.mac))?;
+        println!("measured: {:.2} s after {command:?}", now()? - before);
+        eventually(READY, || one.container.ping(two.ip))?;
+    }
+    let (tally, silence) = (heartbeat.tally(), heartbeat.longest_silence());
+    println!("measured: {tally:?}, the longest silence {silence:.2} s");
+    ensure!(silence < 5.0, "silent for {silence} s");
+    Ok(())
+}
+
+/// Wants the kernel's tables to hold what a flow is made of, and nothing else.
+fn has_both_entries(host: &Host, mac: &str) -> Result<()> {
+    let tables = host.run(["bridge", "fdb", "show", "br", "mesh0"])?.stdout;
+    let lines: Vec<_> = tables.lines().filter(|line| line.starts_with(mac)).collect();
+    let bridge = lines.iter().filter(|line| line.contains("dev mesh0-vx master mesh0 static")).count();
+    let device = lines.iter().filter(|line| line.contains("dst 192.") || line.contains("dst 10.")).count();
+    ensure!((bridge, device, lines.len()) == (1, 1, 2), "{lines:?}");
+    Ok(())
+}
+
+#[test]
+fn a_fourth_host_joins_and_a_mac_moves_without_a_loss_for_the_others() -> Result<()> {
+    let (lab, [one, two, three]) = carrying_chain("moves")?;
+    let heartbeat = Heartbeat::beating(&one.container, &two)?;
+    let host = lab.host("h4")?;
+    let four = Member::launch(&host, 4, &words([&one.host.ip().to_string()]), None)?;
+    let all = [&one, &two, &three, &four];
+    all_connected(&all.map(|member| &member.host))?;
+    all_ping(&all)?;
+    eventually(READY, || kernels_carry(&all))?;
+
+    // What was a container of the third host is plugged in at the fourth by hand, with its MAC and its address.
+    let mac = three.mac.clone();
+    three.host.mesh(["detach", &three.container.spec()])?;
+    for host in [&one.host, &two.host, &four.host] {
+        eventually(READY, || {
+            ensure!(action(host, &mac).is_err(), "{} still has a flow for {mac}", host.label());
+            Ok(())
+        })?;
+    }
+    for command in [
+        &["ip", "link", "add", "plug", "type", "veth", "peer", "name", "moved", "address", &mac][..],
+        &["ip", "link", "set", "plug", "master", "mesh0", "up"],
+        &["ip", "addr", "add", "10.32.0.3/24", "dev", "moved"],
+        &["ip", "link", "set", "moved", "up"],
+    ] {
+        host.run(command.iter().copied())?;
+    }
+    // Its first frame, to whomever, says where it is.
+    drop(host.run(["ping", "-c", "1", "-W", "1", "10.32.0.1"]));
+    let there = format!("vxlan to {} ", host.ip());
+    for from in [&one.host, &two.host, &three.host] {
+        eventually(READY, || {
+            let action = action(from, &mac)?;
+            ensure!(action.starts_with(&there), "{} sends {mac} {action}", from.label());
+            Ok(())
+        })?;
+    }
+    eventually(READY, || one.container.ping(three.ip))?;
+    let tally = heartbeat.tally();
+    println!("measured: {tally:?}");
+    ensure!((tally.lost, tally.copies) == (0, 0), "{tally:?}");
+    Ok(())
+}
+
+#[test]
+fn encrypted_links_never_use_vxlan() -> Result<()> {
+    let (lab, [one, two]) = chain("sealed", Some("not in the kernel"))?;
+    let captures = [lab.capture(&one.host)?, lab.capture(&two.host)?];
+    all_ping(&[&one, &two])?;
+    one.container.ping_with(&Ping::to(two.ip).count(50))?;
+    goes_by(&one.host, "h2", Overlay::Sleeve)?;
+    let info = connections(&one.host)?.into_iter().find_map(|one| one.info).unwrap_or_default();
+    ensure!(info.contains("encrypted"), "{info:?}");
+    for capture in captures {
+        ensure!(capture.stop()?.udp_port(PORT) == 0, "something has left by VXLAN");
+    }
+    Ok(())
+}
+
+#[test]
+fn packets_of_strangers_do_not_reach_a_container() -> Result<()> {
+    let (lab, [one, two]) = carrying_chain("strangers")?;
+    let eve = lab.host("eve")?;
+    let device = one.host.run(["ip", "-d", "link", "show", "mesh0-vx"])?.stdout;
+    let vni = device.split("vxlan id ").nth(1).and_then(|rest| rest.split(' ').next()).context("no VNI")?;
+    let (target, port) = (one.host.ip().to_string(), PORT.to_string());
+    eve.run(["ip", "link", "add", "vx", "type", "vxlan", "id", vni, "remote", &target, "dstport", &port])?;
+    eve.run(["ip", "addr", "add", "10.32.0.99/24", "dev", "vx"])?;
+    eve.run(["ip", "link", "set", "vx", "up"])?;
+    let answered = eve.run(["ping", "-c", "5", "-i", "0.2", "-W", "1", &one.ip.to_string()]);
+    ensure!(answered.is_err(), "a container has answered a stranger");
+    eventually(READY, || kernels_carry(&[&one, &two]))
+}

@@ -1,0 +1,265 @@
+//! The fast path between the rest of the router: what the node and the data plane know becomes its views, and what it finds
+//! becomes the node's inputs and documents. Owns the choice whether there is one; it decides about no frame.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mesh_api::{ConnectionDocument, Datapath, FlowDocument, FlowsDocument, Overlay};
+use mesh_dataplane::Sightings;
+use mesh_dataplane::engine::{CounterSnapshot, Direction, Path};
+use mesh_fastpath::model::{Agreement, PathState, Place, Refusal, View};
+use mesh_fastpath::vxlan::{self, FastPath, Flow, Guard, Heard, Hooks};
+use mesh_hostnet::{Bridge, Firewall, Tunnel, UnderlayFamily};
+use mesh_node::{Input, KernelPath, LinkPlan, Node, Plan, Report, VxlanEnd};
+use mesh_wire::control::{OVERLAY_SLEEVE, OVERLAY_VXLAN, VNI_MAX};
+use mesh_wire::{MacAddr, PeerId};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::{Config, Error};
+
+/// Announcements are told the data plane again after so many looks at its table: it forgets what it does not see, and does
+/// not see what the kernel carries. A minute, a fifth of what it remembers.
+const LOOKS_PER_REMINDER: u32 = 240;
+
+/// What was announced last, for whoever reminds the data plane.
+type Announced = Arc<Mutex<Arc<BTreeMap<MacAddr, PeerId>>>>;
+
+/// The fast path, where there is one.
+pub(crate) struct Lane {
+    path: Option<Arc<FastPath>>,
+    /// Why there is none, for people.
+    absence: Option<String>,
+    /// What was told last.
+    heard: Heard,
+    announced: Announced,
+    sightings: Sightings,
+}
+
+impl Lane {
+    /// Starts it, if the settings and the host have one; what an earlier life has left is removed otherwise.
+    ///
+    /// # Errors
+    /// When the user wants VXLAN and nothing else, and there is none.
+    pub(crate) fn start(
+        config: &Config,
+        bridge: &Bridge,
+        vni: u32,
+        firewall: &Firewall,
+        sightings: (Sightings, Sightings),
+    ) -> Result<(Self, watch::Receiver<Heard>), Error> {
+        let (teller, heard) = watch::channel(Heard::default());
+        let announced = Announced::default();
+        let (followed, placed) = sightings;
+        let mut lane = Self {
+            path: None,
+            absence: None,
+            heard: Heard::default(),
+            announced: Arc::clone(&announced),
+            sightings: placed,
+        };
+        let may_be_clear = config.secrets.is_empty() || !config.trusted_subnets.is_empty();
+        if config.datapath == Datapath::Sleeve || !may_be_clear {
+            mesh_hostnet::remove_vxlan(&bridge.name)?;
+            let absence = if may_be_clear { String::new() } else { Refusal::Encrypted.to_string() };
+            if config.datapath == Datapath::Vxlan {
+                warn!(reason = absence, "user space carries all frames");
+            }
+            lane.absence = Some(absence);
+            return Ok((lane, heard));
+        }
+        let settings = vxlan::Config {
+            bridge: bridge.clone(),
+            tap: bridge.name.tap(),
+            port: config.port.checked_add(1).unwrap_or(config.port - 1),
+            listen: config.listen,
+            vni: 1 + vni % VNI_MAX,
+            adopt: config.secrets.is_empty(),
+        };
+        // In place before there is a device that could take a packet.
+        firewall.set_uplinks(UnderlayFamily::ALL.map(|family| bridge.name.vxlan(family)));
+        let hooks = hooks(followed, announced, guard(firewall.clone(), settings.port), teller);
+        match FastPath::start(&settings, hooks) {
+            Ok(path) => lane.path = Some(Arc::new(path)),
+            Err(error) if config.datapath == Datapath::Vxlan => return Err(Error::FastPath(error)),
+            Err(error) => {
+                info!(%error, "this kernel has no VXLAN for the router: user space carries all frames");
+                lane.absence = Some(format!("this kernel has no VXLAN: {error}"));
+            }
+        }
+        Ok((lane, heard))
+    }
+
+    /// Tells it what the node wants of it now.
+    pub(crate) fn see(&self, node: &Node, plan: &Plan) {
+        self.place(node.macs_elsewhere());
+        let Some(path) = &self.path else { return };
+        let me = node.peer_id();
+        path.see(View {
+            neighbours: plan.links.iter().map(|link| (link.peer, agreement(link))).collect(),
+            reachable: plan.routes.next_hop.keys().copied().collect(),
+            announced: Arc::clone(node.macs_elsewhere()),
+            announcing: node.announcing_peers().filter(|peer| *peer != me).collect(),
+            may_wait: !node.has_secret(),
+        });
+    }
+
+    /// Has the data plane know what is announced, so that it floods no frame for it.
+    fn place(&self, announced: &Arc<BTreeMap<MacAddr, PeerId>>) {
+        let mut before = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        for (mac, peer) in announced.iter() {
+            self.sightings.announced(*mac, *peer, before.get(mac) != Some(peer));
+        }
+        for (mac, peer) in before.iter().filter(|(mac, peer)| announced.get(*mac) != Some(*peer)) {
+            self.sightings.withdrawn(*mac, *peer);
+        }
+        *before = Arc::clone(announced);
+    }
+
+    /// Takes in what it has found: what the node is to hear of it.
+    pub(crate) fn hear(&mut self, heard: Heard) -> Vec<Input> {
+        let mut inputs = Vec::new();
+        if heard.macs != self.heard.macs || self.heard == Heard::default() {
+            inputs.push(Input::Macs(heard.macs.clone()));
+        }
+        if heard.end != self.heard.end {
+            inputs.push(Input::Vxlan(heard.end.map(|(port, vni)| VxlanEnd { port, vni })));
+        }
+        let overlay = |peers: &BTreeSet<PeerId>, overlay| -> Vec<Input> {
+            peers.iter().map(|peer| Input::Report(Report::Overlay { peer: *peer, overlay })).collect()
+        };
+        inputs.extend(overlay(&(&self.heard.carrying - &heard.carrying), OVERLAY_SLEEVE));
+        inputs.extend(overlay(&(&heard.carrying - &self.heard.carrying), OVERLAY_VXLAN));
+        self.heard = heard;
+        inputs
+    }
+
+    /// What carries frames here, where the kernel can.
+    pub(crate) const fn datapath(&self) -> Datapath {
+        if self.path.is_some() && self.heard.fault.is_none() { Datapath::Vxlan } else { Datapath::Sleeve }
+    }
+
+    /// Says of each established connection which overlay carries its frames, and why.
+    pub(crate) fn describe(&self, connections: &mut [ConnectionDocument], peers: &BTreeMap<String, PeerId>) {
+        for connection in connections.iter_mut().filter(|connection| connection.overlay.is_some()) {
+            let peer = connection.peer_id.as_ref().and_then(|id| peers.get(id));
+            let state = peer.and_then(|peer| self.heard.paths.get(peer));
+            let (overlay, why) = match (&self.path, &self.heard.fault, state) {
+                (None, ..) => (Overlay::Sleeve, self.absence.clone().unwrap_or_default()),
+                (Some(_), Some(fault), _) => (Overlay::Sleeve, fault.clone()),
+                (Some(_), None, Some(PathState::Carrying { .. })) => (Overlay::Vxlan, String::new()),
+                (Some(_), None, Some(PathState::Suspended { why, .. })) => (Overlay::Sleeve, why.to_string()),
+                (Some(_), None, Some(PathState::Refused(why))) => (Overlay::Sleeve, why.to_string()),
+                (Some(_), None, Some(PathState::Untried) | None) => {
+                    (Overlay::Sleeve, "VXLAN has not been answered yet".to_owned())
+                }
+            };
+            connection.overlay = Some(overlay);
+            if !why.is_empty() {
+                let info = connection.info.take().map_or_else(String::new, |info| format!("{info}; "));
+                connection.info = Some(format!("{info}{why}"));
+            }
+        }
+    }
+
+    /// Whoever is to be asked for flows, on a thread that may wait.
+    pub(crate) fn flows(&self) -> impl FnOnce(&CounterSnapshot) -> FlowsDocument + Send + use<> {
+        let (path, datapath) = (self.path.clone(), self.datapath());
+        move |counted| document(path.as_deref(), datapath, counted)
+    }
+
+    /// Flows that the kernel carries to others.
+    pub(crate) fn carried(&self) -> usize {
+        self.heard.flows
+    }
+}
+
+/// Lets packets of the kernel path in from neighbours alone.
+fn guard(firewall: Firewall, port: u16) -> Guard {
+    Box::new(move |sources| firewall.set_tunnel(Some(Tunnel { port, sources: sources.clone() })))
+}
+
+fn hooks(
+    mut sightings: Sightings,
+    announced: Announced,
+    guard: Guard,
+    teller: watch::Sender<Heard>,
+) -> Hooks {
+    let mut looks = 0;
+    let learnt = move || {
+        looks += 1;
+        if looks % LOOKS_PER_REMINDER == 0 {
+            let announced = Arc::clone(&announced.lock().unwrap_or_else(PoisonError::into_inner));
+            announced.iter().for_each(|(mac, peer)| sightings.announced(*mac, *peer, false));
+        }
+        sightings.news()
+    };
+    Hooks {
+        learnt: Box::new(learnt),
+        guard,
+        tell: Box::new(move |heard| drop(teller.send_replace(heard.clone()))),
+    }
+}
+
+fn agreement(link: &LinkPlan) -> Agreement {
+    match link.kernel {
+        KernelPath { is_sealed: true, .. } => Agreement::None(Refusal::Encrypted),
+        KernelPath { theirs: Some(None), .. } => Agreement::None(Refusal::PeerHasNone),
+        KernelPath { theirs: Some(Some(theirs)), ours: Some(ours), .. } => {
+            Agreement::Both { remote: link.remote.ip().to_canonical(), theirs, our_cookie: ours.cookie }
+        }
+        KernelPath { .. } => Agreement::Unheard,
+    }
+}
+
+fn document(path: Option<&FastPath>, datapath: Datapath, counted: &CounterSnapshot) -> FlowsDocument {
+    let flows = path.map(FastPath::flows).unwrap_or_default();
+    let mut entries: Vec<_> = flows.flows.iter().map(flow).collect();
+    if path.is_some() {
+        let both = ["out", "in"].into_iter().zip(flows.passed);
+        entries.extend(both.map(|(way, (packets, bytes))| FlowDocument {
+            key: way.to_owned(),
+            action: "through all tunnels".to_owned(),
+            peer_id: None,
+            packets: Some(packets),
+            bytes: Some(bytes),
+            idle_seconds: None,
+        }));
+    }
+    let (misses, counted) = (misses(counted), flows.counted);
+    let changes = [
+        ("installed", counted.installed),
+        ("replaced", counted.replaced),
+        ("withdrawn", counted.withdrawn),
+        ("failed", counted.failed),
+        ("repaired", counted.repaired),
+    ];
+    FlowsDocument {
+        datapath,
+        entries,
+        misses,
+        changes: changes.into_iter().map(|(what, count)| (what.to_owned(), count)).collect(),
+    }
+}
+
+/// Frames of this host's containers that went to others through user space.
+pub(crate) fn misses(counted: &CounterSnapshot) -> u64 {
+    let sent = counted.traffic(Path::Sleeve, Direction::Out).frames;
+    sent.saturating_sub(counted.traffic(Path::Relay, Direction::Out).frames)
+}
+
+fn flow(flow: &Flow) -> FlowDocument {
+    let Flow { mac, peer, place, idle } = flow;
+    FlowDocument {
+        key: format!("to {mac}"),
+        action: match place {
+            Some(Place::Tunnel(tunnel)) => format!("vxlan to {tunnel}"),
+            Some(Place::UserSpace) => "user space".to_owned(),
+            None => "being changed".to_owned(),
+        },
+        peer_id: peer.map(|peer| peer.to_string()),
+        packets: None,
+        bytes: None,
+        idle_seconds: idle.map(|idle| idle.as_secs()),
+    }
+}

@@ -1,0 +1,529 @@
+//! The thread of the fast path: hears the router, the kernel and the neighbours, and keeps the tables as they shall be.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mesh_hostnet::{FdbEntry, FdbEvent, FdbPlace, FdbWatch, UnderlayFamily};
+use mesh_wire::vxlan::{HEARTBEAT_LEN, Heartbeat, HeartbeatKind};
+use mesh_wire::{MacAddr, Moment, PeerId};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::kernel::{Found, Kernel, Local, remotes};
+use super::socket::{Ear, Mouth};
+use super::{Config, Flow, Flows, Heard, Hooks, Mailbox, StartError};
+use crate::model::{Agreement, DueProbe, Model, PathState, Place, Reconciler, Refusal, Turn, View};
+
+/// The data plane's sightings and the devices' counters are looked at this often.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// The tables are read this often although nobody is known to have changed them: idle times come from there.
+const READ_EVERY: Duration = Duration::from_secs(30);
+
+/// After a reading, the next one waits at least this long, and [`READ_PAUSE_FACTOR`] times as long as it took.
+const READ_PAUSE: Duration = Duration::from_millis(20);
+
+/// See [`READ_PAUSE`]: reading takes a fifth of a CPU at most.
+const READ_PAUSE_FACTOR: u32 = 4;
+
+/// Devices that cannot be had are tried again after this time.
+const REPAIR_EVERY: Duration = Duration::from_secs(1);
+
+/// Paths are busy for this long after the last frame through a tunnel.
+const BUSY_FOR: Duration = Duration::from_secs(3);
+
+/// Changes between two looks at what else there is to do.
+const CHANGES_PER_TURN_MAX: usize = 2_048;
+
+/// Heartbeats of one device that are read before the thread does something else.
+const HEARTBEATS_PER_TURN_MAX: u32 = 1_024;
+
+/// A flow that no frame has taken for so long is not in use: what only the data plane has seen is forgotten then
+/// (IEEE 802.1Q, section 8.8.3, recommends 300 s).
+const IDLE_MAX: Duration = Duration::from_secs(300);
+
+pub(super) struct Driver {
+    mailbox: Arc<Mailbox>,
+    hooks: Hooks,
+    started: Instant,
+    kernel: Kernel,
+    watch: FdbWatch,
+    ears: BTreeMap<UnderlayFamily, (u32, Ear)>,
+    mouths: BTreeMap<UnderlayFamily, Mouth>,
+    model: Model,
+    reconciler: Reconciler,
+    found: Found,
+    /// MACs that have turned up here, and that the router still holds for somebody else's: it has not heard of it yet.
+    claimed: BTreeSet<MacAddr>,
+    announced: Arc<BTreeMap<MacAddr, PeerId>>,
+    due: Due,
+    sent: u64,
+    busy_until: Moment,
+    guarded: Option<BTreeSet<IpAddr>>,
+    heard: Heard,
+    fault: Option<String>,
+    /// Flows that lead into tunnels.
+    tunnelled: usize,
+}
+
+/// What is to be done at the next turn, and when else.
+struct Due {
+    /// The tables are not as they were left.
+    read: bool,
+    not_read_before: Moment,
+    read_at: Moment,
+    /// An interface has changed.
+    repair: bool,
+    repair_at: Option<Moment>,
+    /// Something that flows follow from has changed.
+    want: bool,
+    look_at: Moment,
+}
+
+impl Driver {
+    pub(super) fn start(
+        config: &Config,
+        mut hooks: Hooks,
+        mailbox: Arc<Mailbox>,
+    ) -> Result<Self, StartError> {
+        // Subscribed first and looked up then: no change can fall between the two.
+        let watch = FdbWatch::open()?;
+        let left = Kernel::left(config)?;
+        (hooks.guard)(&remotes(left.flows.values().flatten()));
+        let mut kernel = Kernel::open(config)?;
+        let found = kernel.read()?;
+        let mut driver = Self {
+            mailbox,
+            hooks,
+            started: Instant::now(),
+            kernel,
+            watch,
+            ears: BTreeMap::new(),
+            mouths: BTreeMap::new(),
+            model: Model::default(),
+            reconciler: Reconciler::default(),
+            found: Found::default(),
+            claimed: BTreeSet::new(),
+            announced: Arc::default(),
+            due: Due {
+                read: false,
+                not_read_before: Moment::ORIGIN,
+                read_at: Moment::ORIGIN + READ_EVERY,
+                repair: false,
+                repair_at: None,
+                want: true,
+                look_at: Moment::ORIGIN,
+            },
+            sent: 0,
+            busy_until: Moment::ORIGIN + BUSY_FOR,
+            guarded: None,
+            heard: Heard::default(),
+            fault: None,
+            tunnelled: 0,
+        };
+        let left = found.flows.iter().filter_map(|(mac, place)| Some((*mac, (*place)?)));
+        let adopted: BTreeMap<_, _> =
+            left.filter(|(_, place)| config.adopt && matches!(place, Place::Tunnel(_))).collect();
+        driver.model.adopt(&adopted, Moment::ORIGIN);
+        driver.reconciler.adopt(found.flows.clone());
+        driver.found = found;
+        driver.open_sockets();
+        driver.protect(&adopted);
+        driver.tell();
+        Ok(driver)
+    }
+
+    /// Runs until the handle is dropped.
+    pub(super) fn run(mut self) {
+        loop {
+            let now = self.now();
+            if !self.take_mail(now) {
+                return;
+            }
+            self.look(now);
+            self.repair(now);
+            self.read_if_due(now);
+            self.judge(now);
+            self.reconcile(now);
+            self.tell();
+            if let Err(errno) = self.wait() {
+                tracing::error!(%errno, "the fast path waits for nothing any more, and ends");
+                return;
+            }
+            self.listen();
+        }
+    }
+
+    fn now(&self) -> Moment {
+        Moment::from_origin(self.started.elapsed())
+    }
+
+    /// False when the handle is gone.
+    fn take_mail(&mut self, now: Moment) -> bool {
+        let (view, asks) = {
+            let mut mail = self.mailbox.lock();
+            if mail.is_over {
+                return false;
+            }
+            (mail.view.take(), std::mem::take(&mut mail.asks))
+        };
+        if let Some(view) = view {
+            self.see(view, now);
+        }
+        if !asks.is_empty() {
+            let flows = self.flows(now);
+            // Whoever has given up waiting needs no answer.
+            asks.into_iter().for_each(|ask| drop(ask.try_send(flows.clone())));
+        }
+        true
+    }
+
+    fn see(&mut self, mut view: View, now: Moment) {
+        for agreement in view.neighbours.values_mut() {
+            if let Agreement::Both { remote, .. } = agreement
+                && !self.kernel.devices().contains_key(&UnderlayFamily::of(*remote))
+            {
+                *agreement = Agreement::None(Refusal::Address);
+            }
+        }
+        self.announced = Arc::clone(&view.announced);
+        self.claimed.retain(|mac| view.announced.contains_key(mac));
+        self.model.see(view, now);
+        self.due.want = true;
+    }
+
+    /// Looks at what nobody tells of: sightings of the data plane, and whether frames go through the tunnels.
+    fn look(&mut self, now: Moment) {
+        if self.due.look_at > now {
+            return;
+        }
+        self.due.look_at = now + LOOK_EVERY;
+        if let Some(learnt) = (self.hooks.learnt)() {
+            let idle = &self.found.idle;
+            self.model.learn(&learnt, |mac| idle.get(&mac).is_some_and(|idle| *idle < IDLE_MAX));
+            self.due.want = true;
+        }
+        let sent = self.kernel.passed().map_or(self.sent, |[(frames, _), _]| frames);
+        if std::mem::replace(&mut self.sent, sent) != sent {
+            self.busy_until = now + BUSY_FOR;
+        }
+        let is_busy = now < self.busy_until;
+        let carrying = &self.heard.carrying;
+        self.model.health().set_busy(|peer| is_busy && carrying.contains(&peer), now);
+    }
+
+    /// Makes devices that are missing, or not as they shall be.
+    fn repair(&mut self, now: Moment) {
+        let is_due = self.due.repair || self.due.repair_at.is_some_and(|at| at <= now);
+        if !is_due {
+            return;
+        }
+        self.due.repair = false;
+        self.due.repair_at = None;
+        match self.kernel.repair() {
+            Ok(is_other) => {
+                if is_other {
+                    tracing::warn!("the devices of the fast path were not as they had been left: repaired");
+                    self.due.read = true;
+                    self.due.want = true;
+                }
+                if self.fault.take().is_some() {
+                    tracing::info!("the fast path is back");
+                }
+                self.open_sockets();
+            }
+            Err(error) => {
+                self.due.repair_at = Some(now + REPAIR_EVERY);
+                self.due.read = true;
+                if self.fault.is_none() {
+                    tracing::warn!(%error, "there is no fast path for now: user space carries all frames");
+                }
+                self.fault = Some(error.to_string());
+            }
+        }
+    }
+
+    fn open_sockets(&mut self) {
+        let devices: Vec<_> =
+            self.kernel.devices().iter().map(|(family, device)| (*family, device.index)).collect();
+        self.ears.retain(|family, (index, _)| devices.contains(&(*family, *index)));
+        for (family, index) in devices {
+            if let Entry::Vacant(place) = self.ears.entry(family) {
+                match Ear::open(index) {
+                    Ok(ear) => drop(place.insert((index, ear))),
+                    Err(error) => tracing::warn!(%error, "heartbeats cannot be heard"),
+                }
+            }
+            if let Entry::Vacant(place) = self.mouths.entry(family) {
+                match Mouth::open(family, self.kernel.local()) {
+                    Ok(mouth) => drop(place.insert(mouth)),
+                    Err(error) => tracing::warn!(%error, "heartbeats cannot be sent"),
+                }
+            }
+        }
+    }
+
+    fn read_if_due(&mut self, now: Moment) {
+        let is_disturbed = self.due.read && self.due.not_read_before <= now;
+        if self.due.read_at <= now || self.reconciler.retries(now) || is_disturbed {
+            self.read(now);
+        }
+    }
+
+    fn read(&mut self, now: Moment) {
+        self.due.read = false;
+        self.due.read_at = now + READ_EVERY;
+        let before = Instant::now();
+        match self.kernel.read() {
+            Ok(found) => self.take(found),
+            Err(error) => {
+                tracing::debug!(%error, "the forwarding entries cannot be read");
+                self.due.read = true;
+            }
+        }
+        self.due.not_read_before = now + READ_PAUSE.max(before.elapsed() * READ_PAUSE_FACTOR);
+    }
+
+    fn take(&mut self, found: Found) {
+        for mac in found.locals.keys().filter(|mac| !self.found.locals.contains_key(*mac)) {
+            if self.announced.contains_key(mac) {
+                self.claimed.insert(*mac);
+            }
+        }
+        self.reconciler.found(found.flows.clone());
+        self.found = found;
+        self.due.want = true;
+    }
+
+    /// Judges the paths, and asks those whose turn it is.
+    fn judge(&mut self, now: Moment) {
+        self.model.health().handle_timeout(now);
+        while let Some(probe) = self.model.health().poll_probe(now) {
+            self.ask(&probe);
+        }
+        while let Some(turn) = self.model.health().poll_turn() {
+            say(&turn);
+            self.due.want = true;
+        }
+    }
+
+    fn ask(&self, probe: &DueProbe) {
+        let DueProbe { tunnel, cookie, number, is_full, .. } = *probe;
+        let heartbeat = Heartbeat { kind: HeartbeatKind::Question, cookie, number };
+        let len = if is_full { self.kernel.mtu() as usize } else { 0 };
+        self.send(&heartbeat.encode(tunnel.vni, len), SocketAddr::new(tunnel.remote, tunnel.port));
+    }
+
+    fn send(&self, packet: &[u8], to: SocketAddr) {
+        if let Some(mouth) = self.mouths.get(&UnderlayFamily::of(to.ip()))
+            && let Err(error) = mouth.send(packet, to)
+        {
+            tracing::trace!(%error, %to, "a heartbeat did not leave");
+        }
+    }
+
+    /// Makes the tables what they shall be, a part at a time.
+    fn reconcile(&mut self, now: Moment) {
+        let is_due = self.due.want || self.model.owners().poll_timeout().is_some_and(|at| at <= now);
+        if !is_due || self.reconciler.poll_timeout().is_some() || self.fault.is_some() {
+            return;
+        }
+        self.due.want = false;
+        let mut wanted = self.model.wanted(now);
+        self.protect(&wanted);
+        self.keep_own(&mut wanted);
+        self.tunnelled = wanted.values().filter(|place| matches!(place, Place::Tunnel(_))).count();
+        self.reconciler.want(wanted);
+        let changes = self.reconciler.changes(CHANGES_PER_TURN_MAX);
+        if changes.is_empty() {
+            return;
+        }
+        match self.kernel.apply(&changes) {
+            Ok(done) => {
+                for (change, is_done) in changes.iter().zip(done) {
+                    self.reconciler.done(change, is_done, now);
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the forwarding entries cannot be changed");
+                changes.iter().take(1).for_each(|change| self.reconciler.done(change, false, now));
+            }
+        }
+        self.due.want = true;
+    }
+
+    /// Takes from `wanted` what is on this host's own bridge. What the bridge has merely learnt and somebody else has
+    /// announced since is forgotten here.
+    fn keep_own(&mut self, wanted: &mut BTreeMap<MacAddr, Place>) {
+        let locals: Vec<(MacAddr, Local)> = self
+            .found
+            .locals
+            .iter()
+            .filter(|(mac, _)| wanted.contains_key(*mac))
+            .map(|(mac, local)| (*mac, *local))
+            .collect();
+        for (mac, local) in locals {
+            let has_left =
+                self.announced.contains_key(&mac) && !self.claimed.contains(&mac) && !local.is_fixed;
+            if has_left && self.kernel.forget(mac, local).is_ok() {
+                self.found.locals.remove(&mac);
+            } else {
+                wanted.remove(&mac);
+            }
+        }
+    }
+
+    /// Lets in whom a path was agreed on with, and whoever still has flows from before.
+    fn protect(&mut self, wanted: &BTreeMap<MacAddr, Place>) {
+        let agreed = self.model.paths().tunnels().map(|(_, tunnel)| tunnel.remote);
+        let mut peers: BTreeSet<_> = agreed.collect();
+        peers.extend(remotes(wanted.values()));
+        if self.guarded.as_ref() != Some(&peers) {
+            (self.hooks.guard)(&peers);
+            self.guarded = Some(peers);
+        }
+    }
+
+    fn tell(&mut self) {
+        let paths: BTreeMap<_, _> = self.model.paths().states().collect();
+        let is_up = self.fault.is_none();
+        let carrying = paths.iter().filter(|(_, state)| matches!(state, PathState::Carrying { .. }) && is_up);
+        let heard = Heard {
+            macs: self.found.locals.keys().copied().collect(),
+            end: is_up.then_some(self.kernel.end()),
+            carrying: carrying.map(|(peer, _)| *peer).collect(),
+            paths,
+            flows: self.tunnelled,
+            fault: self.fault.clone(),
+        };
+        if heard != self.heard {
+            (self.hooks.tell)(&heard);
+            self.heard = heard;
+        }
+    }
+
+    fn wait(&self) -> Result<(), Errno> {
+        let now = self.now();
+        let due = &self.due;
+        let read = due.read.then_some(due.not_read_before);
+        let is_held_up = self.reconciler.poll_timeout().is_some() || self.fault.is_some();
+        let soon = ((due.want && !is_held_up) || due.repair).then_some(now);
+        let others = [read, soon, due.repair_at, self.model.poll_timeout(), self.reconciler.poll_timeout()];
+        let at = others.into_iter().flatten().chain([due.look_at, due.read_at]).min().unwrap_or(due.look_at);
+        let timeout = Timespec::try_from(at.since(now)).expect("half a minute fits a timespec");
+        let mut fds = vec![
+            PollFd::new(&self.mailbox.wake, PollFlags::IN),
+            PollFd::from_borrowed_fd(self.watch.as_fd(), PollFlags::IN),
+        ];
+        let ears = self.ears.values();
+        fds.extend(ears.map(|(_, ear)| PollFd::from_borrowed_fd(ear.as_fd(), PollFlags::IN)));
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Takes what waits: words of the router, events of the kernel, heartbeats.
+    fn listen(&mut self) {
+        let mut counter = [0; 8];
+        // There is nothing to read when something else has ended the wait.
+        let _drained = rustix::io::read(&self.mailbox.wake, &mut counter);
+        let mut events = Vec::new();
+        self.watch.drain(|event| events.push(event));
+        for event in events {
+            self.happened(&event);
+        }
+        let now = self.now();
+        let mut heartbeats = Vec::new();
+        let mut is_deaf = false;
+        for (_, ear) in self.ears.values() {
+            is_deaf |= read_heartbeats(ear, &mut heartbeats).is_err();
+        }
+        if is_deaf {
+            // The device is gone, or down: the socket with it.
+            self.ears.clear();
+            self.due.repair = true;
+        }
+        for Heartbeat { kind, cookie, number } in heartbeats {
+            match kind {
+                HeartbeatKind::Question => self.answer(cookie, number),
+                HeartbeatKind::Answer => self.model.health().answered(cookie, number, now),
+            }
+        }
+    }
+
+    fn answer(&self, cookie: u64, number: u64) {
+        let Some((_, tunnel, cookie)) = self.model.paths().asked(cookie) else { return };
+        let heartbeat = Heartbeat { kind: HeartbeatKind::Answer, cookie, number };
+        self.send(&heartbeat.encode(tunnel.vni, 0), SocketAddr::new(tunnel.remote, tunnel.port));
+    }
+
+    /// Has the tables read if an event is not the echo of what this thread has done.
+    fn happened(&mut self, event: &FdbEvent) {
+        match event {
+            FdbEvent::Link => self.due.repair = true,
+            FdbEvent::Lost => self.due.read = true,
+            FdbEvent::Put(entry) => self.due.read |= !self.is_echo(entry, true),
+            FdbEvent::Gone(entry) => self.due.read |= !self.is_echo(entry, false),
+        }
+    }
+
+    fn is_echo(&self, entry: &FdbEntry, is_there: bool) -> bool {
+        let expected = self.reconciler.expects(entry.mac);
+        if self.kernel.is_ours(entry) {
+            let is_as_left = expected.is_some_and(|place| self.kernel.is_of(entry, place));
+            return is_as_left == is_there;
+        }
+        // On a port of a container, or of a bridge that is none of ours.
+        let is_known = self.found.locals.get(&entry.mac).is_some_and(|local| local.port == entry.device);
+        let is_of_bridge = matches!(entry.place, FdbPlace::Bridge) && !entry.is_own;
+        !is_of_bridge || is_known == is_there
+    }
+
+    fn flows(&mut self, now: Moment) -> Flows {
+        self.read(now);
+        let flow = |(mac, place): (&MacAddr, &Option<Place>)| Flow {
+            mac: *mac,
+            peer: self.model.owners().of(*mac),
+            place: *place,
+            idle: self.found.idle.get(mac).copied(),
+        };
+        Flows {
+            flows: self.reconciler.installed().iter().map(flow).collect(),
+            counted: self.reconciler.counted(),
+            passed: self.kernel.passed().unwrap_or_default(),
+        }
+    }
+}
+
+fn read_heartbeats(ear: &Ear, heartbeats: &mut Vec<Heartbeat>) -> std::io::Result<()> {
+    let mut buffer = [0; HEARTBEAT_LEN];
+    for _ in 0..HEARTBEATS_PER_TURN_MAX {
+        match ear.hear(&mut buffer) {
+            Ok(Some(len)) => heartbeats.extend(Heartbeat::decode(&buffer[..len])),
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn say(turn: &Turn) {
+    let Turn { peer, state } = turn;
+    match state {
+        PathState::Carrying { tunnel, .. } => {
+            tracing::info!(%peer, overlay = "vxlan", %tunnel, "the kernel carries frames for known MACs");
+        }
+        PathState::Suspended { why, .. } => {
+            tracing::info!(%peer, overlay = "sleeve", reason = %why, "user space carries all frames");
+        }
+        PathState::Refused(why) => {
+            tracing::info!(%peer, overlay = "sleeve", reason = %why, "user space carries all frames");
+        }
+        PathState::Untried => {}
+    }
+}
