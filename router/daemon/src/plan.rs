@@ -9,6 +9,7 @@ pub(crate) fn to_dataplane(plan: Plan) -> dataplane::Plan {
         remote: link.remote,
         candidates: link.candidates,
         roams: link.roams,
+        in_doubt: link.in_doubt,
         receive: link
             .receive
             .into_iter()

@@ -163,6 +163,7 @@ impl Dataplane {
             let links = snapshot.outlets().iter();
             prober.set_links(links.map(|outlet| (outlet.link.peer(), outlet.places.known().to_vec())), now);
             publication.restarted.iter().for_each(|peer| prober.restart(*peer, now));
+            prober.doubt(&publication.in_doubt, now);
         }
         lock(&self.shared.sizes).retain(|peer| snapshot.tables.link(peer).is_some());
         self.shared.macs.retain_peers(|peer| snapshot.tables.knows(peer));

@@ -24,6 +24,7 @@ pub(crate) struct DataLink {
     remote: Option<SocketAddr>,
     candidates: Vec<SocketAddr>,
     roams: bool,
+    in_doubt: bool,
     schedule: KeySchedule,
     protection: Protection,
     receive: Vec<Receiving>,
@@ -79,6 +80,7 @@ impl DataLink {
             remote,
             candidates: Vec::new(),
             roams: true,
+            in_doubt: false,
             schedule,
             protection,
             receive: Vec::new(),
@@ -183,6 +185,11 @@ impl DataLink {
         self.roams = false;
     }
 
+    /// The connection that told of the neighbour broke.
+    pub(crate) const fn doubt(&mut self) {
+        self.in_doubt = true;
+    }
+
     /// Where else the neighbour may be reached.
     pub(crate) fn set_candidates(&mut self, candidates: Vec<SocketAddr>) {
         self.remote = self.remote.or_else(|| candidates.first().copied());
@@ -249,6 +256,7 @@ impl DataLink {
             remote: self.remote?,
             candidates: self.candidates.clone(),
             roams: self.roams,
+            in_doubt: self.in_doubt,
             kernel: self.kernel,
             receive: self.receive.iter().map(|receiving| receiving.plan.clone()).collect(),
             send: self.send.clone(),

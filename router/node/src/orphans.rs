@@ -1,5 +1,6 @@
 //! Data links whose control connection broke without a word: somebody on the way reset it, or the peer's process died. The
-//! peer, if it lives, dials again at once; until then frames go on under the keys that both ends have.
+//! peer, if it lives, dials again at once; until then frames go on under the keys that both ends have, and the data plane asks
+//! with haste whether it is there.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -49,7 +50,7 @@ impl Node {
     /// Keeps the data link of a session that has ended, if that was nobody's will and packets pass.
     pub(crate) fn keep_link(
         &mut self,
-        open: Open,
+        mut open: Open,
         remote: Option<SocketAddr>,
         outbound: bool,
         cause: &CloseCause,
@@ -58,6 +59,7 @@ impl Node {
         let Some(remote) = remote.filter(|_| *cause == CloseCause::Closed && open.data.is_alive()) else {
             return;
         };
+        open.data.doubt();
         let orphan =
             Orphan { life: life(&open.hello), data: open.data, remote, outbound, until: now + ORPHAN_KEPT };
         self.orphans.0.insert(open.peer, orphan);

@@ -32,6 +32,8 @@ pub struct LinkPlan {
     /// Whether the neighbour's address follows its authenticated packets. Not where only its address excuses that
     /// frames travel in clear.
     pub roams: bool,
+    /// Whether its connection broke without a word, so that it may be gone: it is to prove at once that it is not.
+    pub in_doubt: bool,
     /// What is agreed about frames between the two kernels.
     pub kernel: KernelPath,
     /// The keys under which its packets are accepted, newest last.

@@ -196,6 +196,8 @@ impl Sleeve {
         let places = |link: &LinkPlan| Places::new(link.remote, link.candidates.iter().copied(), link.roams);
         let links = self.plan.links.iter();
         self.prober.set_links(links.map(|link| (link.peer, places(link).known().to_vec())), now);
+        let doubtful = self.plan.links.iter().filter(|link| link.in_doubt).map(|link| link.peer);
+        self.prober.doubt(&doubtful.collect(), now);
         for link in &self.plan.links {
             if !link.receive.iter().any(|receive| self.opening.contains_key(&receive.index)) {
                 self.prober.restart(link.peer, now);
@@ -207,7 +209,8 @@ impl Sleeve {
         let mut remotes = BTreeMap::new();
         let mut sealing = BTreeMap::new();
         let mut opening = BTreeMap::new();
-        for link @ LinkPlan { peer, remote, candidates: _, roams: _, kernel: _, receive, send } in
+        for link
+        @ LinkPlan { peer, remote, candidates: _, roams: _, in_doubt: _, kernel: _, receive, send } in
             &self.plan.links
         {
             let (planned, places) = (*remote, places(link));

@@ -31,6 +31,7 @@ fn tables(routers: usize, links: &[(usize, usize)], me: usize) -> Tables {
         remote: ([127, 0, 0, 1], 1).into(),
         candidates: Vec::new(),
         roams: true,
+        in_doubt: false,
         receive: Vec::new(),
         send: Some(SendPlan { epoch: 0, index: ReceiverIndex(0), key: key.clone() }),
     };

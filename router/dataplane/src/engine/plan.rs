@@ -47,6 +47,8 @@ pub struct LinkPlan {
     pub candidates: Vec<SocketAddr>,
     /// Whether its address follows its authenticated packets anywhere, and not to `remote` and `candidates` alone.
     pub roams: bool,
+    /// Whether it is to prove at once that it is still there.
+    pub in_doubt: bool,
     /// Epochs in which its packets are opened.
     pub receive: Vec<ReceivePlan>,
     /// The epoch in which packets to it are sealed; `None` while there is none: nothing is sent then.

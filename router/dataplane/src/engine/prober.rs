@@ -11,11 +11,11 @@
 //! Only a reply makes a link alive, because it proves that both directions carry. A link that carries frames is probed
 //! often, so that its death is noticed within [`SILENCE_MAX`]; the others share a budget, and a frame makes the first
 //! of the often probes due at once. A silence that has begun is looked into with more probes, so that loss is
-//! not taken for death. Who has given a link up says so with its probes, since they may arrive though nothing comes
+//! not taken for death; a link in doubt, whose control connection broke, is looked into at once. Who has given a link up says so with its probes, since they may arrive though nothing comes
 //! back (RFC 5880, section 6.8.6, does the same with its states). A prober that was not run for a while has heard nobody because it did not listen: it then
 //! gives each link a whole silence more.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -48,7 +48,11 @@ const DOUBT_HASTE: u32 = 5;
 /// A link in use is dead after so long without an authenticated packet.
 pub const SILENCE_MAX: Duration = Duration::from_millis(1_250);
 
-/// A link that is not alive is probed this often at first: the two ends get their keys at slightly different times, and
+/// A link in doubt is dead after so long without an authenticated packet, or after four round trips where that is more. Ten
+/// probes go out within it.
+pub const DOUBTED_SILENCE_MAX: Duration = Duration::from_millis(200);
+
+/// A link that is not alive, or in doubt, is probed this often at first: the two ends get their keys at slightly different times, and
 /// a probe that comes before the keys is lost.
 pub const FIRST_PROBE_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -134,6 +138,8 @@ struct Link {
     heard: Moment,
     /// No silence before this counts.
     excused: Moment,
+    /// Since when the neighbour is asked whether it is still there.
+    doubted: Option<Moment>,
     rtt: Option<Duration>,
     nearest: Nearest,
     /// The round-trip time that was reported last.
@@ -214,6 +220,18 @@ impl Prober {
                 idleness_is_reported: link.idleness_is_reported,
                 ..Link::new(now)
             };
+        }
+    }
+
+    /// These neighbours may be gone: each is asked at once, and often, and is dead soon unless it answers. All others are taken
+    /// for well again.
+    pub fn doubt(&mut self, doubtful: &BTreeSet<PeerId>, now: Moment) {
+        for (peer, link) in &mut self.links {
+            let is_new = doubtful.contains(peer) && link.doubted.is_none();
+            link.doubted = doubtful.contains(peer).then(|| link.doubted.unwrap_or(now));
+            if is_new {
+                link.next_probe = now;
+            }
         }
     }
 
@@ -331,9 +349,7 @@ impl Prober {
     pub fn poll_timeout(&self) -> Option<Moment> {
         let idle_interval = self.idle_interval();
         let verdict = |link: &Link| match link.state {
-            State::Alive => {
-                link.heard.max(link.excused) + link.interval(idle_interval) * SILENT_INTERVALS_MAX
-            }
+            State::Alive => link.silent_since() + link.silence_max(idle_interval),
             State::Dead => link.next_probe,
         };
         self.links.values().map(|link| link.next_probe.min(verdict(link))).min()
@@ -411,6 +427,7 @@ impl Link {
             answered: 0,
             heard: now,
             excused: now,
+            doubted: None,
             rtt: None,
             nearest: Nearest::NONE,
             reported_rtt: Duration::ZERO,
@@ -433,7 +450,14 @@ impl Link {
     }
 
     fn is_silent(&self, idle_interval: Duration, now: Moment) -> bool {
-        self.silence(now) >= self.interval(idle_interval) * SILENT_INTERVALS_MAX
+        self.silence(now) >= self.silence_max(idle_interval)
+    }
+
+    fn silence_max(&self, idle_interval: Duration) -> Duration {
+        match self.doubted {
+            Some(_) => DOUBTED_SILENCE_MAX.max(self.rtt.unwrap_or_default() * 4),
+            None => self.interval(idle_interval) * SILENT_INTERVALS_MAX,
+        }
     }
 
     /// The time by which this link's silence is measured.
@@ -450,6 +474,7 @@ impl Link {
             State::Dead if age < NEW_FOR => FIRST_PROBE_INTERVAL,
             State::Dead if age < SOUGHT_FOR => PROBE_INTERVAL,
             State::Dead => LOST_PROBE_INTERVAL,
+            State::Alive if self.doubted.is_some() => FIRST_PROBE_INTERVAL,
             State::Alive if self.silence(now) >= interval * SILENT_INTERVALS_TO_DOUBT => {
                 interval / DOUBT_HASTE
             }
@@ -458,7 +483,12 @@ impl Link {
     }
 
     fn silence(&self, now: Moment) -> Duration {
-        now.since(self.heard.max(self.excused))
+        now.since(self.silent_since())
+    }
+
+    fn silent_since(&self) -> Moment {
+        let since = self.heard.max(self.excused);
+        self.doubted.map_or(since, |doubted| since.max(doubted))
     }
 }
 

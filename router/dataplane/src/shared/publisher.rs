@@ -120,6 +120,8 @@ pub(crate) struct Publication {
     pub(crate) snapshot: Snapshot,
     /// Neighbours who were there before, but on sessions none of which is left: the connection is another.
     pub(crate) restarted: Vec<PeerId>,
+    /// Those who are to prove that they are still there.
+    pub(crate) in_doubt: BTreeSet<PeerId>,
 }
 
 impl Publisher {
@@ -132,7 +134,9 @@ impl Publisher {
         let mut old_receive = std::mem::take(&mut self.receive.current);
         let (mut outlets, mut inlets, mut restarted) = (Vec::new(), Vec::new(), Vec::new());
         let mut taken = BTreeSet::new();
-        for LinkPlan { peer, remote, candidates, roams, receive, send } in plan.links {
+        let mut doubtful = BTreeSet::new();
+        for LinkPlan { peer, remote, candidates, roams, in_doubt, receive, send } in plan.links {
+            doubtful.extend(in_doubt.then_some(peer));
             let stays = receive.iter().any(|plan| old_receive.contains_key(&plan.index));
             let kept = old_links.remove(&peer);
             restarted.extend(kept.is_some().then_some(peer).filter(|_| !stays));
@@ -151,7 +155,7 @@ impl Publisher {
         self.send.lingering.extend(old_send);
         self.receive.lingering.extend(old_receive);
         inlets.sort_by_key(|inlet| inlet.session.index);
-        Publication { snapshot: Snapshot { tables, outlets, inlets }, restarted }
+        Publication { snapshot: Snapshot { tables, outlets, inlets }, restarted, in_doubt: doubtful }
     }
 
     /// Erases the keys of ended sessions that no thread holds any more.
@@ -275,6 +279,7 @@ mod tests {
         LinkPlan {
             candidates: Vec::new(),
             roams: true,
+            in_doubt: false,
             peer: PEER,
             remote: remote(port),
             receive: epochs.iter().map(receive).collect(),

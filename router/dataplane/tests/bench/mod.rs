@@ -163,6 +163,7 @@ impl Keys {
             remote,
             candidates: Vec::new(),
             roams: true,
+            in_doubt: false,
             receive: vec![receive],
             send: Some(send),
         }

@@ -38,6 +38,7 @@ fn link_plan(peer: PeerId, sends: bool) -> LinkPlan {
         remote,
         candidates: Vec::new(),
         roams: true,
+        in_doubt: false,
         receive: Vec::new(),
         send: sends.then_some(send),
     }

@@ -245,6 +245,25 @@ fn a_silence_is_looked_into_with_more_probes() {
 }
 
 #[test]
+fn a_link_in_doubt_is_dead_within_a_moment_or_proves_that_it_is_not() {
+    let mut bench = Bench::alive(0);
+    let doubtful = BTreeSet::from([PEER]);
+    bench.prober.doubt(&doubtful, bench.now);
+    assert!(bench.run(secs(1), Some(ms(150))) >= 40);
+    assert!(bench.prober.is_alive(PEER));
+    assert!(!bench.reports.iter().any(|report| matches!(report, LinkReport::Dead { .. })));
+    bench.prober.doubt(&BTreeSet::new(), bench.now);
+    bench.run(ms(600), None);
+    assert!(bench.prober.is_alive(PEER));
+    bench.run(secs(5), Some(ms(1)));
+    bench.prober.doubt(&doubtful, bench.now);
+    let doubted = bench.now;
+    bench.run(DOUBTED_SILENCE_MAX + ms(100), None);
+    bench.prober.doubt(&doubtful, doubted + ms(100));
+    assert!(!bench.prober.is_alive(PEER));
+}
+
+#[test]
 fn after_a_pause_of_our_own_nobody_is_blamed() {
     for (pause, others) in [(secs(5), 0), (secs(20), 0), (secs(5), 63), (secs(20), 63), (secs(3_600), 3)] {
         for busy in [false, true] {
