@@ -15,7 +15,7 @@ use mesh_crypto::{KeySchedule, Protection, RekeyError, RekeyStep, Rng};
 use mesh_wire::control::{DataOffer, LinkRecord, OVERLAY_NONE, OVERLAY_SLEEVE, Rekey};
 use mesh_wire::{Moment, PeerId, ReceiverIndex};
 
-use crate::limits::{OLD_EPOCH_KEPT, OLD_SESSION_KEPT, REKEY_AFTER};
+use crate::limits::{EPOCHS_MAX, OLD_EPOCH_KEPT, OLD_SESSION_KEPT, REKEY_AFTER};
 use crate::plan::{LinkPlan, ReceivePlan, SendPlan};
 use crate::vxlan::KernelPath;
 
@@ -216,6 +216,7 @@ impl DataLink {
             ..receiving
         });
         self.receive.splice(0..0, retired);
+        self.forget_oldest();
         match &mut self.send {
             Some(send) => send.epoch += self.epoch_base,
             None => self.send = old.send,
@@ -268,7 +269,13 @@ impl DataLink {
         let plan = ReceivePlan { epoch: self.epoch_base + keys.epoch, index, key: keys.receive };
         self.receive.push(Receiving { plan, retire_at: None });
         self.is_answered = false;
+        self.forget_oldest();
         DataOffer { epoch: keys.epoch, index }
+    }
+
+    fn forget_oldest(&mut self) {
+        let surplus = self.receive.len().saturating_sub(EPOCHS_MAX);
+        self.receive.drain(..surplus);
     }
 }
 

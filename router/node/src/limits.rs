@@ -24,6 +24,10 @@ pub const REKEY_AFTER: Duration = Duration::from_secs(120);
 /// Packets under the keys of an earlier epoch are accepted this long after the next was agreed on.
 pub const OLD_EPOCH_KEPT: Duration = Duration::from_secs(60);
 
+/// Epochs of one link whose packets are accepted at once. With one more the oldest is forgotten before its time, so that a peer
+/// that asks for fresh keys without end costs no memory.
+pub const EPOCHS_MAX: usize = 3;
+
 /// A digest of the topology goes to one neighbour this often, spread by ±20 %, to repair what was lost.
 pub const ANTI_ENTROPY_EVERY: Duration = Duration::from_secs(10);
 

@@ -29,6 +29,9 @@ enum Task {
     Ci,
     /// Only whole routers in network namespaces, as root
     Netns {
+        /// Run each test so many times in a row, and none twice because it failed: whether it is reliable
+        #[arg(long, value_name = "N")]
+        repeat: Option<u32>,
         /// Further arguments of cargo nextest, such as a part of a test's name
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         filter: Vec<String>,
@@ -80,7 +83,7 @@ fn main() -> Result<ExitCode> {
     let (stages, on_failure) = match Arguments::parse().task {
         Task::Check => (stages::check(), OnFailure::Stop),
         Task::Ci => (stages::ci(), OnFailure::Continue),
-        Task::Netns { filter } => (stages::netns(filter), OnFailure::Stop),
+        Task::Netns { repeat, filter } => (stages::netns(repeat, filter), OnFailure::Stop),
         Task::Vm { filter, kernel } => (vec![stages::vm(filter, kernel.as_deref())], OnFailure::Stop),
         Task::Sim(SimArguments { seeds, seed, nodes, measure }) => {
             let options = [("--seeds", seeds), ("--seed", seed), ("--nodes", nodes.map(u64::from))];

@@ -28,7 +28,7 @@ pub(crate) fn ci() -> Vec<Stage> {
     stages.push(Stage::cargo("unit", "nextest run --workspace --locked --profile ci"));
     stages.push(sim(CI_SIM, false));
     stages.push(Stage::cargo("release build", "build --release --locked --package mesh"));
-    stages.extend(netns(Vec::new()));
+    stages.extend(netns(None, Vec::new()));
     stages.push(vm(Vec::new(), None));
     stages
 }
@@ -50,7 +50,7 @@ fn deny() -> Stage {
 }
 
 /// Whole routers in namespaces, on the debug build, whose arithmetic is checked and whose assertions run.
-pub(crate) fn netns(filter: Vec<String>) -> Vec<Stage> {
+pub(crate) fn netns(repeat: Option<u32>, filter: Vec<String>) -> Vec<Stage> {
     if !is_root() {
         return vec![Stage::skip("netns", "network namespaces need root")];
     }
@@ -59,6 +59,11 @@ pub(crate) fn netns(filter: Vec<String>) -> Vec<Stage> {
         Stage::cargo(
             "netns",
             "nextest run --locked --package mesh-netns-tests --package mesh-lab --profile netns",
+        )
+        .args(
+            repeat
+                .into_iter()
+                .flat_map(|count| ["--retries=0".to_owned(), format!("--stress-count={count}")]),
         )
         .args(filter),
     ]

@@ -53,6 +53,12 @@ const UNSAFE_FOLDERS: [&str; 5] = [
 /// Crates whose roots cannot forbid `unsafe`.
 const UNSAFE_CRATES: [&str; 4] = ["mesh-dataplane", "mesh-fastpath", "mesh-hostnet", "mesh-lab"];
 
+/// What ends up in the binary.
+const SHIPPED: [&str; 4] = ["router/", "ipam/", "dns/", "cli/"];
+
+/// The one file that may read the wall clock.
+const WALL_CLOCK: &str = "cli/mesh/src/doctor/host.rs";
+
 /// A line that ends in this, followed by a reason, may name what the rules above forbid.
 const EXCEPTION: &str = "// house: ";
 
@@ -79,6 +85,20 @@ fn unsafe_has_an_address() {
                 places(&file, &tokens(&file.text), "unsafe")
                     .map(|place| format!("{place} is unsafe outside {UNSAFE_FOLDERS:?}")),
             );
+        }
+    }
+    assert_none(&complaints);
+}
+
+/// A clock that somebody sets must order and expire nothing: only `doctor` looks at it, to say that it is wrong.
+#[test]
+fn nobody_but_the_doctor_reads_the_wall_clock() {
+    let mut complaints = Vec::new();
+    let is_shipped = |path: &str| SHIPPED.iter().any(|folder| path.starts_with(folder));
+    for file in rust_sources().iter().filter(|file| is_shipped(&file.path) && file.path != WALL_CLOCK) {
+        let tokens = tokens(&file.text);
+        for name in ["SystemTime", "UNIX_EPOCH", "CLOCK_REALTIME", "ClockId::Realtime"] {
+            complaints.extend(places(file, &tokens, name).map(|place| format!("{place} names {name}")));
         }
     }
     assert_none(&complaints);

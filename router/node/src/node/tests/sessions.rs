@@ -4,7 +4,9 @@ use mesh_crypto::Membership;
 use mesh_wire::NetworkId;
 
 use super::*;
-use crate::limits::{RETIRED_KEPT, RIVAL_ANSWERS_WITHIN, UNAUTHENTICATED_LEN_MAX};
+use crate::limits::{
+    EPOCHS_MAX, OLD_EPOCH_KEPT, RETIRED_KEPT, RIVAL_ANSWERS_WITHIN, UNAUTHENTICATED_LEN_MAX,
+};
 
 fn secret(byte: u8) -> Psk {
     Psk::from_bytes([byte; 32])
@@ -376,4 +378,56 @@ fn a_peer_that_died_is_missed_after_a_second() {
     net.run(secs(2));
     assert!(net.plans[0].as_ref().is_some_and(|plan| plan.links.is_empty()));
     assert!(net.nodes[0].own_record().links.is_empty());
+}
+
+/// A step of one of two routers during which their connection breaks after so many inputs: what was on its way is lost.
+fn break_within(net: &mut Net, node: usize, input: Input, inputs_handled: usize) {
+    let mut inputs = VecDeque::from([(node, input)]);
+    for _ in 0..inputs_handled {
+        let Some((node, input)) = inputs.pop_front() else { break };
+        net.nodes[node].handle(input, net.now);
+        while let Some(output) = net.nodes[node].poll_output() {
+            net.output(node, output, &mut inputs);
+        }
+    }
+    let ends: Vec<_> = net.wires.keys().copied().collect();
+    net.wires.clear();
+    for (node, id) in ends {
+        net.input(node, Input::Closed { id });
+    }
+}
+
+#[test]
+fn keys_whose_renewal_is_lost_half_way_are_renewed_on_the_next_connection() {
+    for asking in [0, 1] {
+        for handled in 1..8 {
+            let mut net = reset_pair();
+            let peer = net.nodes[1 - asking].peer_id();
+            break_within(&mut net, asking, Input::Report(Report::RekeyWanted { peer }), handled);
+            assert!(passes(&net, 0, 1) && passes(&net, 1, 0), "the old keys hold: {asking} {handled}");
+            net.run(secs(3));
+            assert!(passes(&net, 0, 1) && passes(&net, 1, 0), "and then the new ones: {asking} {handled}");
+            assert!(net.link(0, 1).receive.len() <= EPOCHS_MAX);
+        }
+    }
+}
+
+#[test]
+fn a_storm_of_renewals_from_both_ends_costs_little_and_ends_with_one_key() {
+    let mut net = reset_pair();
+    let peers = [net.nodes[0].peer_id(), net.nodes[1].peer_id()];
+    for round in 0..200 {
+        let ask = |from: usize| (from, Input::Report(Report::RekeyWanted { peer: peers[1 - from] }));
+        // Both at once, the one before the other, and one alone.
+        let asked = match round % 3 {
+            0 => VecDeque::from([ask(0), ask(1)]),
+            1 => VecDeque::from([ask(1), ask(0), ask(0)]),
+            _ => VecDeque::from([ask(1)]),
+        };
+        net.inputs(asked);
+        assert!(passes(&net, 0, 1) && passes(&net, 1, 0), "round {round}");
+        assert!([net.link(0, 1), net.link(1, 0)].iter().all(|link| link.receive.len() <= EPOCHS_MAX));
+    }
+    net.run(OLD_EPOCH_KEPT);
+    assert_eq!(net.link(0, 1).receive.len(), 1);
 }

@@ -34,6 +34,20 @@ fn one_that_sends_something_else_is_closed_at_its_first_wrong_byte() {
 }
 
 #[test]
+fn one_of_a_later_version_alone_is_refused_with_both_versions() {
+    let mut net = Net::new(vec![config(1, None, vec![])]);
+    net.knock(0, stranger(1));
+    net.bytes(0, b"MESH\x02\x03\0\0\0\0\0\0\0\0\0\0");
+    assert!(net.nodes[0].connections.keys().next().is_none());
+    let told = net.events[0].iter().find_map(|event| {
+        let Event::Refused { cause, .. } = event else { return None };
+        Some(cause.to_string())
+    });
+    let reason = "the protocol versions do not meet: this router speaks 1, the other 2 to 3";
+    assert_eq!(told.as_deref(), Some(reason));
+}
+
+#[test]
 fn one_that_says_nothing_is_closed_when_its_time_is_over() {
     let mut net = Net::new(vec![config(1, None, vec![])]);
     net.knock(0, stranger(1));
