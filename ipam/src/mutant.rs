@@ -41,6 +41,8 @@ pub enum Mutant {
     ForgetVotes,
     /// A quorum is any one vote.
     QuorumOfOne,
+    /// A network is founded for all peers that were ever seen, as in Weave Net, whether they are there or not.
+    FoundForAllSeen,
     /// Two lives of one identity at once go unnoticed.
     IgnoreClones,
     /// News of an own deed that is not remembered goes unnoticed.

@@ -75,7 +75,7 @@ pub(crate) enum Command {
     Attach(AttachArgs),
     /// Take a container out of the network
     Detach(DetachArgs),
-    /// Manage addresses for what is no container
+    /// Give addresses to what is no container, look them up, take them back
     Ipam(IpamArgs),
     /// Wait until the network's address range is founded
     #[command(after_help = "Example:\n  mesh prime --timeout 60")]
@@ -520,6 +520,20 @@ pub(crate) struct DetachArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+For virtual machines, services and other things that mesh does not attach. A holder is any name that you choose; the same \
+holder has the same address until it is released. SUBNET is as 10.32.7.0/24, and the default subnet when absent.
+
+Addresses are those of the network's range (--ipam-range of 'mesh launch'). The first and the last of a subnet are not given, and \
+what was released goes to others after a minute. Before a network is founded a request waits: for more than half of the hosts \
+that were given each other, or not at all on a host that was given none; 'mesh prime' waits for that alone.
+
+'mesh status ipam' says who owns what, what waits for whom, and which addresses are in use twice.
+
+Examples:
+  vm=$(mesh ipam allocate vm7)               10.32.0.5/12, and the same again next time
+  mesh ipam claim gateway 10.32.7.1/24       this very address, if nobody has it
+  mesh ipam lookup vm7; mesh ipam release vm7")]
 pub(crate) struct IpamArgs {
     #[command(subcommand)]
     pub(crate) command: IpamCommand,

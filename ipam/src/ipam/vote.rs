@@ -174,7 +174,10 @@ impl Ipam {
         if proposal.promises.len() < needed || proposal.charter.is_some() {
             return;
         }
-        let charter = proposal.choose(nonce);
+        let mut charter = proposal.choose(nonce);
+        if self.mutants.has(Mutant::FoundForAllSeen) {
+            charter.seeds.extend(self.lives.keys());
+        }
         proposal.charter = Some(charter.clone());
         for voter in self.voters() {
             self.send(voter, Message::Accept(ballot, charter.clone()));

@@ -45,6 +45,32 @@ fn a_log_cut_anywhere_loses_only_the_batch_that_was_cut() {
     assert_eq!(recover(peer(1), None, log).unwrap().0, *cluster.ipam(0).state());
 }
 
+/// Row 23 of the fault table.
+#[test]
+fn the_last_four_kib_of_a_log_cut_at_each_byte_lose_nothing_that_was_acknowledged() {
+    const CUT_MAX: usize = 4096;
+    let mut cluster = Cluster::new(1, "10.0.0.0/24", |_| Founding::Alone, 1, Mutants::default());
+    // What a client was told, and how long the log was then.
+    let mut told = Vec::new();
+    while cluster.hosts[0].disk.log.len() <= CUT_MAX + 200 {
+        let ident = format!("a-container-with-a-name-of-some-length-{}", told.len());
+        let ticket = cluster.allocate(0, &ident);
+        let Ok(Answer::Addresses(addresses)) = cluster.wait(ticket) else { panic!("there is space") };
+        told.push((cluster.hosts[0].disk.log.len(), addresses[0].addr(), ident));
+    }
+    let log = &cluster.hosts[0].disk.log;
+    for len in log.len() - CUT_MAX..=log.len() {
+        let (state, valid) = recover(peer(1), None, &log[..len]).unwrap();
+        let acknowledged = told.iter().filter(|(at, ..)| *at <= len);
+        for (_, address, ident) in acknowledged.clone() {
+            let holding = state.book.holding((*address).into());
+            assert_eq!(holding.map(|holding| holding.ident.as_str()), Some(ident.as_str()), "cut at {len}");
+        }
+        assert_eq!(state.book.held().count(), acknowledged.count(), "cut at {len}");
+        assert!(valid <= len, "cut at {len}: {valid} bytes are whole");
+    }
+}
+
 #[test]
 fn a_flipped_bit_anywhere_in_the_log_is_refused() {
     let (cluster, _) = written();

@@ -6,6 +6,7 @@ mod histories;
 mod laws;
 mod model;
 mod scenarios;
+mod weave;
 
 /// A number from the environment, for tests whose length is the developer's choice.
 #[expect(clippy::disallowed_methods, reason = "how long a test runs is the developer's choice")]

@@ -416,6 +416,35 @@ fn a_map_of_many_runs_comes_to_a_newcomer_in_parts() {
     allocate(&mut three, 2, "new").unwrap();
 }
 
+/// Row 6 of the fault table.
+#[test]
+fn a_thousand_times_a_host_is_cut_off_and_nothing_is_given_twice_or_lost() {
+    const CYCLES: usize = 1_000;
+    let mut three = cluster(3, "10.0.0.0/24");
+    three.run(Duration::from_secs(2));
+    let mut runs_max = 0;
+    for cycle in 0..CYCLES {
+        let mut groups = vec![0; 3];
+        groups[cycle % 3] = 1;
+        three.part(groups);
+        (0..3).for_each(|host| drop(three.allocate(host, &format!("c{cycle}"))));
+        three.run(Duration::from_millis(300));
+        three.part(vec![0; 3]);
+        three.run(Duration::from_millis(200));
+        for host in 0..3 {
+            let request = Request::Release { ident: format!("c{cycle}").parse().unwrap(), subnet: None };
+            three.request(host, request, PATIENCE);
+        }
+        runs_max = runs_max.max(three.ipam(0).state().custody.map().len());
+    }
+    three.run(Duration::from_secs(100));
+    three.check();
+    assert_eq!(three.findings, Vec::<String>::new());
+    let active: u128 = (0..3).map(|host| three.ipam(host).state().custody.active().count()).sum();
+    assert_eq!(active, 256);
+    assert!(runs_max < 128, "the map grew to {runs_max} runs");
+}
+
 #[test]
 fn whatever_a_peer_sends_is_survived() {
     let mut two = cluster(2, "10.0.0.0/26");

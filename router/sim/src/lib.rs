@@ -10,6 +10,7 @@
 //! the routers themselves: it never looks behind their public interface.
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod convergence;
 mod faults;
 mod gather;
@@ -28,6 +29,7 @@ mod world;
 #[cfg(test)]
 mod tests;
 
+pub use addresses::{AddressFailure, AddressOutcome, Wrong, run_addresses};
 pub use convergence::Difference;
 pub use faults::{Boot, Crash, Fault};
 pub use invariants::{Panic, Violation};

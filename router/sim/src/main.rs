@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use mesh_sim::{Failure, Outcome, Scenario, Sink, measure, run};
+use mesh_sim::{Failure, Outcome, Scenario, Sink, measure, run, run_addresses};
 
 /// Up to so many seeds, each gets a line.
 const SHOWN_MAX: u64 = 100;
@@ -37,6 +37,9 @@ struct Options {
     /// Instead of seeds with faults: figures of one quiet network of so many routers
     #[arg(long)]
     measure: bool,
+    /// Routers that manage addresses, whose disks and clients are simulated, too
+    #[arg(long)]
+    addresses: bool,
     /// Seeds that run at once
     #[arg(long, default_value_t = 1)]
     jobs: usize,
@@ -47,7 +50,11 @@ type Done = (u64, Result<Outcome, Failure>, Duration);
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    if options.measure { measured(&options) } else { seeds(&options) }
+    match &options {
+        Options { measure: true, .. } => measured(&options),
+        Options { addresses: true, .. } => addresses(&options),
+        Options { .. } => seeds(&options),
+    }
 }
 
 #[expect(clippy::print_stdout, reason = "printing is what this program is for")]
@@ -62,6 +69,23 @@ fn measured(options: &Options) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+#[expect(clippy::print_stdout, reason = "printing is what this program is for")]
+fn addresses(options: &Options) -> ExitCode {
+    let mut failures = 0_u32;
+    for seed in options.seed..options.seed + options.seeds {
+        match run_addresses(seed, options.nodes, Duration::from_secs(options.chaos)) {
+            Ok(outcome) if options.seeds <= SHOWN_MAX => println!("seed {seed}: {outcome}"),
+            Ok(_) => {}
+            Err(failure) => {
+                println!("FAILED {failure}");
+                failures += 1;
+            }
+        }
+    }
+    println!("{} seeds, {failures} failures", options.seeds);
+    if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 #[expect(clippy::print_stdout, reason = "printing is what this program is for")]

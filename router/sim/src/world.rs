@@ -13,6 +13,7 @@ use mesh_node::{Config, ConnectionId, DialFailure, Event, Input, Node, Output, P
 use mesh_topology::{Routes, Target};
 use mesh_wire::{BootCount, Moment, PeerId};
 
+use crate::addresses::Management;
 use crate::faults::{Boot, Crash, Fault};
 use crate::invariants::{Histories, Violation};
 use crate::network::{self, Network, PORT};
@@ -59,6 +60,8 @@ pub struct World {
     pub(crate) streams: BTreeMap<u64, Stream>,
     pub(crate) streams_opened: u64,
     pub(crate) histories: Histories,
+    /// Where addresses are managed: disks, clients, and who was told what.
+    pub(crate) management: Option<Management>,
     /// Where there are many hosts: what opens records once for all.
     memo: Option<Memo>,
     rng: Rng,
@@ -122,6 +125,7 @@ enum Happening {
     Datagram { from: HostId, source: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
     Talk { host: HostId },
     Resume { host: HostId },
+    Synced { host: HostId, life: u64 },
     Fault(Fault),
 }
 
@@ -152,6 +156,7 @@ impl World {
             streams: BTreeMap::new(),
             streams_opened: 0,
             histories: Histories::default(),
+            management: None,
             memo: scenario.light.then(Memo::default),
             rng,
             trace: if scenario.light { Trace::silent() } else { Trace::new(sink) },
@@ -260,6 +265,12 @@ impl World {
         self.run_until(self.now + time)
     }
 
+    /// The disk of a host will have done its work after this time.
+    pub(crate) fn push_sync(&mut self, host: HostId, time: Duration) {
+        let Some(life) = self.hosts[host.0].life.as_ref().map(|life| life.number) else { return };
+        self.push(self.now + time, Happening::Synced { host, life });
+    }
+
     fn push(&mut self, at: Moment, happening: Happening) {
         self.happenings += 1;
         self.queue.insert((at, self.happenings), happening);
@@ -274,6 +285,10 @@ impl World {
             Happening::Datagram { from, source, to, bytes } => self.datagram(from, source, to, bytes),
             Happening::Talk { host } => self.talk(host),
             Happening::Resume { host } => self.resume(host),
+            Happening::Synced { host, life } => match self.hosts[host.0].life_numbered(life) {
+                Some(_) => self.synced(host),
+                None => Ok(()),
+            },
             Happening::Fault(fault) => self.fault(&fault),
         }
     }
@@ -402,7 +417,8 @@ impl World {
                 }
                 self.hosts[host.0].tally.plans += u64::from(is_other);
             }
-            Output::Joined(_) | Output::Ipam(_) | Output::MacsChanged => {}
+            Output::Ipam(output) => self.address_output(host, output),
+            Output::Joined(_) | Output::MacsChanged => {}
             Output::Event(event) => {
                 self.trace.record(now, format_args!("{host} {event:?}"), &[]);
                 if matches!(event, Event::Connected { .. }) {
@@ -672,6 +688,9 @@ impl World {
             self.input(host, Input::Stop)?;
         }
         let Some(life) = self.hosts[host.0].life.take() else { return Ok(()) };
+        if let Some(management) = &mut self.management {
+            management.crashed(host);
+        }
         self.hosts[host.0].paused_until = None;
         self.hosts[host.0].waiting.clear();
         for (stream, side) in life.streams.into_values() {
@@ -704,7 +723,8 @@ impl World {
             }
         }
         place.lives += 1;
-        let config = place.config(host);
+        let mut config = place.config(host);
+        config.ipam = self.management.as_mut().and_then(|management| management.opened(host, place.peer));
         let node = match &self.memo {
             Some(memo) => Node::with_opener(config, Box::new(memo.clone()), place.rng.fork(), now),
             None => Node::new(config, place.rng.fork(), now),

@@ -148,6 +148,7 @@ pub(crate) fn bench(quick: bool) -> Vec<Stage> {
     vec![
         Stage::cargo("release build", "build --release --locked --package mesh --package mesh-lab --bins"),
         Stage::cargo("bench", "bench --locked --package mesh-netns-tests --bench throughput --").args(quick),
+        Stage::cargo("addresses", "bench --locked --package mesh-netns-tests --bench addresses"),
     ]
 }
 

@@ -121,3 +121,46 @@ fn a_disk_that_takes_nothing_fails_for_good() {
     journal.finish();
     assert_eq!(*words.borrow(), Word::Failed(1));
 }
+
+/// Writing works on this file, and fdatasync(2) does not: `EINVAL`, as for any file that cannot be brought to a disk.
+#[test]
+fn what_is_written_and_cannot_be_brought_to_disk_is_not_acknowledged() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut opened = open(dir.path(), ME).expect("nothing is there");
+    opened.files.log = OpenOptions::new().write(true).open("/dev/null").expect("it is there");
+    let (mut journal, _state, words) = Journal::start(opened).expect("a thread");
+    assert!(journal.append(1, vec![0; 8]));
+    journal.finish();
+    assert_eq!(*words.borrow(), Word::Failed(1));
+}
+
+#[test]
+fn a_log_that_somebody_has_removed_takes_nothing_more() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (mut journal, _state, words) =
+        Journal::start(open(dir.path(), ME).expect("nothing is there")).expect("a thread");
+    fs::remove_file(dir.path().join(LOG_FILE)).expect("it is there");
+    assert!(journal.append(1, vec![0; 8]));
+    journal.finish();
+    assert_eq!(*words.borrow(), Word::Failed(1));
+}
+
+#[test]
+fn after_a_failed_write_nothing_more_is_taken() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut opened = open(dir.path(), ME).expect("nothing is there");
+    opened.files.log = OpenOptions::new().write(true).open("/dev/full").expect("a full disk");
+    let (mut journal, _state, mut words) = Journal::start(opened).expect("a thread");
+    assert!(journal.append(1, vec![0; 8]));
+    while !matches!(*words.borrow_and_update(), Word::Failed(1)) {
+        std::thread::yield_now();
+    }
+    // The thread is gone, or about to go; its queue with it.
+    let mut seq = 1;
+    while journal.append(seq + 1, vec![0; 8]) {
+        seq += 1;
+        std::thread::yield_now();
+    }
+    journal.finish();
+    assert_eq!(*words.borrow(), Word::Failed(1));
+}

@@ -34,7 +34,7 @@ const OURS: [(&str, &[&str]); 18] = [
             "mesh-wire",
         ],
     ),
-    ("mesh-sim", &["mesh-crypto", "mesh-dataplane", "mesh-node", "mesh-topology", "mesh-wire"]),
+    ("mesh-sim", &["mesh-crypto", "mesh-dataplane", "mesh-ipam", "mesh-node", "mesh-topology", "mesh-wire"]),
     ("mesh-fuzz", &["mesh-crypto", "mesh-node", "mesh-topology", "mesh-wire"]),
     ("mesh", &["mesh-api", "mesh-daemon"]),
     ("mesh-lab", &["mesh-api"]),
