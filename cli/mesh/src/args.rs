@@ -86,6 +86,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Print all that the router tells, as one JSON document without secrets
     Report(ReportArgs),
+    /// Show peers, rates, losses and round trips, live, until q is pressed
+    Top(TopArgs),
     /// Check this host and its router, and say what to do
     Doctor(DoctorArgs),
     /// Make secrets for a network
@@ -405,6 +407,12 @@ round tell every router to read its file again, and go on when all have:
 
   kill -HUP \"$(cat /run/mesh/mesh.pid)\"                    read again; the log says what came of it")]
     Generate,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    #[command(flatten)]
+    pub(crate) router: RouterArgs,
 }
 
 #[derive(Debug, Args)]

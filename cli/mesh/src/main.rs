@@ -20,6 +20,7 @@ mod report;
 mod secret;
 mod status;
 mod table;
+mod top;
 mod usage;
 
 use std::env;
@@ -63,6 +64,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Rmpeer(args) => ipam::rmpeer(&args, output),
         Command::Status(args) => status::status(&args, output),
         Command::Report(args) => report::report(&args.router),
+        Command::Top(args) => top::top(&args.router),
         Command::Doctor(args) => doctor::doctor(&args, output),
         Command::Man { directory } => man::man(&directory, output),
         Command::Secret(SecretArgs { command: SecretCommand::Generate }) => secret::generate(output),

@@ -49,6 +49,11 @@ impl Cell {
         Self::toned(text, Tone::Plain)
     }
 
+    /// What it shows.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Nothing.
     pub(crate) const fn empty() -> Self {
         Self { text: String::new(), tone: Tone::Plain }

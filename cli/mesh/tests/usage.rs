@@ -7,7 +7,7 @@ use std::fs::File;
 
 use common::{command, mesh, ran};
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "launch",
     "stop",
     "reset",
@@ -23,6 +23,7 @@ const COMMANDS: [&str; 18] = [
     "config",
     "report",
     "doctor",
+    "top",
     "man",
     "completion",
     "version",

@@ -26,6 +26,7 @@ mod moving;
 mod mtu;
 mod nat;
 mod package;
+mod page;
 mod partitions;
 mod peering;
 mod places;

@@ -1,4 +1,4 @@
-//! What a router tells over HTTP: metrics, and the documents of `mesh status`.
+//! What a router tells over HTTP: metrics, the documents of `mesh status`, and a page that shows them.
 //!
 //! Owns the listener, its limits, and as much of HTTP/1.1 (RFC 9112) as one answer a connection takes. It only reads: no path
 //! changes anything. What it tells comes from the shell, as for clients of the control socket.
@@ -35,7 +35,7 @@ pub(crate) const SCRAPES_QUEUED_MAX: usize = 4;
 /// Where the shell leaves what the metrics are made of.
 pub(crate) type Scrape = oneshot::Sender<Readings>;
 
-/// The documents, by path. All paths but these are unknown.
+/// The documents, by path. All paths but these and the page's are unknown.
 const METRICS_PATH: &str = "/metrics";
 const STATUS_PATH: &str = "/status";
 const HEALTH_PATH: &str = "/health";
@@ -44,8 +44,18 @@ const HEALTH_PATH: &str = "/health";
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// What every answer says of itself: it is of this moment, and of this kind.
-const HEADERS: &str = "Connection: close\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n";
+/// The page and what belongs to it: path, kind, content.
+const ASSETS: [(&str, &str, &str); 3] = [
+    ("/", "text/html; charset=utf-8", include_str!("http/page.html")),
+    ("/page.css", "text/css; charset=utf-8", include_str!("http/page.css")),
+    ("/page.js", "text/javascript; charset=utf-8", include_str!("http/page.js")),
+];
+
+/// What every answer says of itself: it is of this moment, and of this kind; a page of ours loads nothing from elsewhere, and
+/// stands in no other's frame.
+const HEADERS: &str = "Connection: close\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+    Content-Security-Policy: default-src 'none'; connect-src 'self'; script-src 'self'; style-src 'self'; \
+    img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'\r\n";
 
 /// The ways to the shell.
 #[derive(Clone)]
@@ -136,6 +146,9 @@ async fn read_head(stream: &mut TcpStream) -> Option<Vec<u8>> {
 }
 
 async fn answer(head: &Head<'_>, sources: &Sources) -> Answer {
+    if let Some((_, kind, content)) = ASSETS.iter().find(|(path, _, _)| *path == head.path) {
+        return Answer { status: "200 OK", kind, body: (*content).to_owned() };
+    }
     match head.path {
         METRICS_PATH => metrics(head.format(), sources).await,
         STATUS_PATH => document(Command::Status, sources).await,
@@ -147,7 +160,7 @@ async fn answer(head: &Head<'_>, sources: &Sources) -> Answer {
             let view = path.strip_prefix(STATUS_PATH).and_then(|rest| rest.strip_prefix('/'));
             match view.and_then(Command::view) {
                 Some(command) => document(command, sources).await,
-                None => refusal("404 Not Found", "there are /metrics, /health, /status and /status/VIEW"),
+                None => refusal("404 Not Found", "there are /, /metrics, /health, /status and /status/VIEW"),
             }
         }
     }
