@@ -41,7 +41,7 @@ function draw(name, attributes, text) {
   return shape;
 }
 
-function topology(peers) {
+function topology(peers, reach) {
   const ordered = [...peers].sort((a, b) => a.nickname.localeCompare(b.nickname, "en", { numeric: true }));
   const first = Math.max(0, ordered.findIndex((peer) => peer.is_self));
   const places = new Map();
@@ -79,16 +79,20 @@ function topology(peers) {
 
 const shorten = (name) => (name.length > 18 ? `${name.slice(0, 17)}…` : name);
 
-function reach(peer) {
-  if (peer.is_self) return { kind: "self", text: "this router" };
-  if (peer.via === peer.peer_id) return { kind: "up", text: "directly" };
-  if (peer.via) return { kind: "relayed", text: peer.info ?? "over others" };
-  return { kind: "lost", text: peer.info ?? "not reached" };
+// How each peer is reached.
+function ways(peers) {
+  const names = new Map(peers.map((peer) => [peer.peer_id, peer.nickname]));
+  return (peer) => {
+    if (peer.is_self) return { kind: "self", text: "this router" };
+    if (peer.via === peer.peer_id) return { kind: "up", text: "directly" };
+    if (peer.via) return { kind: "relayed", text: `over ${names.get(peer.via) ?? peer.via}` };
+    return { kind: "lost", text: peer.info ?? "not reached" };
+  };
 }
 
 const TONES = { self: "", up: "good", relayed: "waiting", lost: "bad" };
 
-function peerTable(peers, connections) {
+function peerTable(peers, connections, reach) {
   const byPeer = new Map(connections.filter((it) => it.peer_id).map((it) => [it.peer_id, it]));
   const rows = peers.map((peer) => {
     const link = byPeer.get(peer.peer_id) ?? {};
@@ -169,8 +173,9 @@ async function refresh() {
       `version ${status.version}`, `${status.peers} peers`, `${status.connections.established} connections`, `MTU ${router.mtu}`,
       router.encryption ? "encrypted" : "in clear: no password",
     ].join(" · ");
-    topology(peers);
-    peerTable(peers, connections);
+    const reach = ways(peers);
+    topology(peers, reach);
+    peerTable(peers, connections, reach);
     rateTable(status);
     addressTable(status.ipam);
     nameTable(dns);
