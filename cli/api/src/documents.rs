@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+
+use crate::DnsSummaryDocument;
 
 /// `launch`: the router that has become ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,7 +78,7 @@ pub struct StatusDocument {
     #[serde(default)]
     pub ipam: Option<IpamDocument>,
     /// Name service; `null` where the router has none.
-    pub dns: Option<Value>,
+    pub dns: Option<DnsSummaryDocument>,
     /// What the data plane has counted since the start.
     #[serde(default)]
     pub traffic: TrafficDocument,

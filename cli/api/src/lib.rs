@@ -10,6 +10,7 @@
 mod address;
 mod client;
 mod container;
+mod dns;
 mod documents;
 mod failure;
 mod request;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 pub use address::{AddressTarget, AddressTargetError};
 pub use client::{Client, ClientError};
 pub use container::{ContainerError, NetnsName, NetnsTarget, PID_MAX};
+pub use dns::{DnsDocument, DnsEntryDocument, DnsNameDocument, DnsSummaryDocument};
 pub use documents::{
     AddressesDocument, AttachDocument, BroadcastDocument, Capture, ConflictDocument, ConnectionCounts,
     ConnectionDocument, ConnectionState, Datapath, DetachDocument, FlowDocument, FlowsDocument, IpamDocument,

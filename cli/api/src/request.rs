@@ -1,5 +1,7 @@
 //! What a client asks of a router.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +64,15 @@ pub enum Command {
         ifname: String,
         /// Whether the container sends multicast to the network (a route for `224.0.0.0/4`).
         multicast_route: bool,
+        /// Names that it gets, beside those that it has. One of a single label lies in the network's domain.
+        #[serde(default)]
+        names: Vec<String>,
+        /// Whether it is to reach the host's name server.
+        #[serde(default = "yes")]
+        dns: bool,
+        /// Whether to write, for a named namespace, the `resolv.conf` that `ip netns exec` shows to programs in it.
+        #[serde(default)]
+        resolv_conf: bool,
         /// Longest wait for addresses, in milliseconds.
         #[serde(default = "timeout_default_ms")]
         timeout_ms: u64,
@@ -109,6 +120,30 @@ pub enum Command {
     },
     /// The state of address management. Answer: [`crate::IpamDocument`].
     Ipam,
+    /// Name service and all names. Answer: [`crate::DnsDocument`].
+    Dns,
+    /// Give a name to addresses or to a container; remembered across restarts. Answer: [`crate::DnsNameDocument`].
+    DnsAdd {
+        /// The name. One of a single label lies in the network's domain.
+        name: String,
+        /// Its addresses; none when a container is named.
+        addresses: Vec<IpAddr>,
+        /// The container whose addresses the name has.
+        #[serde(default)]
+        container: Option<NetnsTarget>,
+    },
+    /// Take back what was added on this router. Answer: [`crate::DnsNameDocument`].
+    DnsRemove {
+        /// The name.
+        name: String,
+        /// At these addresses; everywhere when empty.
+        addresses: Vec<IpAddr>,
+    },
+    /// The addresses of a name. Answer: [`crate::DnsNameDocument`].
+    DnsLookup {
+        /// The name.
+        name: String,
+    },
     /// Wait until the network's address range is founded. Answer: [`crate::PrimeDocument`].
     Prime {
         /// Longest wait, in milliseconds.
@@ -128,7 +163,7 @@ pub enum Command {
 
 impl Command {
     /// What a router tells of itself beside the overview, by the names of `mesh status`. They change nothing.
-    pub const VIEWS: [(&str, Self); 7] = [
+    pub const VIEWS: [(&str, Self); 8] = [
         ("peers", Self::Peers),
         ("connections", Self::Connections),
         ("targets", Self::Targets),
@@ -136,6 +171,7 @@ impl Command {
         ("routes", Self::Routes),
         ("macs", Self::Macs),
         ("flows", Self::Flows),
+        ("dns", Self::Dns),
     ];
 
     /// The command of a view.
@@ -143,6 +179,10 @@ impl Command {
     pub fn view(name: &str) -> Option<Self> {
         Self::VIEWS.into_iter().find_map(|(view, command)| (view == name).then_some(command))
     }
+}
+
+const fn yes() -> bool {
+    true
 }
 
 const fn timeout_default_ms() -> u64 {
@@ -225,6 +265,9 @@ mod tests {
             addresses: vec!["10.32.0.1/24".parse().unwrap(), "net:fd00::/64".parse().unwrap()],
             ifname: "ethmesh".to_owned(),
             multicast_route: true,
+            names: vec!["web".to_owned()],
+            dns: true,
+            resolv_conf: false,
             timeout_ms: 7,
         }
     }
@@ -275,6 +318,23 @@ mod tests {
             ),
             (Command::Ipam, r#"{"version":1,"command":"ipam"}"#),
             (Command::Prime { timeout_ms: 7 }, r#"{"version":1,"command":"prime","timeout_ms":7}"#),
+            (Command::Dns, r#"{"version":1,"command":"dns"}"#),
+            (
+                Command::DnsAdd {
+                    name: "db".to_owned(),
+                    addresses: vec!["192.0.2.9".parse().unwrap()],
+                    container: None,
+                },
+                r#"{"version":1,"command":"dns_add","name":"db","addresses":["192.0.2.9"],"container":null}"#,
+            ),
+            (
+                Command::DnsRemove { name: "db".to_owned(), addresses: vec![] },
+                r#"{"version":1,"command":"dns_remove","name":"db","addresses":[]}"#,
+            ),
+            (
+                Command::DnsLookup { name: "db".to_owned() },
+                r#"{"version":1,"command":"dns_lookup","name":"db"}"#,
+            ),
             (
                 Command::RemovePeers { peers: vec!["h2".to_owned()], timeout_ms: 7 },
                 r#"{"version":1,"command":"remove_peers","peers":["h2"],"timeout_ms":7}"#,
@@ -283,7 +343,8 @@ mod tests {
                 attach(),
                 concat!(
                     r#"{"version":1,"command":"attach","netns":"netns:c1","#,
-                    r#""addresses":["10.32.0.1/24","net:fd00::/64"],"ifname":"ethmesh","multicast_route":true,"timeout_ms":7}"#
+                    r#""addresses":["10.32.0.1/24","net:fd00::/64"],"ifname":"ethmesh","multicast_route":true,"#,
+                    r#""names":["web"],"dns":true,"resolv_conf":false,"timeout_ms":7}"#
                 ),
             ),
             (detach, r#"{"version":1,"command":"detach","netns":"pid:7","addresses":[]}"#),

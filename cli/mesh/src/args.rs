@@ -77,6 +77,8 @@ pub(crate) enum Command {
     Detach(DetachArgs),
     /// Give addresses to what is no container, look them up, take them back
     Ipam(IpamArgs),
+    /// Give names, take them back, and look them up
+    Dns(crate::dns::DnsArgs),
     /// Wait until the network's address range is founded
     #[command(after_help = "Example:\n  mesh prime --timeout 60")]
     Prime(PrimeArgs),
@@ -268,6 +270,9 @@ pub(crate) struct LaunchArgs {
     /// where no PEER is given, and consensus otherwise]
     #[arg(long, value_name = "RULE")]
     pub(crate) ipam_init: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) dns: crate::launch::DnsOptions,
 
     /// Connect to the peers of the last launch, as 'mesh connect' and 'mesh forget' have changed them
     #[arg(long)]
@@ -484,6 +489,7 @@ container gets the same address again.
 
 Examples:
   mesh attach netns:web
+  mesh attach netns:web --name web --name www.mesh.internal
   mesh attach netns:web net:10.32.7.0/24
   mesh attach netns:web 10.32.1.1/24
   mesh attach pid:4711 10.32.1.2/24 fd00:32::2/64")]
@@ -498,6 +504,20 @@ pub(crate) struct AttachArgs {
     /// Name of the interface inside the container, at most 15 bytes
     #[arg(long, value_name = "NAME", default_value = "ethmesh", env = "MESH_IFNAME", hide_env_values = true)]
     pub(crate) ifname: String,
+
+    /// A name by which it is found in the network; may be given more than once. One of a single label lies in the
+    /// network's domain
+    #[arg(long = "name", value_name = "FQDN")]
+    pub(crate) names: Vec<String>,
+
+    /// Do not let the container reach the host's name server
+    #[arg(long)]
+    pub(crate) no_dns: bool,
+
+    /// Write /etc/netns/NAME/resolv.conf, which 'ip netns exec NAME' shows to programs, so that they ask the name server;
+    /// 'mesh detach' removes it. A file of that name that is not of mesh is left alone
+    #[arg(long, conflicts_with = "no_dns")]
+    pub(crate) resolv_conf: bool,
 
     /// Do not route the container's multicast into the network
     #[arg(long, env = "MESH_NO_MULTICAST_ROUTE", hide_env_values = true, value_parser = BoolishValueParser::new())]
@@ -643,6 +663,8 @@ pub(crate) enum StatusView {
     Flows,
     /// Who owns which part of the network's address range, and what waits
     Ipam,
+    /// The name server of this host, and all names
+    Dns,
 }
 
 /// Why a text is no number of seconds.

@@ -81,7 +81,16 @@ pub(crate) fn attach(args: &AttachArgs, output: Output) -> Result<(), Failure> {
         return Err(problems.into_failure(CONTAINER_HINT));
     };
     let (multicast_route, timeout_ms) = (!args.no_multicast_route, timeout_ms(&args.router));
-    let command = Command::Attach { netns, addresses, ifname, multicast_route, timeout_ms };
+    let command = Command::Attach {
+        netns,
+        addresses,
+        ifname,
+        multicast_route,
+        names: args.names.clone(),
+        dns: !args.no_dns,
+        resolv_conf: args.resolv_conf,
+        timeout_ms,
+    };
     let attached: AttachDocument = connect_and_wait(&args.router)?.call(command)?;
     match output {
         Output::Human => print_addresses(&attached.addresses),

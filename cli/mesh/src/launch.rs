@@ -5,6 +5,7 @@
 //! output is a pipe to the first, by which it says that it is ready, or why it is not.
 
 mod background;
+mod dns;
 mod options;
 
 use std::cell::Cell;
@@ -22,6 +23,7 @@ use rustix::process::{Signal, getpid, kill_process, setsid};
 
 use crate::args::{LaunchArgs, Output};
 use crate::config::{self, Call};
+pub(crate) use crate::launch::dns::DnsOptions;
 use crate::launch::options::Settings;
 use crate::output;
 

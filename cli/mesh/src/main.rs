@@ -9,6 +9,7 @@ mod address;
 mod args;
 mod config;
 mod control;
+mod dns;
 mod doctor;
 mod ipam;
 mod launch;
@@ -31,6 +32,7 @@ use clap::FromArgMatches;
 use mesh_api::Failure;
 
 use crate::args::{Cli, Command, ConfigArgs, ConfigCommand, IpamArgs, SecretArgs, SecretCommand};
+use crate::dns::DnsArgs;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().collect();
@@ -59,6 +61,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Forget(args) => control::forget(&args, output),
         Command::Attach(args) => control::attach(&args, output),
         Command::Detach(args) => control::detach(&args, output),
+        Command::Dns(DnsArgs { command }) => dns::dns(&command, output),
         Command::Ipam(IpamArgs { command }) => ipam::ipam(&command, output),
         Command::Prime(args) => ipam::prime(&args, output),
         Command::Rmpeer(args) => ipam::rmpeer(&args, output),

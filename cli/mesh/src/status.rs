@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 
 use crate::args::{Output, StatusArgs, StatusView};
 use crate::control::connect;
-use crate::output;
 use crate::table::{Cell, Table, Tone};
+use crate::{dns, output};
 
 /// Asks the router and prints its answer.
 pub(crate) fn status(args: &StatusArgs, output: Output) -> Result<(), Failure> {
@@ -22,6 +22,7 @@ pub(crate) fn status(args: &StatusArgs, output: Output) -> Result<(), Failure> {
         Some(StatusView::Targets) => show(args, output, Command::Targets, targets),
         Some(StatusView::Routes) => show(args, output, Command::Routes, routes),
         Some(StatusView::Ipam) => show(args, output, Command::Ipam, ipam),
+        Some(StatusView::Dns) => show(args, output, Command::Dns, dns::view),
         Some(StatusView::Macs) => show(args, output, Command::Macs, macs),
         Some(StatusView::Flows) => show(args, output, Command::Flows, flows),
     }
@@ -63,6 +64,9 @@ fn overview(status: &StatusDocument, colour: bool) -> String {
     row("Connections", counts(&status.connections));
     if let Some(ipam) = &status.ipam {
         row("Addresses", addresses(ipam));
+    }
+    if let Some(summary) = &status.dns {
+        row("Names", dns::overview(summary));
     }
     for (path, directions) in &status.traffic.passed {
         let ways: Vec<_> =

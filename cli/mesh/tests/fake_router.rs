@@ -63,6 +63,9 @@ fn attach_prints_the_addresses_one_a_line() {
         addresses: vec!["10.32.1.1/24".parse().unwrap(), "net:default".parse().unwrap()],
         ifname: "eth7".to_owned(),
         multicast_route: false,
+        names: vec![],
+        dns: true,
+        resolv_conf: false,
         timeout_ms: 15_000,
     };
     assert_eq!(asked, expected);

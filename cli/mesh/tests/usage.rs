@@ -101,7 +101,7 @@ fn a_wrong_command_line_gives_status_2() {
 
 #[test]
 fn what_later_versions_do_does_not_exist_yet() {
-    for line in ["expose", "ps", "dns list", "attach netns:c1 --no-dns"] {
+    for line in ["expose", "ps"] {
         let arguments: Vec<_> = line.split_whitespace().collect();
         assert_eq!(mesh(&arguments).status, 2, "{line}");
     }

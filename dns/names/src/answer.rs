@@ -161,14 +161,15 @@ impl Snapshot {
         }
     }
 
-    /// The addresses of `name`, in order, whoever asks for them: for `dns lookup`. A name of one label is completed.
+    /// The addresses of `name`, in order, whoever asks for them: for `dns lookup`. A name of one label is completed; the
+    /// name that was meant comes first.
     #[must_use]
-    pub fn addresses(&self, name: &Name) -> Vec<IpAddr> {
-        let full = self.completed(name, Kind::A);
-        let node = self.index.get(full.as_ref().unwrap_or(name));
+    pub fn addresses(&self, name: &Name) -> (Name, Vec<IpAddr>) {
+        let full = self.completed(name, Kind::A).unwrap_or_else(|| name.clone());
+        let node = self.index.get(&full);
         let addresses: BTreeSet<IpAddr> =
             node.into_iter().flat_map(|node| &node.hosts).map(|host| host.address).collect();
-        addresses.into_iter().collect()
+        (full, addresses.into_iter().collect())
     }
 
     /// A name of one label with the domain after it, if that exists and the question could mean it. What is asked

@@ -177,6 +177,12 @@ impl Chunk {
         self.entries.iter()
     }
 
+    /// Whether it has no entries.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     pub(crate) fn entry_count(&self) -> usize {
         self.entries.len()
     }

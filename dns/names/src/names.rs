@@ -9,7 +9,7 @@ use mesh_wire::{BootCount, Moment, PeerId};
 
 use crate::answer::Snapshot;
 use crate::chunk::{Chunk, ChunkKey, DigestRow, Number};
-use crate::entry::Entry;
+use crate::entry::{ContainerId, Entry};
 use crate::index::{Host, Index, Item, Place};
 use crate::name::{Name, NameError};
 use crate::origin::{Change, Load, Origin};
@@ -133,9 +133,34 @@ impl Names {
         removed
     }
 
+    /// Makes `entries`, all of `container`, the only ones of it in this router's set.
+    ///
+    /// # Errors
+    /// [`AddError::Full`]; what found room is there, and what is no longer to be there is gone.
+    pub fn replace(&mut self, container: &ContainerId, entries: &BTreeSet<Entry>) -> Result<(), AddError> {
+        let is_unwanted = |entry: &&Entry| entry.container() == container && !entries.contains(*entry);
+        let unwanted: Vec<Selection> = self.own.entries().filter(is_unwanted).map(Selection::of).collect();
+        for selection in &unwanted {
+            self.remove(selection);
+        }
+        entries.iter().try_for_each(|entry| self.add(entry.clone()).map(|_added| ()))
+    }
+
+    /// Numbers this router's set above what bears its identity, is not its own, and is numbered so: others would prefer
+    /// that. [`Self::take_changed`] has what is to be said.
+    pub fn outrun(&mut self, boot: BootCount, version: u64) {
+        self.own.outrun(boot, version);
+    }
+
     /// The keys of this router's chunks that changed since they were taken last. [`Self::encode`] has their bytes.
     pub fn take_changed(&mut self) -> Vec<ChunkKey> {
         self.own.take_changed()
+    }
+
+    /// One of this router's chunks, as of now; none if its set is not cut into so many.
+    #[must_use]
+    pub fn own_chunk(&self, index: u16) -> Option<Chunk> {
+        self.own.chunk(index)
     }
 
     /// The bytes of one of this router's chunks, to be signed and sent. None for a key that is not its own, or no more.
@@ -161,7 +186,7 @@ impl Names {
             return Ok(Merged::Known(key));
         }
         if key.origin == self.me {
-            self.own.outrun(&chunk);
+            self.own.outrun(chunk.number().boot, chunk.number().version);
             return Ok(Merged::Ghost);
         }
         self.make_room(&chunk)?;
@@ -189,16 +214,25 @@ impl Names {
             self.apply(&Change { gone, came: Vec::new() });
         }
         for peer in found {
-            let Some(origin) = self.others.get_mut(&peer) else { continue };
-            origin.hidden_since = None;
-            let came = origin.shown().cloned().collect();
-            self.apply(&Change { gone: Vec::new(), came });
+            self.show_all_of(peer);
         }
         let is_old =
             |origin: &Origin| origin.hidden_since.is_some_and(|since| now.since(since) >= HIDDEN_KEPT);
         for (_, forgotten) in self.others.extract_if(.., |_, origin| is_old(origin)) {
             self.load = self.load.minus(forgotten.load());
         }
+    }
+
+    /// Says that `peer` can be reached, too.
+    pub fn add_reachable(&mut self, peer: PeerId) {
+        if self.reachable.insert(peer) {
+            self.show_all_of(peer);
+        }
+    }
+
+    /// The other peers of which there is a set, shown or not.
+    pub fn origins(&self) -> impl Iterator<Item = PeerId> {
+        self.others.keys().copied()
     }
 
     /// What this router holds under `key`. A store of signed chunks drops the keys for which this is none, and the
@@ -264,6 +298,13 @@ impl Names {
     /// This router's entries at `address`.
     pub fn own_at(&self, address: IpAddr) -> impl Iterator<Item = &Entry> {
         self.own.entries().filter(move |entry| entry.address() == address)
+    }
+
+    fn show_all_of(&mut self, peer: PeerId) {
+        let Some(origin) = self.others.get_mut(&peer) else { return };
+        origin.hidden_since = None;
+        let came = origin.shown().cloned().collect();
+        self.apply(&Change { gone: Vec::new(), came });
     }
 
     /// Forgets hidden sets, those hidden longest first, until `chunk` fits.

@@ -35,6 +35,15 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// This entry, whatever its port.
+    pub(crate) fn of(entry: &Entry) -> Self {
+        Self {
+            container: Some(entry.container().clone()),
+            name: Some(entry.name().clone()),
+            address: Some(entry.address()),
+        }
+    }
+
     fn matches(&self, entry: &Entry) -> bool {
         self.container.as_ref().is_none_or(|container| container == entry.container())
             && self.name.as_ref().is_none_or(|name| name == entry.name())
@@ -146,10 +155,10 @@ impl OwnSet {
         ours.map_or_else(|| chunk.layout() > self.layout, |ours| chunk.number() > ours.number())
     }
 
-    /// Numbers this set above `ghost`.
-    pub(crate) fn outrun(&mut self, ghost: &Chunk) {
-        self.layout.boot = self.layout.boot.max(ghost.layout().boot);
-        self.version = self.version.max(ghost.number().version).saturating_add(1);
+    /// Numbers this set above what is numbered so.
+    pub(crate) fn outrun(&mut self, boot: BootCount, version: u64) {
+        self.layout.boot = self.layout.boot.max(boot);
+        self.version = self.version.max(version).saturating_add(1);
         self.cut(self.layout.depth);
     }
 

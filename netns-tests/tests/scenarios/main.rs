@@ -24,6 +24,7 @@ mod mesh;
 mod metrics;
 mod moving;
 mod mtu;
+mod names;
 mod nat;
 mod package;
 mod page;

@@ -2,19 +2,23 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use ipnet::IpNet;
 use mesh_api::Datapath;
 use mesh_hostnet::BridgeName;
+use mesh_names::Name as DomainName;
 use mesh_wire::{Nickname, PeerId};
 
 use crate::secrets::Password;
 
 /// Default port of the control plane (TCP) and of sleeve (UDP).
 pub const CONTROL_PORT: u16 = 6783;
+
+/// Where containers reach the name server of their host: an address that is the same on all hosts and never leaves one.
+pub const DNS_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(169, 254, 32, 53)), 53);
 
 /// From so many connections on, a well-connected subset of the peers is enough, unless the user says otherwise.
 pub const CONNECTION_LIMIT: usize = 64;
@@ -57,6 +61,8 @@ pub struct Config {
     pub ipam: Option<AddressConfig>,
     /// The status page and metrics; `None` without them.
     pub http: Option<HttpConfig>,
+    /// Names.
+    pub dns: DnsConfig,
 }
 
 /// Where the status page and metrics are served.
@@ -66,6 +72,46 @@ pub struct HttpConfig {
     pub address: SocketAddr,
     /// Whether the user chose it, and so wants to hear when it cannot be had.
     pub address_is_given: bool,
+}
+
+/// How names are answered for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnsConfig {
+    /// The domain that all names of containers lie in.
+    pub domain: DomainName,
+    /// How long an answer, or a denial, may be kept.
+    pub ttl_seconds: u32,
+    /// The name server of this host; `None` where there is to be none.
+    pub server: Option<ServerConfig>,
+}
+
+/// How the name server of this host is reached, and whom it asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// Where it listens.
+    pub listen: DnsListen,
+    /// Whom it asks about other names; those that the host asks when absent.
+    pub upstream: Option<Vec<SocketAddr>>,
+}
+
+/// Where a name server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DnsListen {
+    /// At [`DNS_ADDRESS`], and on Docker's bridge where there is one.
+    Usual,
+    /// At these addresses and no others. One that no interface has is put on the bridge.
+    At(Vec<SocketAddr>),
+}
+
+impl DnsListen {
+    /// The addresses, without that of Docker's bridge.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        match self {
+            Self::Usual => vec![DNS_ADDRESS],
+            Self::At(addresses) => addresses.clone(),
+        }
+    }
 }
 
 /// How addresses are managed.
@@ -208,7 +254,7 @@ fn check_host(host: &str) -> Result<(), PeerTargetError> {
         return Err(PeerTargetError::HostMissing);
     }
     if host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
-        return host.parse::<std::net::Ipv4Addr>().map(|_address| ()).map_err(|_not_an_address| wrong());
+        return host.parse::<Ipv4Addr>().map(|_address| ()).map_err(|_not_an_address| wrong());
     }
     let name = host.strip_suffix('.').unwrap_or(host);
     let label_ok = |label: &str| {

@@ -3,8 +3,9 @@
 //! Owns the order of the two, how the first is undone when the second fails, and the name by which a container holds its
 //! addresses. One change at a time for each container.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -14,13 +15,16 @@ use ipnet::IpNet;
 use mesh_api::{AddressTarget, AttachDocument, DetachDocument, ErrorKind, Failure, NetnsTarget, Response};
 use mesh_hostnet::Netns;
 use mesh_ipam::Ident;
+use mesh_names::Name;
 use tracing::warn;
 
 use crate::control::Answer;
 use crate::desk::{self, Desk, Management};
 use crate::error::failure_of;
 use crate::host::{Host, Interface, netns_ref};
+use crate::names::Names;
 use crate::prober::Prober;
+use crate::resolv_conf::ResolvConfs;
 
 /// Where `ip netns` keeps named namespaces; the second is the older name of the first.
 const NAMED_DIRECTORIES: [&str; 2] = ["/run/netns", "/var/run/netns"];
@@ -35,6 +39,8 @@ pub(crate) struct Containers {
     addresses: Management,
     /// Where addresses are managed.
     prober: Option<Prober>,
+    names: Names,
+    resolv_confs: ResolvConfs,
     turns: Turns,
 }
 
@@ -43,17 +49,42 @@ pub(crate) struct Attaching {
     pub(crate) container: NetnsTarget,
     pub(crate) addresses: Vec<AddressTarget>,
     pub(crate) interface: Interface,
+    /// Names that it gets, beside those that it has.
+    pub(crate) names: Vec<String>,
+    /// Whether its `resolv.conf` is written.
+    pub(crate) resolv_conf: bool,
     /// Longest wait for addresses.
     pub(crate) wait: Duration,
 }
 
 impl Containers {
-    pub(crate) fn new(host: Host, addresses: Management) -> Self {
+    pub(crate) fn new(host: Host, addresses: Management, names: Names, resolv_confs: ResolvConfs) -> Self {
         let prober = match &addresses {
             Management::On(desk) => Some(Prober::start(host.bridge(), desk.clone())),
             Management::Off | Management::Broken { .. } => None,
         };
-        Self { host, addresses, prober, turns: Turns::default() }
+        Self { host, addresses, prober, names, resolv_confs, turns: Turns::default() }
+    }
+
+    /// Gives a name to addresses or to a container, and answers.
+    pub(crate) fn add_name(
+        &self,
+        name: String,
+        addresses: Vec<IpAddr>,
+        container: Option<NetnsTarget>,
+        answer: Answer,
+    ) {
+        let names = self.names.clone();
+        tokio::spawn(async move {
+            let added = async {
+                let container = match container {
+                    Some(container) => Some(ident_of(container).await?.to_string()),
+                    None => None,
+                };
+                names.add(&name, &addresses, container.as_deref()).await
+            };
+            answer.send(added.await.map_or_else(Response::from, |document| Response::document(&document)));
+        });
     }
 
     /// Attaches a container and answers. A client that goes away before there are addresses takes its wish with it.
@@ -80,14 +111,19 @@ impl Containers {
     }
 
     async fn try_attach(&self, order: Attaching, answer: &mut Answer) -> Result<AttachDocument, Failure> {
-        let Attaching { container, addresses, interface, wait } = order;
-        let Some(desk) = self.desk_for(&addresses)? else {
-            return self.host.attach(container, own(&addresses), interface).await;
-        };
+        let Attaching { container, addresses, interface, names, resolv_conf, wait } = order;
+        let names = self.names.complete(&names)?;
         self.host.check(container.clone(), own(&addresses)).await?;
         let ident = ident_of(container.clone()).await?;
         let turn = self.turns.of(&ident);
         let _turn = turn.lock().await;
+        if resolv_conf {
+            self.resolv_confs.check(&ident.to_string())?;
+        }
+        let Some(desk) = self.desk_for(&addresses)? else {
+            let attached = self.host.attach(container, own(&addresses), interface).await?;
+            return self.name(&ident, names, resolv_conf, attached).await;
+        };
         let before = desk.held_by(&ident, None).await?;
         let obtained = tokio::select! {
             obtained = desk.obtain(&ident, &addresses, desk.deadline(wait)) => obtained,
@@ -105,7 +141,42 @@ impl Containers {
             }
             (Ok(_), None) => {}
         }
-        attached
+        self.name(&ident, names, resolv_conf, attached?).await
+    }
+
+    /// Says by which names the container that has been attached can be found, and in it, where to ask for others.
+    async fn name(
+        &self,
+        ident: &Ident,
+        names: BTreeSet<Name>,
+        resolv_conf: bool,
+        attached: AttachDocument,
+    ) -> Result<AttachDocument, Failure> {
+        let ident = ident.to_string();
+        let all = &self.names.of(&ident).await | &names;
+        let addresses = attached.addresses.iter().map(IpNet::addr);
+        let named = self.names.set(&ident, all, addresses).await;
+        let written = if resolv_conf { self.resolv_confs.write(&ident) } else { Ok(()) };
+        match named.and_then(|names| written.map(|()| names)) {
+            Ok(names) => Ok(AttachDocument { names, ..attached }),
+            Err(failure) => {
+                let hint = failure.hint.clone().map_or_else(String::new, |hint| format!("; {hint}"));
+                Err(failure
+                    .with_hint(format!("the container is attached, as it was asked for otherwise{hint}")))
+            }
+        }
+    }
+
+    /// Takes from a detached container the names of addresses that it has no longer; all that it has when it has gone.
+    async fn unname(&self, ident: &Ident, container: NetnsTarget) -> Result<(), Failure> {
+        let ident = ident.to_string();
+        let left = self.host.addresses(container).await;
+        if left.is_empty() {
+            self.names.remove(&ident).await?;
+            return self.resolv_confs.remove(&ident).map_err(|error| error.failure());
+        }
+        let names = self.names.of(&ident).await;
+        self.names.set(&ident, names, left.iter().map(IpNet::addr)).await.map(|_names| ())
     }
 
     async fn try_detach(
@@ -117,7 +188,11 @@ impl Containers {
             if targets.iter().any(|target| !matches!(target, AddressTarget::Ip(_))) {
                 self.addresses.desk()?;
             }
+            let ident = ident_of(container.clone()).await?;
+            let turn = self.turns.of(&ident);
+            let _turn = turn.lock().await;
             let addresses = self.host.detach(container.clone(), own(targets)).await?;
+            self.unname(&ident, container.clone()).await?;
             return Ok(DetachDocument { container: container.to_string(), addresses });
         };
         let ident = ident_of(container.clone()).await?;
@@ -140,7 +215,7 @@ impl Containers {
         unwanted.sort_unstable();
         unwanted.dedup();
         let name = container.to_string();
-        let mut removed = match self.host.detach(container, unwanted).await {
+        let mut removed = match self.host.detach(container.clone(), unwanted).await {
             Ok(removed) => removed,
             // A container that is gone leaves its addresses behind.
             Err(failure) if targets.is_empty() && failure.kind == ErrorKind::Unknown => {
@@ -159,6 +234,7 @@ impl Containers {
                 desk.release(&ident, Some(IpNet::from(address.addr()))).await?;
             }
         }
+        self.unname(&ident, container).await?;
         removed.sort_unstable();
         removed.dedup();
         Ok(DetachDocument { container: name, addresses: removed })

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use mesh_api::{
     BroadcastDocument, Capture, ConnectionCounts, ConnectionDocument, ConnectionState, Datapath,
-    IpamDocument, MacDocument, Overlay, PassedDocument, PeerConnectionDocument, PeerDocument, RouterDocument,
-    RoutesDocument, StatusDocument, TargetDocument, TrafficDocument, UnicastDocument,
+    DnsSummaryDocument, IpamDocument, MacDocument, Overlay, PassedDocument, PeerConnectionDocument,
+    PeerDocument, RouterDocument, RoutesDocument, StatusDocument, TargetDocument, TrafficDocument,
+    UnicastDocument,
 };
 use mesh_dataplane::Dataplane;
 use mesh_dataplane::engine::{CounterSnapshot, Direction, DropReason, Event, MacEntry, Owner, Path, Traffic};
@@ -25,11 +26,12 @@ pub(crate) struct Own<'a> {
     pub(crate) mtu: u32,
     pub(crate) uptime: Duration,
     pub(crate) ipam: IpamDocument,
+    pub(crate) dns: DnsSummaryDocument,
 }
 
 /// The overview.
 pub(crate) fn status(node: &Node, counted: &CounterSnapshot, own: &Own<'_>) -> StatusDocument {
-    let Own { config, network, datapath, mtu, uptime, ipam } = own;
+    let Own { config, network, datapath, mtu, uptime, ipam, dns } = own;
     let mut counts = ConnectionCounts::default();
     for connection in node.connection_status() {
         counts.count(state(connection.state));
@@ -56,7 +58,7 @@ pub(crate) fn status(node: &Node, counted: &CounterSnapshot, own: &Own<'_>) -> S
         connections: counts,
         peers: node.peer_status().len() as u64,
         ipam: Some(ipam.clone()),
-        dns: None,
+        dns: Some(dns.clone()),
         traffic: traffic(counted),
         control: control.filter(counted_once).collect(),
     }

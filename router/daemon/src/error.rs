@@ -48,6 +48,34 @@ pub enum Error {
         /// The first line that is not as it should be, counted from 1.
         line: usize,
     },
+    /// The list of added names is not one that this program wrote, or it was edited wrongly.
+    #[error("the list of names in {} is damaged in line {line}", path.display())]
+    NamesDamaged {
+        /// The file.
+        path: PathBuf,
+        /// The first line that is not as it should be, counted from 1.
+        line: usize,
+    },
+    /// The domain is so long that no name fits below it.
+    #[error("the domain cannot be used: {0}")]
+    Domain(#[from] mesh_names::NameError),
+    /// The name server could not listen.
+    #[error("cannot listen for DNS queries on {address}: {source}")]
+    DnsListen {
+        /// Where.
+        address: SocketAddr,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The name server is to listen at an address that the host does not have and cannot be given.
+    #[error("{address} is no address of this host to listen on for DNS queries")]
+    DnsAddress {
+        /// Where.
+        address: SocketAddr,
+    },
+    /// The name server did not start.
+    #[error(transparent)]
+    Dns(mesh_dns::Error),
     /// The file with the network's id is not one that this program wrote.
     #[error("the network's id in {} is damaged", path.display())]
     NetworkDamaged {
@@ -123,15 +151,20 @@ impl Error {
             Self::AlreadyRunning { .. } | Self::RangeDiffers { .. } => ErrorKind::Refused,
             Self::RangeRouted { .. } => ErrorKind::InUse,
             Self::File { source, .. } | Self::System { source, .. } => io_kind(source),
-            Self::Listen { source, .. } | Self::Http { source, .. } => io_kind(source),
+            Self::Listen { source, .. } | Self::Http { source, .. } | Self::DnsListen { source, .. } => {
+                io_kind(source)
+            }
             Self::IdentityDamaged { .. }
             | Self::TargetsDamaged { .. }
+            | Self::NamesDamaged { .. }
+            | Self::Domain(_)
+            | Self::DnsAddress { .. }
             | Self::NetworkDamaged { .. }
             | Self::Password(_) => ErrorKind::Invalid,
             Self::Dataplane(error) => start_kind(error),
             Self::Host(error) | Self::FastPath(FastPathError::Host(error)) => kind_of(error),
             Self::FastPath(FastPathError::Thread(source)) => io_kind(source),
-            Self::LoggingTwice | Self::Reset(_) => ErrorKind::Internal,
+            Self::LoggingTwice | Self::Reset(_) | Self::Dns(_) => ErrorKind::Internal,
         }
     }
 
@@ -161,6 +194,17 @@ impl Error {
                 "correct it, or launch without --resume and name the peers: the list is written anew then"
                     .to_owned(),
             ),
+            Self::NamesDamaged { path, .. } => {
+                Some(format!("correct it; or remove {}, and add the names again", path.display()))
+            }
+            Self::Domain(_) => Some("choose a shorter one with --dns-domain".to_owned()),
+            Self::DnsListen { .. } => Some(
+                "`ss -lunp sport = 53` names the program that listens there; --dns-listen takes another address, --no-dns none"
+                    .to_owned(),
+            ),
+            Self::DnsAddress { .. } => {
+                Some("--dns-listen takes addresses of this host, and IPv4 addresses that no host has".to_owned())
+            }
             Self::NetworkDamaged { path } => Some(format!(
                 "restore it from a copy; or remove {}, and this host joins the network of its peers again",
                 path.display()
@@ -181,7 +225,7 @@ impl Error {
             Self::Dataplane(error) => start_hint(error),
             Self::Host(error) => error.hint(),
             Self::Reset(errors) => errors.iter().find_map(HostError::hint),
-            Self::File { .. } | Self::Password(_) | Self::System { .. } | Self::LoggingTwice => None,
+            Self::File { .. } | Self::Password(_) | Self::Dns(_) | Self::System { .. } | Self::LoggingTwice => None,
         }
     }
 }

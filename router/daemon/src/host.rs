@@ -1,5 +1,6 @@
 //! Changes to the host's network on behalf of clients: one at a time, off the shell's thread.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -17,6 +18,8 @@ pub(crate) struct Interface {
     pub(crate) ifname: String,
     /// Whether it sends IPv4 multicast by it.
     pub(crate) multicast_route: bool,
+    /// The address of the host's name server, if it is to reach that.
+    pub(crate) node_local: Option<Ipv4Addr>,
 }
 
 /// The host's side of the overlay.
@@ -60,12 +63,12 @@ impl Host {
     ) -> Result<AttachDocument, Failure> {
         let mtu = self.mtu.clone();
         self.change(move |bridge, firewall| {
-            let Interface { ifname, multicast_route } = interface;
+            let Interface { ifname, multicast_route, node_local } = interface;
             let ifname: InterfaceName = ifname.parse().map_err(|error: mesh_hostnet::NameError| {
                 Failure::new(ErrorKind::Invalid, error.to_string())
             })?;
             let netns = Netns::open(&netns_ref(&container)).map_err(|error| failure_of(&error))?;
-            let spec = AttachSpec { ifname, addresses, mtu: mtu.get(), multicast_route };
+            let spec = AttachSpec { ifname, addresses, mtu: mtu.get(), multicast_route, node_local };
             let attached = firewall.attach(bridge, &netns, &spec).map_err(|error| failure_of(&error))?;
             mtu.joined(&container, attached.interface.as_str());
             info!(%container, interface = %attached.interface, addresses = ?attached.addresses, "attached");
@@ -93,6 +96,15 @@ impl Host {
             Ok(removed)
         })
         .await
+    }
+
+    /// The addresses that a container has in the network; none when it is not attached, or gone.
+    pub(crate) async fn addresses(&self, container: NetnsTarget) -> Vec<IpNet> {
+        let look = move |bridge: &Bridge, _: &Firewall| {
+            let netns = Netns::open(&netns_ref(&container)).map_err(|error| failure_of(&error))?;
+            mesh_hostnet::addresses_of(bridge, &netns).map_err(|error| failure_of(&error))
+        };
+        self.change(look).await.unwrap_or_default()
     }
 
     /// Waits for a change under way; none begins while the guard lives.

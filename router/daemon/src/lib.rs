@@ -16,6 +16,7 @@ mod containers;
 mod control;
 mod desk;
 mod dial;
+mod dns;
 mod documents;
 mod error;
 mod fastpath;
@@ -27,12 +28,14 @@ mod journal;
 mod logging;
 mod metrics;
 mod mtu;
+mod names;
 mod network;
 mod pipe;
 mod plan;
 mod privileges;
 mod prober;
 mod reload;
+mod resolv_conf;
 mod router;
 mod secrets;
 mod shell;
@@ -45,13 +48,14 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 pub use config::{
-    AddressConfig, CONNECTION_LIMIT, CONTROL_PORT, Config, FoundingRule, HttpConfig, MtuSetting, PeerTarget,
-    PeerTargetError, Peers,
+    AddressConfig, CONNECTION_LIMIT, CONTROL_PORT, Config, DNS_ADDRESS, DnsConfig, DnsListen, FoundingRule,
+    HttpConfig, MtuSetting, PeerTarget, PeerTargetError, Peers, ServerConfig,
 };
 pub use error::Error;
 pub use logging::{LogControl, LogFormat, LogLevel, LogTarget, init_logging};
 pub use mesh_crypto::PasswordError;
 pub use mesh_hostnet::BridgeName;
+pub use mesh_names::{Name as DomainName, NameError as DomainNameError};
 pub use mesh_node::limits::SECRETS_MAX;
 pub use mesh_wire::control::LINKS_MAX;
 pub use mesh_wire::{IdError, Nickname, NicknameError, PeerId};

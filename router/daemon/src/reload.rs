@@ -114,6 +114,7 @@ fn waiting_for_restart(held: &Config, new: &Config) -> Vec<&'static str> {
         peers: _followed,
         ipam,
         http,
+        dns,
     } = new;
     let settings = [
         ("run-dir", *run_dir != held.run_dir),
@@ -131,6 +132,7 @@ fn waiting_for_restart(held: &Config, new: &Config) -> Vec<&'static str> {
         ("conn-limit", *connection_limit != held.connection_limit),
         ("ipam-range, ipam-subnet, ipam-init", *ipam != held.ipam),
         ("http", *http != held.http),
+        ("no-dns, dns-domain, dns-listen, dns-upstream, dns-ttl", *dns != held.dns),
     ];
     settings.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
 }

@@ -1,8 +1,9 @@
 //! One router's life: started in order, run, ended in the opposite order.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,21 +29,24 @@ use crate::containers::{Attaching, Containers};
 use crate::control::{Answer, Asked, Control, REQUESTS_QUEUED_MAX};
 use crate::desk::{self, ASKS_QUEUED_MAX, Ask, Desk, Management, PROMPT_TIME_MAX_MS};
 use crate::dial::Dialer;
+use crate::dns::NameServers;
 use crate::fastpath::Lane;
 use crate::host::{Host, Interface};
 use crate::http::{self, SCRAPES_QUEUED_MAX, Scrape};
 use crate::journal::{self, Journal, JournalError, Opened, Word};
 use crate::metrics::Readings;
 use crate::mtu::{self, Mtu};
+use crate::names::{Added, Names};
 use crate::pipe::Pipe;
 use crate::reload::Reloading;
+use crate::resolv_conf::ResolvConfs;
 use crate::shell::{self, INPUTS_QUEUED_MAX, REPORTS_QUEUED_MAX, Setting, Shell};
 use crate::store::{self, RunLock};
 use crate::supervisor::{self, Supervisor};
 use crate::targets::Targets;
 use crate::{
-    AddressConfig, BridgeName, Config, Error, PeerTarget, Peers, Ready, Reload, documents, firewall, ipam,
-    network, pipe, privileges, secrets, targets,
+    AddressConfig, BridgeName, Config, Error, PeerTarget, Peers, Ready, Reload, dns, documents, firewall,
+    ipam, names, network, pipe, privileges, secrets, targets,
 };
 
 /// After the last word to the peers, time for it to leave.
@@ -66,6 +70,10 @@ struct Surroundings {
     targets: Targets,
     firewall: Firewall,
     reloading: Reloading,
+    names: Names,
+    name_servers: NameServers,
+    /// Where containers reach the name server of this host.
+    node_local: Option<Ipv4Addr>,
     control: Control,
     http: Cell<Option<TcpListener>>,
     /// Released last: whoever waits for the lock knows that the router is gone.
@@ -115,6 +123,7 @@ pub(crate) fn reset_host(
 fn remove_everything(run_dir: &Path, state_dir: &Path, bridge: &BridgeName) -> Result<Vec<String>, Error> {
     let mut removed: Vec<_> =
         mesh_hostnet::remove_all(bridge).map_err(Error::Reset)?.iter().map(ToString::to_string).collect();
+    removed.extend(ResolvConfs::new(state_dir, None, "").remove_all()?);
     removed.extend(store::remove(run_dir, state_dir)?);
     Ok(removed)
 }
@@ -136,8 +145,10 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
     let (address_teller, mut addresses) = watch::channel(Vec::new());
     let _watch = AddressWatch::start(move |now| drop(address_teller.send_replace(now)))?;
     let (report, mut reports) = mpsc::channel(REPORTS_QUEUED_MAX);
-    let dataplane =
-        Dataplane::start(dataplane_config(&config, mtu), move |seen| report.try_send(seen).is_ok());
+    let node_local = dns::node_local(&config)?;
+    let dataplane = Dataplane::start(dataplane_config(&config, mtu, &node_local), move |seen| {
+        report.try_send(seen).is_ok()
+    });
     let dataplane = dataplane.map_err(Error::Dataplane)?;
     let own = addresses.borrow().clone();
     let clock = Clock::start();
@@ -152,6 +163,7 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
     let lane = Lane::start(&config, &bridge, rng.u64() as u32, &firewall, sightings);
     let (lane, mut heard) = lane.inspect_err(|_| leave_host(&config, &bridge))?;
     if let Err(error) = targets::save(&known.targets_file, &known.peers) {
+        firewall.close();
         leave_host(&config, &bridge);
         return Err(error);
     }
@@ -159,8 +171,10 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
     let (asks, mut asked) = mpsc::channel(ASKS_QUEUED_MAX);
     let managed = manage_addresses(&config, &known, journal, &own, (asks, clock))?;
     let Managed { management, node: ipam, journal, mut words } = managed;
-    let nonce = rng.u64();
-    let node = Node::new(node_config(&config, &known, (identity, boot), nonce, ipam), rng, clock.now());
+    let (nonce, names_rng) = (rng.u64(), rng.fork());
+    let known_names = mesh_names::Names::new(identity.peer_id(), boot, dns::zone(&config))?;
+    let node_config = node_config(&config, &known, (identity, boot), nonce, (ipam, known_names));
+    let node = Node::new(node_config, rng, clock.now());
     let (peer_id, nickname) = (node.peer_id().to_string(), node.nickname().to_string());
     say_started(&node, mtu);
     let (inputs, mut input_queue) = mpsc::channel(INPUTS_QUEUED_MAX);
@@ -173,12 +187,27 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
         journal,
     };
     let mut shell = Shell::new(node, dataplane, lane, setting);
+    let targets = Targets::new(known.targets_file, known.peers, inputs.clone());
+    let (published, watched) = (Arc::clone(shell.names()), addresses.clone());
+    firewall.set_name_servers(dns::node_local_servers(&config, &node_local));
+    let name_servers = NameServers::start(&config, &bridge, &node_local, published, names_rng, watched);
+    let name_servers = name_servers.inspect_err(|_| {
+        firewall.close();
+        leave_host(&config, &bridge);
+    })?;
+    let names = Names::new(config.dns.domain.clone(), known.names_file, known.names, inputs.clone());
+    for input in names.at_start().await {
+        shell.handle(input, None);
+    }
+    let resolv_confs = dns::resolv_confs(&config);
     let mtu = Mtu::new(mtu);
     let host = Host::new(bridge, firewall.clone(), mtu.clone());
-    let targets = Targets::new(known.targets_file, known.peers, inputs.clone());
     let around = Surroundings {
-        containers: Containers::new(host.clone(), management.clone()),
+        containers: Containers::new(host.clone(), management.clone(), names.clone(), resolv_confs),
         host,
+        names,
+        name_servers,
+        node_local: node_local.first().copied(),
         addresses: management,
         reloading: Reloading::new(reload, config.clone(), targets.clone(), inputs),
         firewall,
@@ -216,6 +245,8 @@ struct Known {
     network_file: PathBuf,
     peers: Vec<PeerTarget>,
     targets_file: PathBuf,
+    names: BTreeSet<Added>,
+    names_file: PathBuf,
 }
 
 impl Known {
@@ -227,7 +258,9 @@ impl Known {
             Peers::Resumed => targets::load(&targets_file)?,
         };
         let network = network::load(&network_file)?;
-        Ok(Self { secrets: secrets::keys(&config.secrets)?, network, network_file, peers, targets_file })
+        let names_file = config.state_dir.join(store::NAMES_FILE);
+        let (secrets, names) = (secrets::keys(&config.secrets)?, names::load(&names_file)?);
+        Ok(Self { secrets, network, network_file, peers, targets_file, names, names_file })
     }
 }
 
@@ -236,7 +269,7 @@ fn node_config(
     known: &Known,
     (identity, boot): (Identity, BootCount),
     nonce: u64,
-    ipam: Option<mesh_node::Addresses>,
+    (ipam, names): (Option<mesh_node::Addresses>, mesh_names::Names),
 ) -> mesh_node::Config {
     mesh_node::Config {
         identity,
@@ -249,6 +282,7 @@ fn node_config(
         allowed: config.allowed.clone(),
         trusted_subnets: config.trusted_subnets.clone(),
         ipam,
+        names,
         connection_limit: config.connection_limit,
         aes_preferred: aes_is_fast(),
         discovery: config.discovery,
@@ -479,6 +513,7 @@ impl Surroundings {
                     datapath: shell.lane().datapath(),
                     uptime: shell.now().since_origin(),
                     ipam: ipam::document(shell.node(), &self.addresses, &self.config, shell.now()),
+                    dns: self.name_servers.summary(shell.node(), &self.config),
                 };
                 answer.send(Response::document(&documents::status(
                     shell.node(),
@@ -503,11 +538,30 @@ impl Surroundings {
             Command::Macs => {
                 answer.send(Response::document(&documents::macs(shell.node().peer_id(), shell.dataplane())));
             }
-            Command::Attach { netns: container, addresses, ifname, multicast_route, timeout_ms } => {
-                let interface = Interface { ifname, multicast_route };
+            Command::Attach {
+                netns: container,
+                addresses,
+                ifname,
+                multicast_route,
+                names,
+                dns,
+                resolv_conf,
+                timeout_ms,
+            } => {
+                let node_local = self.node_local.filter(|_| dns);
+                let interface = Interface { ifname, multicast_route, node_local };
                 let wait = Duration::from_millis(timeout_ms);
-                self.containers.attach(Attaching { container, addresses, interface, wait }, answer);
+                let order = Attaching { container, addresses, interface, names, resolv_conf, wait };
+                self.containers.attach(order, answer);
             }
+            Command::Dns => {
+                answer.send(Response::document(&self.name_servers.document(shell.node(), &self.config)));
+            }
+            Command::DnsAdd { name, addresses, container } => {
+                self.containers.add_name(name, addresses, container, answer);
+            }
+            Command::DnsRemove { name, addresses } => self.names.take_back(name, addresses, answer),
+            Command::DnsLookup { name } => answer.send(dns::lookup(&name, &shell.names().load())),
             Command::Detach { netns, addresses } => self.containers.detach(netns, addresses, answer),
             Command::Ipam => {
                 let document = ipam::document(shell.node(), &self.addresses, &self.config, shell.now());
@@ -587,9 +641,10 @@ impl Surroundings {
     }
 
     async fn end(self, shell: Shell, ending: Ending) -> Result<(), Error> {
-        let Self { config, containers, targets, firewall, control, lock, .. } = self;
-        let _no_more_changes = (containers.finish().await, targets.finish().await);
+        let Self { config, containers, targets, firewall, names, name_servers, control, lock, .. } = self;
+        let _no_more_changes = (containers.finish().await, targets.finish().await, names.finish().await);
         shell.stop();
+        name_servers.stop().await;
         sleep(GOODBYE_TIME).await;
         let result = match ending {
             Ending::Stop => Ok(()),
@@ -617,13 +672,14 @@ impl Surroundings {
     }
 }
 
-fn dataplane_config(config: &Config, mtu: u32) -> mesh_dataplane::Config {
+fn dataplane_config(config: &Config, mtu: u32, node_local: &[Ipv4Addr]) -> mesh_dataplane::Config {
     mesh_dataplane::Config {
         tap_name: config.bridge.tap().to_string(),
         listen: config.listen,
         port: config.port,
         workers: 1,
         mtu,
+        node_local: node_local.to_vec(),
     }
 }
 

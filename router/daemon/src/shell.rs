@@ -7,10 +7,13 @@
 use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use mesh_dataplane::Dataplane;
 use mesh_fastpath::vxlan::Heard;
 use mesh_ipam::{self as ipam, Ticket};
+use mesh_names::Snapshot;
 use mesh_node::{AddressOutput, ConnectionId, Event, Input, Node, Output, Report};
 use mesh_wire::{Moment, NetworkId};
 use tokio::sync::{mpsc, oneshot};
@@ -43,6 +46,8 @@ pub(crate) struct Shell {
     network_file: PathBuf,
     /// Whether the node has a plan that the data plane does not know.
     plan_is_due: bool,
+    /// The names as the name servers of this host see them.
+    names: Arc<ArcSwap<Snapshot>>,
     /// Writes the state of address management, where it is on.
     journal: Option<Journal>,
     /// A batch that the journal did not take.
@@ -61,7 +66,8 @@ pub(crate) struct Setting {
 }
 
 impl Shell {
-    pub(crate) fn new(node: Node, dataplane: Dataplane, lane: Lane, setting: Setting) -> Self {
+    pub(crate) fn new(mut node: Node, dataplane: Dataplane, lane: Lane, setting: Setting) -> Self {
+        let names = Arc::new(ArcSwap::new(node.names()));
         let Setting { dialer, clock, network, network_file, journal } = setting;
         Self {
             node,
@@ -73,6 +79,7 @@ impl Shell {
             network,
             network_file,
             plan_is_due: false,
+            names,
             journal,
             unwritten: None,
             clients: BTreeMap::new(),
@@ -136,7 +143,7 @@ impl Shell {
         }
     }
 
-    /// Gives the data plane what the node wants of it, if that has changed. Not done with each input: what a burst of
+    /// Gives the data plane what the node wants of it, and the name servers the names, if that has changed. Not done with each input: what a burst of
     /// them comes to is all that counts, and a plan is work in proportion to the network.
     pub(crate) fn publish(&mut self) {
         if std::mem::take(&mut self.plan_is_due) {
@@ -145,6 +152,10 @@ impl Shell {
             // The data plane takes announcements only of peers that it knows by now.
             self.lane.see(&self.node, &plan);
         }
+        let names = self.node.names();
+        if !Arc::ptr_eq(&names, &self.names.load()) {
+            self.names.store(names);
+        }
     }
 
     /// Takes in what the fast path has found.
@@ -152,6 +163,11 @@ impl Shell {
         for input in self.lane.hear(heard) {
             self.handle(input, None);
         }
+    }
+
+    /// The names as of the last publication.
+    pub(crate) const fn names(&self) -> &Arc<ArcSwap<Snapshot>> {
+        &self.names
     }
 
     /// When the node wants to hear of the time.
@@ -240,6 +256,9 @@ impl Shell {
                 warn!(%peer, remote = remote.map(tracing::field::display), "an identity is in use twice");
             }
             Event::Addresses(event) => log_addresses(event),
+            Event::NamesRefused { container, error } => {
+                warn!(%container, %error, "names of a container are not known to others");
+            }
             Event::GossipRefused { peer, error } => warn!(%peer, %error, "gossip was refused"),
         }
     }

@@ -22,6 +22,9 @@ use crate::{Error, journal, logging};
 const IDENTITY_FILE: &str = "identity";
 pub(crate) const NETWORK_FILE: &str = "network";
 pub(crate) const TARGETS_FILE: &str = "targets";
+
+/// The names that were added by hand, in the state directory.
+pub(crate) const NAMES_FILE: &str = "names";
 const LOG_FILE: &str = "mesh.log";
 
 /// Version of the identity file's layout.
@@ -158,6 +161,7 @@ pub(crate) fn remove(run_dir: &Path, state_dir: &Path) -> Result<Vec<String>, Er
         state_dir.join(journal::SNAPSHOT_FILE),
         state_dir.join(NETWORK_FILE),
         state_dir.join(TARGETS_FILE),
+        state_dir.join(NAMES_FILE),
         state_dir.join(LOG_FILE),
         logging::earlier(&state_dir.join(LOG_FILE)),
         run_dir.join(mesh_api::PID_FILE_NAME),

@@ -2,7 +2,7 @@
 //! itself.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
@@ -39,6 +39,8 @@ pub struct Config {
     pub workers: usize,
     /// MTU of the TAP interface, in bytes, without the Ethernet header.
     pub mtu: u32,
+    /// Addresses that each host has for itself: nothing from or to them crosses the network.
+    pub node_local: Vec<Ipv4Addr>,
 }
 
 /// Why no data plane was started. Nothing is left of it.
@@ -107,7 +109,7 @@ impl Dataplane {
         config: Config,
         reports: impl Fn(Report) -> bool + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
-        let Config { tap_name, listen, port, workers, mtu } = config;
+        let Config { tap_name, listen, port, workers, mtu, node_local } = config;
         if !(1..=WORKERS_MAX).contains(&workers) {
             return Err(StartError::Workers(workers));
         }
@@ -120,6 +122,7 @@ impl Dataplane {
             clock: Clock::start(),
             snapshot: ArcSwap::from_pointee(Snapshot::before_the_first_plan()),
             macs: Macs::new(),
+            node_local,
             duplicates: Duplicates::default(),
             prober: Mutex::new(Prober::default()),
             sizes: Mutex::new(Sizes::default()),

@@ -450,7 +450,8 @@ fn what_is_in_use_or_missing_is_named() {
     let namespace = Namespace::new();
     let (first, _reports) = namespace.dataplane(2, 1370).unwrap();
     let start = |name: &'static str, port, workers, mtu| {
-        let config = Config { tap_name: name.to_owned(), listen: None, port, workers, mtu };
+        let config =
+            Config { tap_name: name.to_owned(), listen: None, port, workers, mtu, node_local: Vec::new() };
         namespace.run(move || Dataplane::start(config, |_| true).err().unwrap())
     };
     assert!(matches!(start(TAP, 0, 1, 1370), StartError::Tap(TapError::NameInUse(name)) if name == TAP));

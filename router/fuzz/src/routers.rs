@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mesh_crypto::{Identity, Psk, Rng};
+use mesh_names::{Names, Order, Zone};
 use mesh_node::{Config, ConnectionId, DialFailure, Input as Event, Node, Output, Report};
 use mesh_topology::Target;
 use mesh_wire::{BootCount, Moment, NetworkId, PeerId};
@@ -34,8 +35,10 @@ pub(crate) fn strangers(bytes: &[u8]) {
 /// A router with a seed for an identity.
 pub(crate) fn node(seed: u8, targets: Vec<Target>, has_secret: bool) -> Node {
     let mut rng = Rng::from_seed([seed; 32]);
+    let identity = Identity::generate(&mut rng);
+    let names = Names::new(identity.peer_id(), BootCount(1), zone()).expect("the domain is short");
     let config = Config {
-        identity: Identity::generate(&mut rng),
+        identity,
         boot: BootCount(1),
         nonce: u64::from(seed),
         nickname: format!("h{seed}").parse().expect("a letter and digits"),
@@ -45,12 +48,24 @@ pub(crate) fn node(seed: u8, targets: Vec<Target>, has_secret: bool) -> Node {
         allowed: None,
         trusted_subnets: Vec::new(),
         ipam: None,
+        names,
         connection_limit: 8,
         aes_preferred: true,
         discovery: true,
         targets,
     };
     Node::new(config, rng, Moment::ORIGIN)
+}
+
+fn zone() -> Zone {
+    Zone {
+        domain: "mesh.internal".parse().expect("a name"),
+        ranges: Vec::new(),
+        ttl: 1,
+        negative_ttl: 1,
+        servers: Vec::new(),
+        order: Order::Shuffled,
+    }
 }
 
 pub(crate) fn target(last: u8) -> Target {

@@ -4,6 +4,7 @@
 //! failure after that is undone, so that a call either does all or leaves no trace. Does not choose addresses.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -41,6 +42,8 @@ pub struct AttachSpec {
     pub mtu: u32,
     /// Whether IPv4 multicast is to leave by it, unless the container has a route for that.
     pub multicast_route: bool,
+    /// A node-local address that is to be reached by it, unless the container has a route to that.
+    pub node_local: Option<Ipv4Addr>,
 }
 
 /// What a container has.
@@ -95,6 +98,7 @@ enum Step {
     BringUp,
     BringUpLoopback,
     AddMulticastRoute,
+    AddNodeLocalRoute,
     Announce,
 }
 
@@ -134,6 +138,7 @@ struct Plan {
     present: Option<Pair>,
     missing: Vec<IpNet>,
     route_missing: bool,
+    node_local_missing: Option<Ipv4Addr>,
     /// The index of `lo`, when it is down.
     loopback_down: Option<u32>,
 }
@@ -169,8 +174,17 @@ fn plan(sides: &mut Sides, bridge: &Bridge, netns: &Netns, spec: &AttachSpec) ->
             .inside
             .has_multicast_route()
             .map_err(|error| error.during("list the routes of", netns.id()))?;
+    let node_local_missing = match spec.node_local {
+        Some(address) => {
+            let routed = sides.inside.has_host_route(address);
+            let routed = routed.map_err(|error| error.during("list the routes of", netns.id()))?;
+            (!routed).then_some(address)
+        }
+        None => None,
+    };
     let loopback_down = links.iter().find(|link| link.is_loopback && !link.is_up).map(|link| link.index);
-    Ok(Plan { bridge, host_name, present, missing, route_missing: !routed, loopback_down })
+    let route_missing = !routed;
+    Ok(Plan { bridge, host_name, present, missing, route_missing, node_local_missing, loopback_down })
 }
 
 /// Those of `wanted` that are not on our interface yet; an error when one is elsewhere, or otherwise.
@@ -242,6 +256,10 @@ impl Work<'_> {
         if plan.route_missing {
             watch(Step::AddMulticastRoute)?;
             self.add_multicast_route(&pair)?;
+        }
+        if let Some(address) = plan.node_local_missing {
+            watch(Step::AddNodeLocalRoute)?;
+            self.add_node_local_route(&pair, address)?;
         }
         watch(Step::Announce)?;
         if !plan.missing.is_empty() {
@@ -394,6 +412,18 @@ impl Work<'_> {
         self.undo.push(move |sides: &mut Sides| {
             let removed = sides.inside.remove_multicast_route(index);
             removed.map_err(|error| error.during("remove the multicast route by", &name))
+        });
+        Ok(())
+    }
+
+    fn add_node_local_route(&mut self, pair: &Pair, address: Ipv4Addr) -> Result<(), HostError> {
+        let index = pair.inside.index;
+        let added = self.sides.inside.add_host_route(index, address);
+        added.map_err(|error| error.during("add the route to the name server by", &self.spec.ifname))?;
+        let name = self.spec.ifname.clone();
+        self.undo.push(move |sides: &mut Sides| {
+            let removed = sides.inside.remove_host_route(index, address);
+            removed.map_err(|error| error.during("remove the route to the name server by", &name))
         });
         Ok(())
     }

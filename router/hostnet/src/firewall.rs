@@ -14,6 +14,7 @@ mod ruleset;
 mod walls;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddrV4;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -152,6 +153,11 @@ impl Firewall {
     /// Sets which of the bridge's addresses the overlay may reach.
     pub fn set_exposed(&self, exposed: Vec<Exposure>) {
         self.change(|walls| walls.exposed = exposed);
+    }
+
+    /// Sets where containers reach the host's DNS servers, addresses that each host has for itself.
+    pub fn set_name_servers(&self, servers: impl IntoIterator<Item = SocketAddrV4>) {
+        self.change(|walls| walls.name_servers = servers.into_iter().collect());
     }
 
     /// Whether it stands.

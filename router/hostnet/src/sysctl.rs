@@ -46,6 +46,20 @@ impl Switch {
     }
 }
 
+/// Lets an interface of the calling thread's namespace take packets whose sender the host has a route to by another
+/// interface, where it would drop them (`rp_filter` 1, RFC 3704 section 2.2). The greater of the interface's value and that
+/// for all counts, so that 2 here makes a strict host loose on this interface alone.
+pub(crate) fn loosen_reverse_path(interface: &InterfaceName) -> Result<(), HostError> {
+    let strict = |interface: &str| {
+        fs::read_to_string(conf("ipv4", interface, "rp_filter")).is_ok_and(|value| value.trim() == "1")
+    };
+    if !strict("all") && !strict(interface.as_str()) {
+        return Ok(());
+    }
+    let path = conf("ipv4", interface.as_str(), "rp_filter");
+    fs::write(&path, "2").map_err(|source| HostError::Sysctl { path, source })
+}
+
 /// Whether IPv6 can be used, in the calling thread's namespace, on `interface`, or with `None` on one that is yet to be
 /// made.
 pub(crate) fn ipv6_is_on(interface: Option<&InterfaceName>) -> Result<bool, HostError> {

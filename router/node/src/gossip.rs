@@ -22,11 +22,13 @@ use crate::connection::{CloseCause, Connection};
 use crate::counters::Count;
 use crate::interface::{ConnectionId, Event, Output};
 use crate::limits::{COMPLAINT_PACE, GOSSIP_LEN, MENTIONED_TO};
+use crate::names::NameRecords;
 use crate::news::Name;
 use crate::node::Node;
 
 /// The records of one channel, whatever this version reads in them.
 trait Channelled {
+    fn summary(&self) -> Summary;
     fn summary_in_full(&self) -> Summary;
     fn differing(&self, summary: &Summary) -> u64;
     fn digest(&self, buckets: u64, reply: bool) -> Digest;
@@ -35,6 +37,10 @@ trait Channelled {
 }
 
 impl<T> Channelled for Records<T> {
+    fn summary(&self) -> Summary {
+        self.summary()
+    }
+
     fn summary_in_full(&self) -> Summary {
         self.summary_in_full()
     }
@@ -61,10 +67,11 @@ impl Node {
     pub(crate) fn gossip(&mut self, id: ConnectionId, peer: PeerId, gossip: &Gossip, now: Moment) {
         let channel = gossip.channel;
         for entry in &gossip.entries {
-            let merged = match channel {
-                Channel::TOPOLOGY => self.topology.merge(entry),
-                Channel::MACS => self.merge_macs(entry),
-                unknown => self.carried.merge(unknown, entry),
+            let merged = match (channel, channel.chunk_of_names()) {
+                (Channel::TOPOLOGY, _) => self.topology.merge(entry),
+                (Channel::MACS, _) => self.merge_macs(entry),
+                (_, Some(index)) => self.merge_names(index, entry, now),
+                (unknown, None) => self.carried.merge(unknown, entry),
             };
             match merged {
                 Ok(Merged::Newer(origin)) => {
@@ -72,16 +79,20 @@ impl Node {
                     self.announce((channel, origin), Some(id), now);
                     match channel {
                         Channel::TOPOLOGY => self.heard_of(origin, now),
-                        _carried => self.doubt_origins(now),
+                        _names_or_carried => self.doubt_origins(now),
                     }
                 }
                 Ok(Merged::Known(_)) => self.counters.count(Count::RecordKnown),
                 Ok(Merged::Ghost(ghost)) if channel == Channel::MACS => self.outrun_macs(&ghost, now),
-                Ok(Merged::Ghost(ghost)) => self.outrun(&ghost, now),
+                Ok(Merged::Ghost(ghost)) => match channel.chunk_of_names() {
+                    Some(index) => self.outrun_names(index, &ghost, now),
+                    None => self.outrun(&ghost, now),
+                },
                 Err(error) => self.refuse_entry(peer, error, now),
             }
         }
-        if channel == Channel::MACS || self.carried.get(channel).is_some() {
+        let of_names = channel.chunk_of_names().is_some_and(|index| self.names.get(index).is_some());
+        if channel == Channel::MACS || of_names || self.carried.get(channel).is_some() {
             self.counters.carry(channel);
         }
     }
@@ -125,13 +136,12 @@ impl Node {
     pub(crate) fn begin_gossip(&mut self, id: ConnectionId, now: Moment) {
         let dialed = matches!(id, ConnectionId::Dialed(_));
         let topology = dialed.then(|| self.topology.store().summary_in_full());
-        let macs =
-            self.macs.in_use().map(|macs| if dialed { macs.summary_in_full() } else { macs.summary() });
-        let carried = self
-            .carried
-            .channels()
-            .map(|records| if dialed { records.summary_in_full() } else { records.summary() });
-        for summary in topology.into_iter().chain(macs).chain(carried).collect::<Vec<_>>() {
+        let others = self.beside_topology(
+            |records| {
+                if dialed { records.summary_in_full() } else { records.summary() }
+            },
+        );
+        for summary in topology.into_iter().chain(others) {
             self.send(id, &Message::Summary(summary), now);
         }
     }
@@ -139,11 +149,8 @@ impl Node {
     /// Asks one neighbour, chosen at random, whether anything differs.
     pub(crate) fn repair_gossip(&mut self, now: Moment) {
         let Some(id) = self.pick_neighbours(1, None).pop() else { return };
-        let carried = self.carried.channels().map(Records::summary);
-        let macs = self.macs.in_use().map(Records::summary);
-        let topology = self.topology.store().summary();
-        let summaries: Vec<_> = std::iter::once(topology).chain(macs).chain(carried).collect();
-        for summary in summaries {
+        let others = self.beside_topology(|records| records.summary());
+        for summary in std::iter::once(self.topology.store().summary()).chain(others) {
             self.send(id, &Message::Summary(summary), now);
         }
     }
@@ -243,10 +250,15 @@ impl Node {
         let mut room = GOSSIP_LEN;
         while let Some(name) = outbound.next().filter(|_| outbound.has_room()) {
             let (channel, origin) = name;
-            let entry = match channel {
-                Channel::TOPOLOGY => self.topology.entry(origin),
-                Channel::MACS => self.macs.records().get(origin).map(|record| &*record.entry),
-                unknown => self.carried.get(unknown).and_then(|records| Some(&*records.get(origin)?.entry)),
+            let entry = match (channel, channel.chunk_of_names()) {
+                (Channel::TOPOLOGY, _) => self.topology.entry(origin),
+                (Channel::MACS, _) => self.macs.records().get(origin).map(|record| &*record.entry),
+                (_, Some(index)) => {
+                    self.names.get(index).and_then(|records| Some(&*records.get(origin)?.entry))
+                }
+                (unknown, None) => {
+                    self.carried.get(unknown).and_then(|records| Some(&*records.get(origin)?.entry))
+                }
             };
             if let Some(entry) = entry {
                 let gossip = gossip.get_or_insert_with(|| Gossip { channel, entries: Vec::new() });
@@ -272,6 +284,13 @@ impl Node {
         all
     }
 
+    /// What `tell` says of each channel that has records, but the topology's.
+    fn beside_topology(&self, tell: impl Fn(&dyn Channelled) -> Summary) -> Vec<Summary> {
+        let macs = self.macs.in_use().map(|records| tell(records));
+        let names = self.names.channels().map(|records| tell(records));
+        macs.into_iter().chain(names).chain(self.carried.channels().map(|records| tell(records))).collect()
+    }
+
     /// Lets `use_it` work with the records of a channel. `None` where there is no room for them.
     fn with_channel<R>(&self, channel: Channel, use_it: impl FnOnce(&dyn Channelled) -> R) -> Option<R> {
         if channel == Channel::TOPOLOGY {
@@ -279,6 +298,12 @@ impl Node {
         }
         if channel == Channel::MACS {
             return Some(use_it(self.macs.records()));
+        }
+        if let Some(index) = channel.chunk_of_names() {
+            return Some(match self.names.get(index) {
+                Some(records) => use_it(records),
+                None => use_it(&NameRecords::empty(index)),
+            });
         }
         match self.carried.get(channel) {
             Some(records) => Some(use_it(records)),

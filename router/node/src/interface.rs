@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use mesh_crypto::{Identity, Psk};
+use mesh_names::{AddError, ContainerId, Entry, Names};
 use mesh_topology::{MergeError, Target};
 use mesh_wire::{BootCount, MacAddr, NetworkId, Nickname, PeerId};
 
@@ -36,6 +37,8 @@ pub struct Config {
     pub trusted_subnets: Vec<IpNet>,
     /// Address management; `None` where the user manages addresses.
     pub ipam: Option<Addresses>,
+    /// The names, of which none is known yet, with the zones that this router answers for.
+    pub names: Names,
     /// From so many connections on, a well-connected subset of the peers is enough.
     pub connection_limit: usize,
     /// Whether this CPU computes AES fast.
@@ -158,6 +161,13 @@ pub enum Input {
     Macs(BTreeSet<MacAddr>),
     /// This host's kernel takes frames from those of neighbours there, or no longer.
     Vxlan(Option<VxlanEnd>),
+    /// The names of a container of this router are these from now on; none when it has gone.
+    Names {
+        /// Whose.
+        container: ContainerId,
+        /// All of that container.
+        entries: BTreeSet<Entry>,
+    },
     /// For address management: a client's request, its end, or the word of the disk.
     Ipam(mesh_ipam::Input),
     /// [`Node::poll_timeout`](crate::Node::poll_timeout) has passed.
@@ -330,6 +340,13 @@ pub enum Event {
         peer: PeerId,
         /// Where the copy, or the original, connects from, if it is a neighbour.
         remote: Option<SocketAddr>,
+    },
+    /// Some names of a container found no room.
+    NamesRefused {
+        /// Whose.
+        container: ContainerId,
+        /// Why.
+        error: AddError,
     },
     /// Address management has something to say.
     Addresses(mesh_ipam::Event),

@@ -1,6 +1,6 @@
 //! The control plane of one router as one pure state machine.
 //!
-//! Composes topology, sessions and data links (later: addresses and names) into [`Node`]. Owns every decision about
+//! Composes topology, sessions and data links addresses and names into [`Node`]. Owns every decision about
 //! peers. Owns no socket, clock, file, thread or source of randomness: `mesh-daemon` drives one node with the real
 //! ones, `mesh-sim` many with virtual ones.
 #![forbid(unsafe_code)]
@@ -19,6 +19,7 @@ pub mod limits;
 mod links;
 mod macs;
 mod mail;
+mod names;
 mod news;
 mod node;
 mod orphans;

@@ -129,6 +129,10 @@ pub const REFUSAL_SHOWN_FOR: Duration = Duration::from_secs(60);
 /// have as many.
 pub const MACS_LEN_MAX: usize = 32 * 1024 * 1024;
 
+/// Records of names in one channel, in bytes together; what would not fit is refused. The number of names, in all channels
+/// together, is limited by [`ENTRIES_MAX`](mesh_names::ENTRIES_MAX).
+pub const NAMES_LEN_MAX: usize = 64 * 1024 * 1024;
+
 /// Entries that go into one gossip message, in bytes together; a greater one goes alone. A record of
 /// [`LINKS_MAX`](mesh_wire::control::LINKS_MAX) links has about 450 kB, so that all stay below the frame limit of 1 MiB.
 pub const GOSSIP_LEN: usize = 256 * 1024;

@@ -22,6 +22,7 @@ use crate::interface::{Config, ConnectionId, Input, Output, VxlanEnd};
 use crate::limits::ANTI_ENTROPY_EVERY;
 use crate::macs::Macs;
 use crate::mail::Post;
+use crate::names::NameRecords;
 use crate::news::News;
 use crate::orphans::Orphans;
 use crate::plan::{LinkPlan, Plan};
@@ -60,6 +61,7 @@ pub struct Node {
     pub(crate) macs: Macs,
     /// Where this host's kernel takes frames.
     pub(crate) vxlan: Option<VxlanEnd>,
+    pub(crate) names: NameRecords,
     pub(crate) strangers: Strangers,
     pub(crate) clones: Clones,
     /// Whether this router has found itself to be the copy of another that is at work, and has given up.
@@ -130,6 +132,7 @@ impl Node {
             members: BTreeMap::new(),
             macs: Macs::default(),
             vxlan: None,
+            names: NameRecords::new(config.names),
             strangers: Strangers::default(),
             clones: Clones::default(),
             fenced: false,
@@ -168,6 +171,7 @@ impl Node {
             Input::Macs(macs) => self.set_macs(&macs, now),
             Input::Vxlan(end) => self.set_vxlan(end, now),
             Input::Ipam(input) => self.address_input(input, now),
+            Input::Names { container, entries } => self.set_names(&container, &entries, now),
             Input::Timeout => {}
             Input::Stop => return self.stop(),
         }

@@ -66,6 +66,7 @@ impl Node {
         self.renew_routes();
         self.survey.addresses = None;
         self.news.try_held(now);
+        self.show_names_of_reachable(now);
         if self.timers.forget.is_none() {
             self.watch_unreachable(self.unreachable(), now);
         }
@@ -111,6 +112,7 @@ impl Node {
         self.topology.forget(gone);
         self.carried.retain(|origin| !gone.contains(&origin));
         self.macs.retain(|origin| !gone.contains(&origin));
+        self.names.retain(|origin| !gone.contains(&origin));
         self.news.retain(|origin| !gone.contains(&origin));
         self.forget_relayed(gone, now);
         self.post.retain(|peer| !gone.contains(&peer));
@@ -126,7 +128,9 @@ impl Node {
     fn unreachable(&self) -> BTreeSet<PeerId> {
         let carried = self.carried.channels().flat_map(Records::iter).map(|record| record.row.origin);
         let announcing = self.macs.records().iter().map(|record| record.row.origin);
-        let unreachable = carried.chain(announcing).filter(|origin| !self.topology.reaches(*origin));
+        let named = self.names.channels().flat_map(Records::iter).map(|record| record.row.origin);
+        let others = carried.chain(announcing).chain(named);
+        let unreachable = others.filter(|origin| !self.topology.reaches(*origin));
         unreachable.chain(self.topology.cut_off().iter().copied()).collect()
     }
 

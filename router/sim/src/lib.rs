@@ -15,6 +15,7 @@ mod convergence;
 mod faults;
 mod gather;
 mod invariants;
+mod names;
 pub mod nat;
 pub mod network;
 mod routes;

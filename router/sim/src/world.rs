@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mesh_crypto::{Identity, Psk, Rng, SecretBytes};
+use mesh_names::Names;
 use mesh_node::{Config, ConnectionId, DialFailure, Event, Input, Node, Output, Plan, Report};
 use mesh_topology::{Routes, Target};
 use mesh_wire::{BootCount, Moment, PeerId};
@@ -359,6 +360,7 @@ impl World {
             | Input::Founded(_)
             | Input::Macs(_)
             | Input::Vxlan(_)
+            | Input::Names { .. }
             | Input::Ipam(_)
             | Input::Timeout
             | Input::Stop => self.trace.record(now, format_args!("{host} {input:?}"), &[]),
@@ -838,6 +840,7 @@ impl Host {
             Secret::Missing => None,
         };
         let target = |to: &HostId| Target::Named { host: to.to_string(), port: PORT };
+        let names = Names::new(self.peer, self.boot, crate::names::zone()).expect("the domain is short");
         Config {
             identity: Identity::from_secret(&self.secret).expect("it is an identity's secret"),
             boot: self.boot,
@@ -849,6 +852,7 @@ impl Host {
             allowed: None,
             trusted_subnets: Vec::new(),
             ipam: None,
+            names,
             connection_limit: self.plan.connection_limit,
             aes_preferred: self.plan.aes,
             discovery: self.plan.discovery,

@@ -18,6 +18,9 @@ pub const GOSSIP_ENTRIES_MAX: usize = 4_096;
 /// Most rows in one [`Message::Digest`]: as many peers as a network may have.
 pub const DIGEST_ROWS_MAX: usize = 16_384;
 
+/// How many channels carry names, from [`Channel::NAMES`] on.
+pub const NAMES_CHANNELS: u16 = 128;
+
 /// How many buckets the origins of a channel fall into, by the first bits of their ids.
 pub const BUCKETS: usize = 64;
 
@@ -137,6 +140,17 @@ impl Channel {
     pub const ADDRESSES: Self = Self(2);
     /// The MACs that are on each peer's bridge.
     pub const MACS: Self = Self(3);
+    /// Names: the first of [`NAMES_CHANNELS`] channels, one for each chunk that a peer's set may be cut into.
+    pub const NAMES: Self = Self(256);
+
+    /// Which chunk of its origin's names a record of this channel is, if it is one.
+    #[must_use]
+    pub const fn chunk_of_names(self) -> Option<u16> {
+        match self.0.checked_sub(Self::NAMES.0) {
+            Some(index) if index < NAMES_CHANNELS => Some(index),
+            Some(_) | None => None,
+        }
+    }
 }
 
 /// A channel's records in short, so that two routers that agree need not list them.
@@ -483,6 +497,23 @@ pub struct AnnouncedMac {
     pub sequence: u32,
 }
 
+/// A part of a peer's names: the unit of the channels of names. What the chunk says is the business of `mesh-names`.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct NamesRecord {
+    /// Ed25519 public key of the origin.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub key: [u8; 32],
+    /// The origin's life, as the chunk says.
+    #[n(1)]
+    pub boot: BootCount,
+    /// The version of the origin's set at which the chunk changed last, as the chunk says.
+    #[n(2)]
+    pub version: u64,
+    /// The encoded chunk; empty where the set is cut into fewer chunks now.
+    #[cbor(n(3), with = "minicbor::bytes")]
+    pub chunk: Vec<u8>,
+}
+
 /// Most links in one [`PeerRecord`].
 pub const LINKS_MAX: usize = 10_000;
 
@@ -682,6 +713,19 @@ impl MacsRecord {
             return Err(DecodeError::TooMany { kind: 0 });
         }
         Ok(record)
+    }
+}
+
+impl NamesRecord {
+    /// The bytes that its origin signs.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        plain(self)
+    }
+
+    /// Reads what an origin signed.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        whole(0, bytes)
     }
 }
 

@@ -155,6 +155,7 @@ pub(super) fn settings(given: config::Settings, password: Option<OsString>) -> R
     let trusted_subnets = all(&mut problems, "--trusted-subnets", &args.trusted_subnets, parse_subnet);
     let allowed = all(&mut problems, "--allow-peers", &args.allow_peers, str::parse::<PeerId>);
     let ipam = ipam(args, &mut problems);
+    let dns = args.dns.config(&mut problems);
     let peers = peers(args, &mut problems);
     let mut path = |option, path: &Path| {
         let absolute = std::path::absolute(directory.join(path));
@@ -191,7 +192,9 @@ pub(super) fn settings(given: config::Settings, password: Option<OsString>) -> R
     else {
         return Err(refuse(problems));
     };
-    let (Some(run_dir), Some(state_dir)) = (run_dir, state_dir) else { return Err(refuse(problems)) };
+    let (Some(run_dir), Some(state_dir), Some(dns)) = (run_dir, state_dir, dns) else {
+        return Err(refuse(problems));
+    };
     Ok(Settings {
         config: Config {
             run_dir,
@@ -211,6 +214,7 @@ pub(super) fn settings(given: config::Settings, password: Option<OsString>) -> R
             peers,
             ipam,
             http,
+            dns,
         },
         log_level: log_level(args.log_level),
         log_format: log_format(args.log_format),

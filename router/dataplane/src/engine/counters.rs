@@ -17,6 +17,8 @@ pub enum DropReason {
     DestinationIsLocal,
     /// No usable link leads to the destination peer.
     NoRoute,
+    /// The frame is from or to an address that each host has for itself.
+    NodeLocal,
     /// The kernel handed over a frame that is to be cut or finished in a way that it was not offered.
     SuperFrame,
     /// A datagram that has no header of this protocol and version.
@@ -73,12 +75,13 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::FrameTooShort,
         Self::BadSource,
         Self::LinkLocalControl,
         Self::DestinationIsLocal,
         Self::NoRoute,
+        Self::NodeLocal,
         Self::SuperFrame,
         Self::NotSleeve,
         Self::UnknownReceiver,
@@ -116,6 +119,7 @@ impl DropReason {
             Self::LinkLocalControl => "link_local_control",
             Self::DestinationIsLocal => "destination_is_local",
             Self::NoRoute => "no_route",
+            Self::NodeLocal => "node_local",
             Self::SuperFrame => "super_frame",
             Self::NotSleeve => "not_sleeve",
             Self::UnknownReceiver => "unknown_receiver",

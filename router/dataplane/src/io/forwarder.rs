@@ -17,7 +17,7 @@ use super::tap::{Captured, TapQueue};
 use crate::dataplane::WORKERS_MAX;
 use crate::engine::{
     Arrival, Counters, Decision, Direction, DropReason, Event, Injection, Key, Learned, LinkId, Location,
-    Merger, Offload, Path, RateLimit, Reassembly, RelayedPeers, Transmission, decide,
+    Merger, Offload, Path, RateLimit, Reassembly, RelayedPeers, Transmission, decide, is_node_local,
 };
 use crate::report::Report;
 use crate::shared::{Link, Outlet, Roaming, Shared, Snapshot, lock};
@@ -283,6 +283,10 @@ impl Forwarder {
             self.counters.dropped(DropReason::FrameTooShort);
             return None;
         };
+        if is_node_local(&frame, &self.shared.node_local) {
+            self.counters.dropped(DropReason::NodeLocal);
+            return None;
+        }
         let (source, destination) = (frame.source(), frame.destination());
         let location = match arrival {
             Arrival::Captured { .. } => self.shared.macs.locate(destination, now),

@@ -8,6 +8,7 @@ mod macs;
 mod publisher;
 mod sessions;
 
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -29,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) snapshot: ArcSwap<Snapshot>,
     pub(crate) macs: Macs,
+    pub(crate) node_local: Vec<Ipv4Addr>,
     pub(crate) duplicates: Duplicates,
     /// Locked for each probe and each run of the prober, some times a second and link, never for a frame.
     pub(crate) prober: Mutex<Prober>,

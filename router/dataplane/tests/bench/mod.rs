@@ -81,7 +81,14 @@ impl Namespace {
         workers: usize,
         mtu: u32,
     ) -> Result<(Dataplane, Receiver<Report>), StartError> {
-        let config = Config { tap_name: TAP.to_owned(), listen: None, port: 6783, workers, mtu };
+        let config = Config {
+            tap_name: TAP.to_owned(),
+            listen: None,
+            port: 6783,
+            workers,
+            mtu,
+            node_local: Vec::new(),
+        };
         let (tell, told): (SyncSender<Report>, _) = mpsc::sync_channel(1024);
         let dataplane =
             self.run(move || Dataplane::start(config, move |report| tell.try_send(report).is_ok()))?;

@@ -8,11 +8,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, SocketAddrV4};
 
 use ipnet::IpNet;
 
-use super::walls::{Exposure, NODE_LOCAL, PortGuard, Wall, Walls};
+use super::walls::{Exposure, PortGuard, Wall, Walls};
 use crate::mac::HOST_PREFIX;
 use crate::name::BridgeName;
 use crate::underlay::RUNTIME_BRIDGE_PREFIXES;
@@ -301,7 +301,7 @@ fn bridge_table(text: &mut Text, table: &str, walls: &Walls, zones: &Zones) {
     for (zone, subnets) in zones.0.iter().enumerate() {
         to_zone(text, zone, subnets);
     }
-    uplinks(text);
+    uplinks(text, walls);
     text.base_chain(
         "prerouting",
         "filter hook prerouting priority filter",
@@ -442,12 +442,12 @@ fn any_of(subnets: &[&IpNet]) -> Option<String> {
 }
 
 /// Frames from and to other hosts.
-fn uplinks(text: &mut Text) {
-    let not_across = [
-        format!("arp daddr ip {NODE_LOCAL} drop"),
-        format!("arp saddr ip {NODE_LOCAL} drop"),
-        "accept".to_owned(),
-    ];
+fn uplinks(text: &mut Text, walls: &Walls) {
+    let kept_back = walls.name_servers.iter().flat_map(|server| {
+        let address = server.ip();
+        [format!("arp daddr ip {address} drop"), format!("arp saddr ip {address} drop")]
+    });
+    let not_across = kept_back.chain(["accept".to_owned()]);
     text.chain(
         "from_uplink",
         [
@@ -526,10 +526,14 @@ fn inet_table(text: &mut Text, table: &str, walls: &Walls) {
 
 /// What the overlay reaches of the host: its DNS server, and where it is exposed all but the router's own ports.
 fn to_host(text: &mut Text, walls: &Walls) {
-    let mut rules = vec![
-        format!("ip daddr {NODE_LOCAL} meta l4proto {{ tcp, udp }} th dport 53 accept"),
-        format!("ip daddr {NODE_LOCAL} meta l4proto icmp accept"),
-    ];
+    let of_server = |server: &SocketAddrV4| {
+        let (address, port) = (server.ip(), server.port());
+        [
+            format!("ip daddr {address} meta l4proto {{ tcp, udp }} th dport {port} accept"),
+            format!("ip daddr {address} meta l4proto icmp accept"),
+        ]
+    };
+    let mut rules: Vec<_> = walls.name_servers.iter().flat_map(of_server).collect();
     if let (Some(addresses), _) = exposed(walls, true, |_| true) {
         rules.push(format!("ip daddr {addresses} goto to_exposed"));
     }

@@ -3,7 +3,7 @@
 //! Owns the words for it. How they are written in nftables' language is [`super::ruleset`]'s.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use ipnet::IpNet;
 
@@ -11,7 +11,7 @@ use crate::bridge::Bridge;
 use crate::mac::MacAddress;
 use crate::name::{BridgeName, InterfaceName};
 
-/// The address at which each host's DNS server answers its own containers. It is the same on every host, so nothing that
+/// The address at which each host's DNS server answers its own containers, unless its user has chosen others. It is the same on every host, so nothing that
 /// names it crosses the overlay.
 pub const NODE_LOCAL: Ipv4Addr = Ipv4Addr::new(169, 254, 32, 53);
 
@@ -27,6 +27,8 @@ pub(crate) struct Walls {
     /// What may come out of each container's port.
     pub(crate) ports: BTreeMap<InterfaceName, PortGuard>,
     pub(crate) exposed: Vec<Exposure>,
+    /// Where containers reach the host's DNS servers: nothing from or to these addresses crosses the overlay.
+    pub(crate) name_servers: BTreeSet<SocketAddrV4>,
     pub(crate) tunnel: Option<Tunnel>,
 }
 
@@ -39,6 +41,7 @@ impl Walls {
             uplinks: BTreeSet::from([bridge.name.tap()]),
             ports: BTreeMap::new(),
             exposed: Vec::new(),
+            name_servers: BTreeSet::from([SocketAddrV4::new(NODE_LOCAL, 53)]),
             tunnel: None,
         }
     }

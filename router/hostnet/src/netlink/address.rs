@@ -5,9 +5,9 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, parse_ip, parse_u32};
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 use rustix::io::Errno;
 
@@ -66,6 +66,13 @@ impl Netlink {
             IpNet::V4(_) => {}
             IpNet::V6(_) => message.header.flags = AddressHeaderFlags::Nodad,
         }
+        self.change(Message::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Adds an IPv4 address that the host does not choose for what leaves the link.
+    pub(crate) fn add_link_scope_address(&mut self, link: u32, address: Ipv4Net) -> Result<(), KernelError> {
+        let mut message = address_message(link, address.into());
+        message.header.scope = AddressScope::Link;
         self.change(Message::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 

@@ -3,7 +3,7 @@
 //! Owns the question whether there is that one, and the requests that add and remove it. It also goes with its interface, as all
 //! routes do.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, parse_ip, parse_u32};
@@ -53,25 +53,44 @@ impl Netlink {
 
     /// Sends IPv4 multicast by this interface, which has to be up.
     pub(crate) fn add_multicast_route(&mut self, link: u32) -> Result<(), KernelError> {
-        self.change(Message::NewRoute(multicast_route(link)), NLM_F_CREATE | NLM_F_EXCL)
+        self.change(
+            Message::NewRoute(link_route(link, GROUPS, GROUPS_PREFIX_LENGTH)),
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
+    }
+
+    /// Whether the main table has a route to this address alone.
+    pub(crate) fn has_host_route(&mut self, to: Ipv4Addr) -> Result<bool, KernelError> {
+        let wanted = IpNet::from(IpAddr::V4(to));
+        Ok(self.unicast_routes()?.iter().any(|(destination, _)| *destination == wanted))
+    }
+
+    /// Sends what is for this address by this interface, which has to be up.
+    pub(crate) fn add_host_route(&mut self, link: u32, to: Ipv4Addr) -> Result<(), KernelError> {
+        self.change(Message::NewRoute(link_route(link, to, 32)), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Undoes [`Self::add_host_route`].
+    pub(crate) fn remove_host_route(&mut self, link: u32, to: Ipv4Addr) -> Result<(), KernelError> {
+        self.change(Message::DelRoute(link_route(link, to, 32)), 0)
     }
 
     /// Undoes [`Self::add_multicast_route`].
     pub(crate) fn remove_multicast_route(&mut self, link: u32) -> Result<(), KernelError> {
-        self.change(Message::DelRoute(multicast_route(link)), 0)
+        self.change(Message::DelRoute(link_route(link, GROUPS, GROUPS_PREFIX_LENGTH)), 0)
     }
 }
 
-fn multicast_route(link: u32) -> RouteMessage {
+fn link_route(link: u32, destination: Ipv4Addr, prefix_length: u8) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
-    message.header.destination_prefix_length = GROUPS_PREFIX_LENGTH;
+    message.header.destination_prefix_length = prefix_length;
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Static;
     message.header.scope = RouteScope::Link;
     message.header.kind = RouteType::Unicast;
     message.attributes =
-        vec![RouteAttribute::Destination(RouteAddress::Inet(GROUPS)), RouteAttribute::Oif(link)];
+        vec![RouteAttribute::Destination(RouteAddress::Inet(destination)), RouteAttribute::Oif(link)];
     message
 }
 

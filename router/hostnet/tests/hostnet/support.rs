@@ -59,6 +59,7 @@ pub(crate) fn spec(addresses: &[&str]) -> AttachSpec {
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         mtu: 1370,
         multicast_route: true,
+        node_local: None,
     }
 }
 

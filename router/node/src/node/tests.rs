@@ -1,5 +1,7 @@
 //! Nodes wired to each other directly: no latency, no loss. Weather is the simulator's business.
 
+use std::net::IpAddr;
+
 use mesh_crypto::{DirectionKey, OpeningKey, Psk, SealingKey};
 use mesh_wire::control::Channel;
 
@@ -16,6 +18,7 @@ use crate::status::ConnectionState;
 mod addresses;
 mod gossip;
 mod kernel;
+mod names;
 mod relay;
 mod routes;
 mod sessions;
@@ -49,8 +52,10 @@ fn named(node: usize) -> Target {
 }
 
 fn config(seed: u8, psk: Option<[u8; 32]>, targets: Vec<Target>) -> Config {
+    let identity = Identity::generate(&mut Rng::from_seed([seed; 32]));
     Config {
-        identity: Identity::generate(&mut Rng::from_seed([seed; 32])),
+        names: names::empty(identity.peer_id(), 1),
+        identity,
         boot: BootCount(1),
         nickname: format!("h{seed}").parse().expect("a nickname"),
         port: 6783,
