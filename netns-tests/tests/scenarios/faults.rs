@@ -7,7 +7,7 @@ use mesh_lab::{Chaos, Lab, Ping, Signal, always, eventually, secs};
 
 use crate::heartbeat::{Heartbeat, now};
 use crate::support::{
-    IFNAME, Member, READY, all_connected, all_ping, are_connected, chain, has_neighbours,
+    IFNAME, Member, READY, all_connected, all_ping, are_connected, chain, chain_by_sleeve, has_neighbours,
     multicast_arrives_once, neighbours, ordered_pairs, peers,
 };
 
@@ -86,7 +86,7 @@ fn a_host_behind_nat_joins_and_its_container_reaches_all_others() -> Result<()> 
 
 #[test]
 fn a_loss_of_five_percent_takes_no_link_down() -> Result<()> {
-    let (lab, [one, two]) = chain("loss", None)?;
+    let (lab, [one, two]) = chain_by_sleeve("loss", None)?;
     all_ping(&[&one, &two])?;
     let versions = || -> Result<Vec<(String, u64)>> {
         Ok(peers(&one.host)?.into_iter().map(|peer| (peer.nickname, peer.version)).collect())
@@ -105,7 +105,7 @@ fn a_loss_of_five_percent_takes_no_link_down() -> Result<()> {
 #[test]
 fn a_wire_that_delays_reorders_and_doubles_delivers_each_frame_once() -> Result<()> {
     for (title, password) in [("clear", None), ("sealed", Some("in any order"))] {
-        let (lab, [one, two]) = chain(title, password)?;
+        let (lab, [one, two]) = chain_by_sleeve(title, password)?;
         all_ping(&[&one, &two])?;
         let chaos = Chaos {
             delay_ms: 5,
@@ -144,7 +144,7 @@ fn a_wire_that_changes_bits_changes_no_byte_of_a_sealed_payload() -> Result<()> 
 
 #[test]
 fn a_router_that_stood_still_for_three_seconds_goes_on() -> Result<()> {
-    let (_lab, [one, two, three]) = chain("still", None)?;
+    let (_lab, [one, two, three]) = chain_by_sleeve("still", None)?;
     all_ping(&[&one, &two, &three])?;
     let pid = two.host.router_pid()?;
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use mesh_lab::{Frame, Host, Ping, Protocol, eventually, secs};
 
-use crate::support::{Member, all_connected, all_ping, chain, connections, neighbours};
+use crate::support::{Member, all_connected, all_ping, chain, chain_by_sleeve, connections, neighbours};
 
 /// How long the strangers go on.
 const SIEGE: Duration = secs(10);
@@ -53,7 +53,7 @@ fn ten_seconds_of_garbage_harm_nobody_with_a_password() -> Result<()> {
 /// Who listens to a link in clear can speak on it, and throw an end out of step. That must not last.
 #[test]
 fn a_forged_packet_on_a_link_in_clear_silences_it_for_seconds_at_most() -> Result<()> {
-    let (lab, [one, two]) = chain("forged", None)?;
+    let (lab, [one, two]) = chain_by_sleeve("forged", None)?;
     let eve = lab.host("eve")?;
     all_ping(&[&one, &two])?;
     let genuine = genuine_datagrams(&lab, &one, &two)?;

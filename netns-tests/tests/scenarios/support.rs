@@ -19,6 +19,9 @@ pub(crate) const READY: Duration = secs(10);
 /// The option of a router that dials only whom it was told to.
 pub(crate) const NO_DISCOVERY: &str = "--no-discovery";
 
+/// The options of a router whose kernel carries nothing.
+pub(crate) const BY_SLEEVE: [&str; 2] = ["--datapath", "sleeve"];
+
 /// The interface that a container gets.
 pub(crate) const IFNAME: &str = "ethmesh";
 
@@ -64,12 +67,29 @@ impl Member {
 
 /// A lab with `N` hosts, `h1` to `hN`, each launched with the one before as its only peer; all are connected.
 pub(crate) fn chain<const N: usize>(title: &str, password: Option<&str>) -> Result<(Lab, [Member; N])> {
+    chain_with(title, password, &[])
+}
+
+/// The same, for what is about sleeve: the kernel carries nothing.
+pub(crate) fn chain_by_sleeve<const N: usize>(
+    title: &str,
+    password: Option<&str>,
+) -> Result<(Lab, [Member; N])> {
+    chain_with(title, password, &BY_SLEEVE)
+}
+
+fn chain_with<const N: usize>(
+    title: &str,
+    password: Option<&str>,
+    options: &[&str],
+) -> Result<(Lab, [Member; N])> {
     let lab = Lab::new(title)?;
     let mut members: Vec<Member> = Vec::new();
     for number in 1..=u8::try_from(N)? {
         let host = lab.host(&format!("h{number}"))?;
-        let peers: Vec<_> = members.last().map(|before| before.host.ip().to_string()).into_iter().collect();
-        members.push(Member::launch(&host, number, &peers, password)?);
+        let peers = members.last().map(|before| before.host.ip().to_string());
+        let arguments: Vec<_> = options.iter().copied().map(str::to_owned).chain(peers).collect();
+        members.push(Member::launch(&host, number, &arguments, password)?);
     }
     let Ok(members) = <[Member; N]>::try_from(members) else { bail!("there are as many members as numbers") };
     all_connected(&members.each_ref().map(|member| &member.host))?;

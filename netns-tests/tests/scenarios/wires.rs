@@ -8,8 +8,8 @@ use mesh_lab::{Chaos, Direction, Host, Iperf, Lab, Ping, Protocol, always, event
 
 use crate::heartbeat::{Heartbeat, now};
 use crate::support::{
-    Member, NO_DISCOVERY, READY, all_connected, all_ping, are_connected, chain, connections, drops,
-    has_neighbours, launch, multicast_arrives_once, peers, sessions, shape, words,
+    Member, NO_DISCOVERY, READY, all_connected, all_ping, are_connected, chain, chain_by_sleeve, connections,
+    drops, has_neighbours, launch, multicast_arrives_once, peers, sessions, shape, words,
 };
 
 /// How long a link whose faults are few must show no sign of them.
@@ -115,7 +115,7 @@ fn a_way_that_is_blocked_in_one_direction_is_left_for_a_relay() -> Result<()> {
 /// Row 4: a firewall that lets TCP through alone. What the control plane does goes on; frames wait for the firewall.
 #[test]
 fn a_host_whose_datagrams_are_blocked_stays_a_peer_and_says_what_is_wrong() -> Result<()> {
-    let (lab, [one, two, three]) = chain("firewall", None)?;
+    let (lab, [one, two, three]) = chain_by_sleeve("firewall", None)?;
     all_ping(&[&one, &two, &three])?;
     three.host.drop_udp(6783)?;
     for host in [&one.host, &two.host] {
