@@ -153,13 +153,13 @@ fn after_a_failed_write_nothing_more_is_taken() {
     let (mut journal, _state, mut words) = Journal::start(opened).expect("a thread");
     assert!(journal.append(1, vec![0; 8]));
     while !matches!(*words.borrow_and_update(), Word::Failed(1)) {
-        std::thread::yield_now();
+        thread::yield_now();
     }
     // The thread is gone, or about to go; its queue with it.
     let mut seq = 1;
     while journal.append(seq + 1, vec![0; 8]) {
         seq += 1;
-        std::thread::yield_now();
+        thread::yield_now();
     }
     journal.finish();
     assert_eq!(*words.borrow(), Word::Failed(1));
