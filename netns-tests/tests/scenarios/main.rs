@@ -25,6 +25,8 @@ mod metrics;
 mod moving;
 mod mtu;
 mod names;
+mod names_answers;
+mod names_timing;
 mod nat;
 mod package;
 mod page;

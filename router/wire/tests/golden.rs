@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 use compare::Golden;
 use mesh_wire::control::{
     AnnouncedMac, BUCKETS, Channel, DataOffer, Digest, DigestRow, Farewell, Gossip, Hello, LinkRecord,
-    MacsRecord, Mail, MailBody, Message, PeerRecord, Rekey, Relay, SignedRecord, Summary, VxlanOffer,
+    MacsRecord, Mail, MailBody, Message, NamesRecord, PeerRecord, Rekey, Relay, SignedRecord, Summary,
+    VxlanOffer,
 };
 use mesh_wire::sleeve::{Envelope, Header, Message as Sleeve, Messages, PacketKind, Part, Probe, TimeToLive};
 use mesh_wire::vxlan::{self, Heartbeat, HeartbeatKind};
@@ -153,6 +154,10 @@ fn golden_control_messages() {
     let macs = MacsRecord { key: [0x77; 32], boot: BootCount(3), version: 9, macs: macs.to_vec() };
     assert_eq!(MacsRecord::decode(&macs.encode()), Ok(macs.clone()));
     golden.add("record of MACs", macs.encode());
+
+    let names = NamesRecord { key: [0x77; 32], boot: BootCount(3), version: 9, chunk: vec![0x86, 0xff] };
+    assert_eq!(NamesRecord::decode(&names.encode()), Ok(names.clone()));
+    golden.add("record of names", names.encode());
     golden.add("hash of a row", row().hash().to_be_bytes());
     golden.add("root of empty buckets", Summary::root_of(&[0; BUCKETS]).to_be_bytes());
     golden.add("root of buckets 0 to 63", Summary::root_of(&std::array::from_fn(|n| n as u64)).to_be_bytes());

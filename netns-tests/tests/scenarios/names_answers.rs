@@ -1,0 +1,200 @@
+//! What the name server says, as `dig` shows it: flags, times to live, the right kind of nothing, and what it does with
+//! messages that few clients send.
+
+use std::net::IpAddr;
+
+use anyhow::{Result, ensure};
+use mesh_lab::{eventually, secs};
+
+use crate::names::{Named, SERVER, attach, everywhere, network};
+use crate::support::READY;
+
+/// Wants all of these in an answer.
+fn shows(answer: &str, wanted: &[&str]) -> Result<()> {
+    for words in wanted {
+        ensure!(answer.contains(words), "{words:?} is not in:\n{answer}");
+    }
+    Ok(())
+}
+
+/// The end of a reverse name's SOA, and that of the domain's.
+const SOA: &str = "IN\tSOA\tns.mesh.internal.";
+
+#[test]
+fn answers_have_the_flags_the_times_and_the_nothing_of_the_standards() -> Result<()> {
+    let (_lab, members) = network("names-dig", 2, &[])?;
+    let [one, two] = &members[..] else { anyhow::bail!("two members") };
+    everywhere(&members, "c2.mesh.internal", &[two.address])?;
+    let address = two.address;
+
+    let found = one.dig("c2.mesh.internal A")?;
+    shows(&found, &["status: NOERROR", "flags: qr aa rd ra;", "ANSWER: 1", &format!("1\tIN\tA\t{address}")])?;
+    // Another type of a name that is there: nothing, and no denial (RFC 2308, section 2.2; RFC 4074).
+    for kind in ["AAAA", "MX", "TXT", "HTTPS"] {
+        let none = one.dig(&format!("c2.mesh.internal {kind}"))?;
+        shows(&none, &["status: NOERROR", "flags: qr aa rd ra;", "ANSWER: 0", "AUTHORITY: 1", SOA])?;
+    }
+    let denied = one.dig("nobody.mesh.internal A")?;
+    shows(
+        &denied,
+        &[
+            "status: NXDOMAIN",
+            "flags: qr aa rd ra;",
+            "ANSWER: 0",
+            "AUTHORITY: 1",
+            "mesh.internal.\t\t1\tIN\tSOA",
+        ],
+    )?;
+    shows(&one.dig("nobody.mesh.internal AAAA")?, &["status: NXDOMAIN", SOA])?;
+    // The case of the question comes back (draft-vixie-dnsext-dns0x20).
+    shows(&one.dig("C2.MesH.iNTernal A")?, &["C2.MesH.iNTernal.", &address.to_string()])?;
+    // The zone itself.
+    shows(&one.dig("mesh.internal SOA")?, &["ANSWER: 1", SOA])?;
+    shows(&one.dig("mesh.internal NS")?, &["IN\tNS\tns.mesh.internal.", SERVER])?;
+    shows(&one.dig("+noedns c2.mesh.internal ANY")?, &["HINFO", "RFC8482"])?;
+    shows(&one.dig("c2.mesh.internal ANY +notcp")?, &["status: NOERROR", "HINFO"])?;
+    let transfer = one.dig("mesh.internal AXFR")?;
+    ensure!(transfer.contains("Transfer failed") || transfer.contains("REFUSED"), "{transfer}");
+    // Pointers: of an address with a name, of one without, of another type.
+    shows(&one.dig(&format!("-x {address}"))?, &["status: NOERROR", "IN\tPTR\tc2.mesh.internal."])?;
+    shows(
+        &one.dig("-x 10.32.255.254")?,
+        &["status: NXDOMAIN", "flags: qr aa rd ra;", "in-addr.arpa.", "IN\tSOA"],
+    )?;
+    let reverse = address.to_string().split('.').rev().collect::<Vec<_>>().join(".");
+    shows(&one.dig(&format!("{reverse}.in-addr.arpa TXT"))?, &["status: NOERROR", "ANSWER: 0", "IN\tSOA"])?;
+    Ok(())
+}
+
+#[test]
+fn unusual_messages_are_answered_as_the_edns_compliance_queries_ask() -> Result<()> {
+    let (_lab, members) = network("names-edns", 1, &[])?;
+    let one = &members[0];
+    everywhere(&members, "c1.mesh.internal", &[one.address])?;
+    // The queries of ISC's ednscomp, and what each wants (RFC 6891, sections 6 and 7).
+    for (options, wanted) in [
+        ("+noedns", &["status: NOERROR", "IN\tSOA"][..]),
+        ("+edns=0", &["status: NOERROR", "EDNS: version: 0", "IN\tSOA"]),
+        ("+edns=1 +noednsnegotiation", &["status: BADVERS", "EDNS: version: 0"]),
+        ("+ednsopt=100", &["status: NOERROR", "EDNS: version: 0", "IN\tSOA"]),
+        ("+edns=1 +noednsnegotiation +ednsopt=100", &["status: BADVERS"]),
+        ("+ednsflags=0x40", &["status: NOERROR", "EDNS: version: 0, flags:;", "IN\tSOA"]),
+        ("+dnssec", &["status: NOERROR", "EDNS: version: 0", "IN\tSOA"]),
+        ("+cookie +subnet=0.0.0.0/0 +expire +nsid", &["status: NOERROR", "NSID", "IN\tSOA"]),
+        ("+bufsize=512 +ignore", &["status: NOERROR", "EDNS: version: 0"]),
+        ("+tcp", &["status: NOERROR", "IN\tSOA"]),
+        ("+tcp +keepopen +edns=0", &["status: NOERROR", "EDNS: version: 0"]),
+    ] {
+        let answer = one.dig(&format!("+nocookie {options} mesh.internal SOA"))?;
+        shows(&answer, wanted).map_err(|error| error.context(options.to_owned()))?;
+        ensure!(!answer.contains("OPT=100"), "an option that nobody knows comes back: {answer}");
+    }
+    let other = one.dig("+opcode=status mesh.internal SOA")?;
+    ensure!(other.contains("status: NOTIMP"), "{other}");
+    let chaos = one.dig("version.bind TXT CH")?;
+    ensure!(chaos.contains("status: REFUSED") || chaos.contains("status: NOTIMP"), "{chaos}");
+    Ok(())
+}
+
+#[test]
+fn replicas_come_in_changing_order_and_what_is_too_much_for_a_datagram_comes_by_tcp() -> Result<()> {
+    let (_lab, members) = network("names-many", 2, &[])?;
+    let [one, two] = &members[..] else { anyhow::bail!("two members") };
+    let addresses: Vec<IpAddr> = (1..=60).map(|last| IpAddr::from([192, 0, 2, last])).collect();
+    let texts: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    two.host.mesh(["dns", "add", "many"].into_iter().chain(texts.iter().map(String::as_str)))?;
+    everywhere(&members[..1], "many.mesh.internal", &addresses)?;
+
+    let small = one.dig("+noedns +ignore many.mesh.internal A")?;
+    shows(&small, &["flags: qr aa tc rd ra;"])?;
+    let whole = one.dig("+noedns many.mesh.internal A")?;
+    shows(&whole, &["(TCP)", "ANSWER: 60"])?;
+    shows(&one.dig("+bufsize=4096 +ignore many.mesh.internal A")?, &["ANSWER: 60"])?;
+
+    let (a, b) = (two.host.container("r")?, one.host.container("r")?);
+    let replicas = [attach(&two.host, &a, &["--name", "web"])?, attach(&one.host, &b, &["--name", "web"])?];
+    everywhere(&members, "web.mesh.internal", &replicas)?;
+    let mut first = std::collections::BTreeSet::new();
+    eventually(READY, || -> Result<()> {
+        let answer = one.dig("+short web.mesh.internal A")?;
+        first.extend(answer.lines().next().map(str::to_owned));
+        ensure!(first.len() == 2, "only {first:?} comes first");
+        Ok(())
+    })
+}
+
+#[test]
+fn connections_that_are_broken_off_or_idle_take_nothing_from_others() -> Result<()> {
+    use std::io::Write;
+    use std::net::{Shutdown, SocketAddr, TcpStream};
+
+    let (_lab, members) = network("names-tcp", 1, &[])?;
+    let one = &members[0];
+    everywhere(&members, "c1.mesh.internal", &[one.address])?;
+    let server: SocketAddr = format!("{SERVER}:53").parse()?;
+    // Two bytes of length and a query for the domain's SOA, with a random id.
+    let mut query = vec![0, 31, 7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 4];
+    query.extend(b"mesh\x08internal\0\0\x06\0\x01");
+    let other = one.host.container("t")?;
+    attach(&one.host, &other, &[])?;
+    let held = other.enter(|| -> Result<usize> {
+        for cut in 0..query.len() {
+            let mut stream = TcpStream::connect_timeout(&server, secs(2))?;
+            stream.write_all(&query[..cut])?;
+            // A reset for every other one: what was not read is thrown away.
+            if cut % 2 == 0 {
+                let _reset = stream.shutdown(Shutdown::Both);
+            }
+        }
+        // A thousand that say a byte and then nothing.
+        let mut slow = Vec::new();
+        for _ in 0..1_000 {
+            let Ok(mut stream) = TcpStream::connect_timeout(&server, secs(1)) else { break };
+            let _sent = stream.write_all(&[0]);
+            slow.push(stream);
+            if slow.len() % 100 == 0 {
+                let answer = one.dig("+tcp c1.mesh.internal A")?;
+                ensure!(answer.contains("status: NOERROR"), "after {}: {answer}", slow.len());
+            }
+        }
+        Ok(slow.len())
+    })??;
+    let answer = one.dig("c1.mesh.internal A")?;
+    ensure!(answer.contains("status: NOERROR"), "{answer}");
+    eprintln!("measured: {held} slow connections from one container while another was answered over TCP");
+    ensure!(one.host.router_pid().is_ok(), "the router has ended");
+    Ok(())
+}
+
+#[test]
+fn a_flood_from_one_container_leaves_anothers_queries_alone() -> Result<()> {
+    let (_lab, members) = network("names-flood", 1, &[])?;
+    let one: &Named = &members[0];
+    everywhere(&members, "c1.mesh.internal", &[one.address])?;
+    let other = one.host.container("x")?;
+    attach(&one.host, &other, &[])?;
+    let questions = "c1.mesh.internal A\nnobody.mesh.internal A\n";
+    let flood = other
+        .cmd("dnsperf")
+        .args(["-s", SERVER, "-d", "/dev/stdin", "-l", "4", "-q", "1000", "-t", "1"])
+        .stdin(questions)
+        .spawn()?;
+    let mut times = Vec::new();
+    for _ in 0..20 {
+        let answer = one.dig("c1.mesh.internal A")?;
+        ensure!(answer.contains("status: NOERROR"), "{answer}");
+        let time = answer
+            .lines()
+            .find_map(|line| line.strip_prefix(";; Query time: ")?.split(' ').next()?.parse::<u64>().ok());
+        times.extend(time);
+    }
+    drop(flood);
+    times.sort_unstable();
+    eprintln!(
+        "measured: queries beside a flood took {} ms in the median, {} ms at most",
+        times[times.len() / 2],
+        times[times.len() - 1]
+    );
+    ensure!(times[times.len() / 2] < 200, "{times:?}");
+    Ok(())
+}
