@@ -88,6 +88,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Print all that the router tells, as one JSON document without secrets
     Report(ReportArgs),
+    /// Write what crosses the network as a pcap file
+    Capture(CaptureArgs),
     /// Show peers, rates, losses and round trips, live, until q is pressed
     Top(TopArgs),
     /// Check this host and its router, and say what to do
@@ -412,6 +414,41 @@ round tell every router to read its file again, and go on when all have:
 
   kill -HUP \"$(cat /run/mesh/mesh.pid)\"                    read again; the log says what came of it")]
     Generate,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+It writes frames as containers send and get them, in clear, whatever carries them between hosts, until it is interrupted or nobody \
+reads any more. Frames of TCP may be longer than the MTU, and lack their checksums: so they cross the host.
+
+Examples:
+  mesh capture | tcpdump -nr -
+  mesh capture --peer host2 -w host2.pcap
+  mesh capture --container netns:web --count 100 | tcpdump -nr -")]
+pub(crate) struct CaptureArgs {
+    /// Only from and to containers of this peer, by its nickname, its id or the beginning of it, as far as their hardware addresses
+    /// are known ('mesh status macs')
+    #[arg(long, value_name = "P", conflicts_with = "container")]
+    pub(crate) peer: Option<String>,
+
+    /// All that passes the interface of a container of this host, which is named as for 'mesh attach'
+    #[arg(long, value_name = "C")]
+    pub(crate) container: Option<String>,
+
+    /// Name of the interface inside the container
+    #[arg(long, value_name = "NAME", default_value = "ethmesh", env = "MESH_IFNAME", hide_env_values = true)]
+    pub(crate) ifname: String,
+
+    /// File to write [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) write: Option<PathBuf>,
+
+    /// End after so many frames
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+
+    #[command(flatten)]
+    pub(crate) router: RouterArgs,
 }
 
 #[derive(Debug, Args)]

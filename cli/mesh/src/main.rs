@@ -7,6 +7,7 @@
 
 mod address;
 mod args;
+mod capture;
 mod config;
 mod control;
 mod dns;
@@ -67,6 +68,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Rmpeer(args) => ipam::rmpeer(&args, output),
         Command::Status(args) => status::status(&args, output),
         Command::Report(args) => report::report(&args.router),
+        Command::Capture(args) => capture::capture(&args),
         Command::Top(args) => top::top(&args.router),
         Command::Doctor(args) => doctor::doctor(&args, output),
         Command::Man { directory } => man::man(&directory, output),

@@ -31,6 +31,17 @@ pub(crate) fn readable(fd: &impl AsFd, deadline: Instant) -> rustix::io::Result<
     }
 }
 
+/// Waits until a read of any of these would not block, or the deadline.
+pub(crate) fn any_readable(fds: &[impl AsFd], deadline: Instant) -> rustix::io::Result<()> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let timeout = Timespec::try_from(left).map_err(|_too_long| Errno::INVAL)?;
+    let mut polled: Vec<_> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+    match poll(&mut polled, Some(&timeout)) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::Command;

@@ -7,7 +7,7 @@ use std::fs::File;
 
 use common::{command, mesh, ran};
 
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "launch",
     "stop",
     "reset",
@@ -24,6 +24,7 @@ const COMMANDS: [&str; 19] = [
     "report",
     "doctor",
     "top",
+    "capture",
     "man",
     "completion",
     "version",

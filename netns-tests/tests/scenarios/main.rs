@@ -32,6 +32,7 @@ mod odd_frames;
 mod package;
 mod page;
 mod partitions;
+mod pcap;
 mod peering;
 mod places;
 mod restart;

@@ -10,6 +10,7 @@
 //! management.
 #![forbid(unsafe_code)]
 
+mod capture;
 mod clock;
 mod config;
 mod containers;
@@ -47,6 +48,7 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
+pub use capture::{sniff_container, sniff_uplinks};
 pub use config::{
     AddressConfig, CONNECTION_LIMIT, CONTROL_PORT, Config, DNS_ADDRESS, DnsConfig, DnsListen, FoundingRule,
     HttpConfig, MtuSetting, PeerTarget, PeerTargetError, Peers, ServerConfig,
@@ -54,7 +56,7 @@ pub use config::{
 pub use error::Error;
 pub use logging::{LogControl, LogFormat, LogLevel, LogTarget, init_logging};
 pub use mesh_crypto::PasswordError;
-pub use mesh_hostnet::BridgeName;
+pub use mesh_hostnet::{BridgeName, NameError, Sniffed, Sniffer};
 pub use mesh_names::{Name as DomainName, NameError as DomainNameError};
 pub use mesh_node::limits::SECRETS_MAX;
 pub use mesh_wire::control::LINKS_MAX;

@@ -35,6 +35,7 @@ mod probe;
 mod program;
 mod reset;
 mod routes;
+mod sniffer;
 mod socket;
 mod sysctl;
 mod underlay;
@@ -60,6 +61,7 @@ pub use probe::{PROBE_EVERY, PROBES, Probe, probe};
 pub use program::ProgramError;
 pub use reset::remove_all;
 pub use routes::{HostRoute, route_into};
+pub use sniffer::{Sniffed, Sniffer};
 pub use socket::set_tcp_rto_max;
 pub use underlay::{UNDERLAY_MTU_DEFAULT, underlay_mtu};
 pub use vxlan::{
