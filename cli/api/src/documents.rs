@@ -82,10 +82,39 @@ pub struct StatusDocument {
     /// What the data plane has counted since the start.
     #[serde(default)]
     pub traffic: TrafficDocument,
+    /// The host's firewall; `null` from a router without one.
+    #[serde(default)]
+    pub firewall: Option<FirewallDocument>,
     /// What the control plane has counted since the start, refusals among it, by the names of the metrics; what never
     /// happened is absent.
     #[serde(default)]
     pub control: BTreeMap<String, u64>,
+}
+
+/// The host's firewall and its own part in the network.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirewallDocument {
+    /// Whether it stands: containers are kept apart, and from the host's own ports.
+    pub up: bool,
+    /// Why it does not; `null` when it does.
+    pub detail: Option<String>,
+    /// Ports of containers that let only through what the containers were given.
+    pub guarded_ports: u64,
+    /// Ports that were plugged into the bridge by hand, and let everything through.
+    pub unguarded_ports: Vec<String>,
+    /// Addresses of the host in the network.
+    pub exposed: Vec<ExposedDocument>,
+}
+
+/// An address of the host in the network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExposedDocument {
+    /// With the prefix length of its subnet.
+    pub address: IpNet,
+    /// Whether what passes between this subnet and the outside takes on the host's address.
+    pub masquerade: bool,
+    /// The host's names at this address.
+    pub names: Vec<String>,
 }
 
 /// What a data plane has counted. The names are those of the metrics.
@@ -93,7 +122,8 @@ pub struct StatusDocument {
 pub struct TrafficDocument {
     /// Frames and bytes by path (`bridge`, `sleeve`, `relay`) and direction (`in`, `out`).
     pub passed: BTreeMap<String, BTreeMap<String, PassedDocument>>,
-    /// Frames and datagrams that went no further, by reason; reasons that never applied are absent.
+    /// Frames and datagrams that went no further, by reason, those that the firewall dropped among them; reasons that never
+    /// applied are absent.
     pub drops: BTreeMap<String, u64>,
     /// What else was worth counting; what never happened is absent.
     pub events: BTreeMap<String, u64>,

@@ -24,11 +24,11 @@ pub use container::{ContainerError, NetnsName, NetnsTarget, PID_MAX};
 pub use dns::{DnsDocument, DnsEntryDocument, DnsNameDocument, DnsSummaryDocument};
 pub use documents::{
     AddressesDocument, AttachDocument, BroadcastDocument, Capture, ConflictDocument, ConnectionCounts,
-    ConnectionDocument, ConnectionState, Datapath, DetachDocument, FlowDocument, FlowsDocument, IpamDocument,
-    IpamState, LaunchDocument, MacDocument, Overlay, OwnedDocument, PassedDocument, PeerConnectionDocument,
-    PeerDocument, PendingDocument, PrimeDocument, RemovedPeerDocument, RemovedPeersDocument, ResetDocument,
-    RouterDocument, RoutesDocument, StatusDocument, StopDocument, TargetDocument, TargetListDocument,
-    TrafficDocument, UnicastDocument,
+    ConnectionDocument, ConnectionState, Datapath, DetachDocument, ExposedDocument, FirewallDocument,
+    FlowDocument, FlowsDocument, IpamDocument, IpamState, LaunchDocument, MacDocument, Overlay,
+    OwnedDocument, PassedDocument, PeerConnectionDocument, PeerDocument, PendingDocument, PrimeDocument,
+    RemovedPeerDocument, RemovedPeersDocument, ResetDocument, RouterDocument, RoutesDocument, StatusDocument,
+    StopDocument, TargetDocument, TargetListDocument, TrafficDocument, UnicastDocument,
 };
 pub use failure::{ErrorKind, Failure};
 pub use request::{Command, Request, RequestError, TIMEOUT_DEFAULT_MS};

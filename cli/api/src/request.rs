@@ -84,6 +84,23 @@ pub enum Command {
         /// The addresses to take, or the subnets that they are in; all when empty.
         addresses: Vec<AddressTarget>,
     },
+    /// Give the host itself addresses in the network. Answer: [`crate::AddressesDocument`].
+    Expose {
+        /// The addresses, or where they are chosen; one of the default subnet when empty.
+        addresses: Vec<AddressTarget>,
+        /// Names of the host at these addresses.
+        names: Vec<String>,
+        /// Whether what passes between these subnets and the outside takes on the host's address.
+        masquerade: bool,
+        /// Longest wait for addresses, in milliseconds.
+        #[serde(default = "timeout_default_ms")]
+        timeout_ms: u64,
+    },
+    /// Take addresses from the host. Answer: [`crate::AddressesDocument`].
+    Hide {
+        /// The addresses to take, or the subnets that they are in; all when empty.
+        addresses: Vec<AddressTarget>,
+    },
     /// Give an address to a holder that the user names. Answer: [`crate::AddressesDocument`].
     IpamAllocate {
         /// The holder.

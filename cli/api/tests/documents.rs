@@ -3,11 +3,11 @@
 
 use mesh_api::{
     AddressesDocument, AttachDocument, BroadcastDocument, Capture, ConflictDocument, ConnectionCounts,
-    ConnectionDocument, ConnectionState, Datapath, DetachDocument, IpamDocument, IpamState, LaunchDocument,
-    MacDocument, Overlay, OwnedDocument, PassedDocument, PeerConnectionDocument, PeerDocument,
-    PendingDocument, PrimeDocument, RemovedPeerDocument, RemovedPeersDocument, ResetDocument, RouterDocument,
-    RoutesDocument, StatusDocument, StopDocument, TargetDocument, TargetListDocument, TrafficDocument,
-    UnicastDocument,
+    ConnectionDocument, ConnectionState, Datapath, DetachDocument, ExposedDocument, FirewallDocument,
+    IpamDocument, IpamState, LaunchDocument, MacDocument, Overlay, OwnedDocument, PassedDocument,
+    PeerConnectionDocument, PeerDocument, PendingDocument, PrimeDocument, RemovedPeerDocument,
+    RemovedPeersDocument, ResetDocument, RouterDocument, RoutesDocument, StatusDocument, StopDocument,
+    TargetDocument, TargetListDocument, TrafficDocument, UnicastDocument,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -90,6 +90,17 @@ fn status() {
             drops: [("replayed".to_owned(), 1)].into(),
             events: [].into(),
         },
+        firewall: Some(FirewallDocument {
+            up: true,
+            detail: None,
+            guarded_ports: 2,
+            unguarded_ports: vec!["vethx".to_owned()],
+            exposed: vec![ExposedDocument {
+                address: "10.32.0.1/12".parse().unwrap(),
+                masquerade: true,
+                names: vec!["gate.mesh.internal".to_owned()],
+            }],
+        }),
         control: [("refused_by_rate".to_owned(), 2)].into(),
     };
     golden(
@@ -100,6 +111,8 @@ fn status() {
             r#""bridge":"mesh0","mtu":1370},"connections":{"established":2,"pending":0,"connecting":0,"#,
             r#""retrying":1,"failed":0},"peers":3,"ipam":null,"dns":null,"#,
             r#""traffic":{"passed":{"bridge":{"in":{"frames":2,"bytes":128}}},"drops":{"replayed":1},"events":{}},"#,
+            r#""firewall":{"up":true,"detail":null,"guarded_ports":2,"unguarded_ports":["vethx"],"#,
+            r#""exposed":[{"address":"10.32.0.1/12","masquerade":true,"names":["gate.mesh.internal"]}]},"#,
             r#""control":{"refused_by_rate":2}}"#
         ),
     );

@@ -75,6 +75,10 @@ pub(crate) enum Command {
     Attach(AttachArgs),
     /// Take a container out of the network
     Detach(DetachArgs),
+    /// Give this host itself an address in the network
+    Expose(ExposeArgs),
+    /// Take this host's addresses in the network away
+    Hide(HideArgs),
     /// Give addresses to what is no container, look them up, take them back
     Ipam(IpamArgs),
     /// Give names, take them back, and look them up
@@ -576,6 +580,54 @@ pub(crate) struct DetachArgs {
     /// The container: netns:NAME, netns:/path or pid:N
     pub(crate) container: String,
 
+    /// The addresses to take [default: all]
+    #[arg(value_name = "ADDR")]
+    pub(crate) addresses: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) router: RouterArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The host reaches the containers of the subnet, and they reach it, but for the router's own ports. The host forwards, too: \
+containers that route by its address reach the outside, and whoever routes to the subnet by the host reaches the containers. \
+What passes so takes on the host's address, unless --no-masquerade says otherwise; within the network nothing is rewritten.
+
+An ADDR is an address with its subnet's length, net:CIDR or net:default; without one, an address of the default subnet is \
+chosen. It prints the addresses, one a line. Exposing again changes nothing. What is exposed stays so until `mesh hide`, also \
+after a restart.
+
+Examples:
+  mesh expose
+  mesh expose net:10.32.7.0/24
+  mesh expose 10.32.1.1/24 --no-masquerade")]
+pub(crate) struct ExposeArgs {
+    /// The host's addresses
+    #[arg(value_name = "ADDR")]
+    pub(crate) addresses: Vec<String>,
+
+    /// A name of the host at these addresses; repeatable
+    #[arg(long = "name", value_name = "FQDN")]
+    pub(crate) names: Vec<String>,
+
+    /// Forward packets with the addresses that they have
+    #[arg(long)]
+    pub(crate) no_masquerade: bool,
+
+    #[command(flatten)]
+    pub(crate) router: RouterArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without an ADDR it takes all. net:CIDR and net:default stand for the addresses that the host has there. It prints the \
+addresses taken, one a line; what the host does not have is no error.
+
+Examples:
+  mesh hide
+  mesh hide 10.32.1.1/24")]
+pub(crate) struct HideArgs {
     /// The addresses to take [default: all]
     #[arg(value_name = "ADDR")]
     pub(crate) addresses: Vec<String>,

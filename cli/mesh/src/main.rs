@@ -12,6 +12,7 @@ mod config;
 mod control;
 mod dns;
 mod doctor;
+mod expose;
 mod ipam;
 mod launch;
 mod man;
@@ -63,6 +64,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Attach(args) => control::attach(&args, output),
         Command::Detach(args) => control::detach(&args, output),
         Command::Dns(DnsArgs { command }) => dns::dns(&command, output),
+        Command::Expose(args) => expose::expose(&args, output),
+        Command::Hide(args) => expose::hide(&args, output),
         Command::Ipam(IpamArgs { command }) => ipam::ipam(&command, output),
         Command::Prime(args) => ipam::prime(&args, output),
         Command::Rmpeer(args) => ipam::rmpeer(&args, output),

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use mesh_api::{
-    Command, ConnectionCounts, ConnectionDocument, ConnectionState, Failure, FlowsDocument, IpamDocument,
-    IpamState, MacDocument, PeerDocument, RoutesDocument, StatusDocument, TargetDocument,
+    Command, ConnectionCounts, ConnectionDocument, ConnectionState, Failure, FirewallDocument, FlowsDocument,
+    IpamDocument, IpamState, MacDocument, PeerDocument, RoutesDocument, StatusDocument, TargetDocument,
 };
 use serde::de::DeserializeOwned;
 
@@ -68,6 +68,16 @@ fn overview(status: &StatusDocument, colour: bool) -> String {
     if let Some(summary) = &status.dns {
         row("Names", dns::overview(summary));
     }
+    if let Some(firewall) = &status.firewall {
+        row("Firewall", self::firewall(firewall));
+        for exposed in &firewall.exposed {
+            let how = if exposed.masquerade { "" } else { ", without masquerade" };
+            row(
+                "Exposed",
+                format!("{}{how}", [&[exposed.address.to_string()], &exposed.names[..]].concat().join(" ")),
+            );
+        }
+    }
     for (path, directions) in &status.traffic.passed {
         let ways: Vec<_> =
             directions.iter().map(|(way, passed)| format!("{way} {}", passed.frames)).collect();
@@ -86,6 +96,19 @@ fn overview(status: &StatusDocument, colour: bool) -> String {
         row("Refused", refused.join(", "));
     }
     table.render(colour)
+}
+
+/// Whether containers are kept apart, and which ports lie open.
+fn firewall(firewall: &FirewallDocument) -> String {
+    let mut text = match &firewall.detail {
+        None => format!("up, {} ports guarded", firewall.guarded_ports),
+        Some(why) => format!("down, containers are not kept apart: {why}"),
+    };
+    if !firewall.unguarded_ports.is_empty() {
+        text.push_str("; plugged in by hand, open: ");
+        text.push_str(&firewall.unguarded_ports.join(", "));
+    }
+    text
 }
 
 /// Whether a counter of the control plane counts what an operator should look at: others who were turned away.

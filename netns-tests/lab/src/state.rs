@@ -179,6 +179,16 @@ fn ip(namespace: &Namespace, words: &[&str]) -> Result<Vec<Value>> {
 fn ruleset(namespace: &Namespace) -> Result<Vec<String>> {
     let mut document: Value = namespace.cmd("nft").args(["-j", "list", "ruleset"]).run()?.json()?;
     forget_volatile(&mut document);
+    for set in
+        document["nftables"].as_array_mut().into_iter().flatten().filter_map(|item| item.get_mut("set"))
+    {
+        // What frames put into a set, and time takes out of it.
+        if set.get("timeout").is_some()
+            && let Some(fields) = set.as_object_mut()
+        {
+            fields.remove("elem");
+        }
+    }
     let items = document.get("nftables").and_then(Value::as_array).context("nft printed no ruleset")?;
     // The first item tells nft's version.
     let items = items.iter().filter(|item| item.get("metainfo").is_none());

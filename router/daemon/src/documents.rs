@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use mesh_api::{
     BroadcastDocument, Capture, ConnectionCounts, ConnectionDocument, ConnectionState, Datapath,
-    DnsSummaryDocument, IpamDocument, MacDocument, Overlay, PassedDocument, PeerConnectionDocument,
-    PeerDocument, RouterDocument, RoutesDocument, StatusDocument, TargetDocument, TrafficDocument,
-    UnicastDocument,
+    DnsSummaryDocument, FirewallDocument, IpamDocument, MacDocument, Overlay, PassedDocument,
+    PeerConnectionDocument, PeerDocument, RouterDocument, RoutesDocument, StatusDocument, TargetDocument,
+    TrafficDocument, UnicastDocument,
 };
 use mesh_dataplane::Dataplane;
 use mesh_dataplane::engine::{CounterSnapshot, Direction, DropReason, Event, MacEntry, Owner, Path, Traffic};
@@ -27,11 +27,14 @@ pub(crate) struct Own<'a> {
     pub(crate) uptime: Duration,
     pub(crate) ipam: IpamDocument,
     pub(crate) dns: DnsSummaryDocument,
+    pub(crate) firewall: FirewallDocument,
+    /// What the firewall has dropped.
+    pub(crate) walls: BTreeMap<&'static str, u64>,
 }
 
 /// The overview.
 pub(crate) fn status(node: &Node, counted: &CounterSnapshot, own: &Own<'_>) -> StatusDocument {
-    let Own { config, network, datapath, mtu, uptime, ipam, dns } = own;
+    let Own { config, network, datapath, mtu, uptime, ipam, dns, firewall, walls } = own;
     let mut counts = ConnectionCounts::default();
     for connection in node.connection_status() {
         counts.count(state(connection.state));
@@ -59,12 +62,13 @@ pub(crate) fn status(node: &Node, counted: &CounterSnapshot, own: &Own<'_>) -> S
         peers: node.peer_status().len() as u64,
         ipam: Some(ipam.clone()),
         dns: Some(dns.clone()),
-        traffic: traffic(counted),
+        firewall: Some(firewall.clone()),
+        traffic: traffic(counted, walls),
         control: control.filter(counted_once).collect(),
     }
 }
 
-fn traffic(counted: &CounterSnapshot) -> TrafficDocument {
+fn traffic(counted: &CounterSnapshot, walls: &BTreeMap<&'static str, u64>) -> TrafficDocument {
     let passed = |path, direction| {
         let Traffic { frames, bytes } = counted.traffic(path, direction);
         PassedDocument { frames, bytes }
@@ -75,6 +79,7 @@ fn traffic(counted: &CounterSnapshot) -> TrafficDocument {
         drops: DropReason::ALL
             .map(|reason| (reason.name().to_owned(), counted.drops(reason)))
             .into_iter()
+            .chain(walls.iter().map(|(reason, count)| ((*reason).to_owned(), *count)))
             .filter(counted_once)
             .collect(),
         events: Event::ALL

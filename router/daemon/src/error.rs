@@ -48,6 +48,14 @@ pub enum Error {
         /// The first line that is not as it should be, counted from 1.
         line: usize,
     },
+    /// The list of what the host exposes is not one that this program wrote, or it was edited wrongly.
+    #[error("the list of exposed addresses in {} is damaged in line {line}", path.display())]
+    ExposedDamaged {
+        /// The file.
+        path: PathBuf,
+        /// The first line that is not as it should be, counted from 1.
+        line: usize,
+    },
     /// The list of added names is not one that this program wrote, or it was edited wrongly.
     #[error("the list of names in {} is damaged in line {line}", path.display())]
     NamesDamaged {
@@ -159,6 +167,7 @@ impl Error {
             | Self::NamesDamaged { .. }
             | Self::Domain(_)
             | Self::DnsAddress { .. }
+            | Self::ExposedDamaged { .. }
             | Self::NetworkDamaged { .. }
             | Self::Password(_) => ErrorKind::Invalid,
             Self::Dataplane(error) => start_kind(error),
@@ -194,6 +203,9 @@ impl Error {
                 "correct it, or launch without --resume and name the peers: the list is written anew then"
                     .to_owned(),
             ),
+            Self::ExposedDamaged { path, .. } => {
+                Some(format!("correct it; or remove {}, and expose the host again", path.display()))
+            }
             Self::NamesDamaged { path, .. } => {
                 Some(format!("correct it; or remove {}, and add the names again", path.display()))
             }

@@ -20,6 +20,7 @@ mod dial;
 mod dns;
 mod documents;
 mod error;
+mod expose;
 mod fastpath;
 mod firewall;
 mod host;

@@ -29,6 +29,8 @@ pub(crate) struct Readings {
     pub(crate) counted: CounterSnapshot,
     /// Flows that the kernel carries.
     pub(crate) flows: usize,
+    /// What the firewall has dropped, by reason.
+    pub(crate) walls: BTreeMap<&'static str, u64>,
     pub(crate) control: Vec<(Count, u64)>,
     /// Bytes received and sent by channel.
     pub(crate) gossip: Vec<(String, u64, u64)>,
@@ -36,7 +38,12 @@ pub(crate) struct Readings {
 
 impl Readings {
     /// Reads a node, and takes what is told beside it.
-    pub(crate) fn take(shell: &Shell, connections: Vec<ConnectionDocument>, ipam: IpamDocument) -> Self {
+    pub(crate) fn take(
+        shell: &Shell,
+        connections: Vec<ConnectionDocument>,
+        ipam: IpamDocument,
+        walls: BTreeMap<&'static str, u64>,
+    ) -> Self {
         let node = shell.node();
         let gossip =
             node.counters().gossip().map(|(channel, bytes)| (name(channel), bytes.received, bytes.sent));
@@ -47,6 +54,7 @@ impl Readings {
             ipam,
             counted: shell.dataplane().counters(),
             flows: shell.lane().carried(),
+            walls,
             control: Count::ALL.into_iter().map(|count| (count, node.counters().get(count))).collect(),
             gossip: gossip.collect(),
         }
@@ -159,6 +167,9 @@ impl Readings {
         for reason in DropReason::ALL {
             text.sample("mesh_drops_total", &[("reason", reason.name())], self.counted.drops(reason));
         }
+        for (reason, count) in &self.walls {
+            text.sample("mesh_drops_total", &[("reason", reason)], *count);
+        }
         text.family("mesh_dataplane_events", Kind::Counter, "What else the data plane has counted.");
         for event in Event::ALL {
             text.sample(
@@ -226,6 +237,7 @@ mod tests {
             },
             counted: CounterSnapshot::default(),
             flows: 4,
+            walls: BTreeMap::from([("source-mac", 2)]),
             control: vec![(Count::SessionClosed, 3)],
             gossip: vec![("topology".to_owned(), 5, 6)],
         }

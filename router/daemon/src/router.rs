@@ -30,6 +30,7 @@ use crate::control::{Answer, Asked, Control, REQUESTS_QUEUED_MAX};
 use crate::desk::{self, ASKS_QUEUED_MAX, Ask, Desk, Management, PROMPT_TIME_MAX_MS};
 use crate::dial::Dialer;
 use crate::dns::NameServers;
+use crate::expose::{Exposed, Exposing};
 use crate::fastpath::Lane;
 use crate::host::{Host, Interface};
 use crate::http::{self, SCRAPES_QUEUED_MAX, Scrape};
@@ -45,8 +46,8 @@ use crate::store::{self, RunLock};
 use crate::supervisor::{self, Supervisor};
 use crate::targets::Targets;
 use crate::{
-    AddressConfig, BridgeName, Config, Error, PeerTarget, Peers, Ready, Reload, dns, documents, firewall,
-    ipam, names, network, pipe, privileges, secrets, targets,
+    AddressConfig, BridgeName, Config, Error, PeerTarget, Peers, Ready, Reload, dns, documents, expose,
+    firewall, ipam, names, network, pipe, privileges, secrets, targets,
 };
 
 /// After the last word to the peers, time for it to leave.
@@ -69,6 +70,7 @@ struct Surroundings {
     addresses: Management,
     targets: Targets,
     firewall: Firewall,
+    exposed: Exposed,
     reloading: Reloading,
     names: Names,
     name_servers: NameServers,
@@ -121,6 +123,7 @@ pub(crate) fn reset_host(
 }
 
 fn remove_everything(run_dir: &Path, state_dir: &Path, bridge: &BridgeName) -> Result<Vec<String>, Error> {
+    expose::restore_forwarding(state_dir)?;
     let mut removed: Vec<_> =
         mesh_hostnet::remove_all(bridge).map_err(Error::Reset)?.iter().map(ToString::to_string).collect();
     removed.extend(ResolvConfs::new(state_dir, None, "").remove_all()?);
@@ -187,6 +190,7 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
         journal,
     };
     let mut shell = Shell::new(node, dataplane, lane, setting);
+    let exposed = Exposed::start(&bridge, &firewall, &management, known.exposed_file, known.exposed);
     let targets = Targets::new(known.targets_file, known.peers, inputs.clone());
     let (published, watched) = (Arc::clone(shell.names()), addresses.clone());
     firewall.set_name_servers(dns::node_local_servers(&config, &node_local));
@@ -211,6 +215,7 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
         addresses: management,
         reloading: Reloading::new(reload, config.clone(), targets.clone(), inputs),
         firewall,
+        exposed,
         targets,
         config,
         mtu,
@@ -247,6 +252,8 @@ struct Known {
     targets_file: PathBuf,
     names: BTreeSet<Added>,
     names_file: PathBuf,
+    exposed: expose::State,
+    exposed_file: PathBuf,
 }
 
 impl Known {
@@ -257,10 +264,22 @@ impl Known {
             Peers::Named(peers) => peers.clone(),
             Peers::Resumed => targets::load(&targets_file)?,
         };
+        let exposed_file = config.state_dir.join(store::EXPOSED_FILE);
+        let exposed = expose::load(&exposed_file)?;
         let network = network::load(&network_file)?;
         let names_file = config.state_dir.join(store::NAMES_FILE);
         let (secrets, names) = (secrets::keys(&config.secrets)?, names::load(&names_file)?);
-        Ok(Self { secrets, network, network_file, peers, targets_file, names, names_file })
+        Ok(Self {
+            secrets,
+            network,
+            network_file,
+            peers,
+            targets_file,
+            names,
+            names_file,
+            exposed,
+            exposed_file,
+        })
     }
 }
 
@@ -493,7 +512,8 @@ impl Surroundings {
     fn scrape(&self, shell: &Shell, scrape: Scrape) {
         let connections = documents::connections(shell);
         let ipam = ipam::document(shell.node(), &self.addresses, &self.config, shell.now());
-        let readings = Readings::take(shell, connections, ipam);
+        let walls = firewall::drops(&self.firewall);
+        let readings = Readings::take(shell, connections, ipam, walls);
         // A client that has gone away needs none.
         let _sent = scrape.send(readings);
     }
@@ -514,6 +534,8 @@ impl Surroundings {
                     uptime: shell.now().since_origin(),
                     ipam: ipam::document(shell.node(), &self.addresses, &self.config, shell.now()),
                     dns: self.name_servers.summary(shell.node(), &self.config),
+                    firewall: firewall::document(&self.firewall, self.exposed.documents()),
+                    walls: firewall::drops(&self.firewall),
                 };
                 answer.send(Response::document(&documents::status(
                     shell.node(),
@@ -562,6 +584,11 @@ impl Surroundings {
             }
             Command::DnsRemove { name, addresses } => self.names.take_back(name, addresses, answer),
             Command::DnsLookup { name } => answer.send(dns::lookup(&name, &shell.names().load())),
+            Command::Expose { addresses, names, masquerade, timeout_ms } => {
+                let wait = Duration::from_millis(timeout_ms);
+                self.exposed.expose(Exposing { addresses, names, masquerade, wait }, answer);
+            }
+            Command::Hide { addresses } => self.exposed.hide(addresses, answer),
             Command::Detach { netns, addresses } => self.containers.detach(netns, addresses, answer),
             Command::Ipam => {
                 let document = ipam::document(shell.node(), &self.addresses, &self.config, shell.now());
@@ -641,8 +668,11 @@ impl Surroundings {
     }
 
     async fn end(self, shell: Shell, ending: Ending) -> Result<(), Error> {
-        let Self { config, containers, targets, firewall, names, name_servers, control, lock, .. } = self;
-        let _no_more_changes = (containers.finish().await, targets.finish().await, names.finish().await);
+        let Self {
+            config, containers, exposed, targets, firewall, names, name_servers, control, lock, ..
+        } = self;
+        let _no_more_changes =
+            (containers.finish().await, exposed.finish().await, targets.finish().await, names.finish().await);
         shell.stop();
         name_servers.stop().await;
         sleep(GOODBYE_TIME).await;

@@ -10,6 +10,7 @@
 use netlink_packet_route::link::{BridgeStpState, InfoBridge};
 
 use crate::error::HostError;
+use crate::expose;
 use crate::mac::MacAddress;
 use crate::name::{BridgeName, InterfaceName};
 use crate::netlink::Netlink;
@@ -243,6 +244,7 @@ fn configure(host: &mut Netlink, index: u32, name: &InterfaceName) -> Result<(),
     for options in [first, then] {
         host.configure_bridge(index, options).map_err(|error| error.during("configure the bridge", name))?;
     }
+    expose::trust_no_router(name)?;
     Switch::Ipv6Off.turn_on(name)
 }
 

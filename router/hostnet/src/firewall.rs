@@ -2,13 +2,15 @@
 //! host.
 //!
 //! Owns what they are to be, that they are so, and that they become so again within a second after somebody has flushed
-//! or removed them. Never alters a table of others. Where `nft` is missing, or the kernel has no nftables, it says so,
+//! or removed them. Never alters a table of others, but for what [`iptables`] says. Where `nft` is missing, or the kernel has no nftables, it says so,
 //! goes on without, and tries again now and then.
 //!
 //! The tables outlive the router, as the containers' connections do; [`remove_all`](crate::remove_all) removes them. A
 //! router that starts takes over the ports' guards from them.
 
+mod counters;
 mod events;
+mod iptables;
 mod nft;
 mod ruleset;
 mod walls;
@@ -70,6 +72,8 @@ struct Shared {
     events: Events,
     stop: OwnedFd,
     inner: Mutex<Inner>,
+    /// Held while iptables are looked at and changed.
+    iptables: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -111,8 +115,9 @@ impl Firewall {
             drops_seen: BTreeMap::new(),
             complained: None,
         };
-        let shared = Arc::new(Shared { events, stop, inner: Mutex::new(inner) });
+        let shared = Arc::new(Shared { events, stop, inner: Mutex::new(inner), iptables: Mutex::new(()) });
         shared.lock().apply(&shared.events);
+        shared.open_iptables();
         let watching = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("mesh-firewall".to_owned())
@@ -153,6 +158,7 @@ impl Firewall {
     /// Sets which of the bridge's addresses the overlay may reach.
     pub fn set_exposed(&self, exposed: Vec<Exposure>) {
         self.change(|walls| walls.exposed = exposed);
+        self.0.shared.open_iptables();
     }
 
     /// Sets where containers reach the host's DNS servers, addresses that each host has for itself.
@@ -178,9 +184,31 @@ impl Firewall {
         Wall::ALL.map(count).into_iter().collect()
     }
 
+    /// The ports of the bridge that have no guard and lead to no other host: what was plugged in by hand.
+    pub fn unguarded_ports(&self) -> Result<Vec<String>, HostError> {
+        let mut host = bridge::open_host()?;
+        let walls = self.0.shared.lock().walls.clone();
+        let bridge = bridge::find(&mut host, &walls.bridge)?;
+        let links = host.links().map_err(|error| error.during("list the ports of", &bridge.name))?;
+        let is_known = |name: &str| {
+            let is = |port: &InterfaceName| port.as_str() == name;
+            walls.ports.keys().any(is) || walls.uplinks.iter().any(is)
+        };
+        let mut names: Vec<_> = links
+            .into_iter()
+            .filter(|link| link.master == Some(bridge.index) && !is_known(&link.name))
+            .map(|link| link.name)
+            .collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
     /// Changes nothing any more, so that somebody can remove the tables.
     pub fn close(&self) {
-        self.0.shared.lock().is_closed = true;
+        let shared = &self.0.shared;
+        shared.lock().is_closed = true;
+        // What is under way has ended when it is our turn.
+        let _turn = shared.iptables.lock().unwrap_or_else(PoisonError::into_inner);
     }
 
     fn change(&self, change: impl FnOnce(&mut Walls)) {
@@ -202,8 +230,9 @@ impl Drop for Handle {
     }
 }
 
-/// Removes our tables, if they are there.
+/// Removes our tables, if they are there, and our rules in those of iptables.
 pub(crate) fn remove(bridge: &BridgeName) -> Result<(), HostError> {
+    iptables::remove(bridge);
     let table = table_name(bridge);
     match nft::apply(&ruleset::removal(&table)) {
         // Without the program there is nothing that it made.
@@ -228,32 +257,49 @@ impl Shared {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn open_iptables(&self) {
+        let _turn = self.iptables.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.lock();
+        if inner.is_closed {
+            return;
+        }
+        let walls = inner.walls.clone();
+        drop(inner);
+        iptables::ensure(&walls);
+    }
+
     /// Waits for changes by others, and undoes what they did to our tables.
     fn watch(&self) {
+        let mut looked = Instant::now();
         loop {
-            let is_late = match self.wait(CHECK_INTERVAL, true) {
-                Ok(Woken::Stop) => return,
-                Ok(Woken::Events) => false,
-                Ok(Woken::Late) => true,
+            let woken = match self.wait(CHECK_INTERVAL.saturating_sub(looked.elapsed()), true) {
+                Ok(woken) => woken,
                 Err(errno) => {
                     tracing::error!(%errno, "changes of the firewall are no longer noticed");
                     return;
                 }
             };
+            if matches!(woken, Woken::Stop) {
+                return;
+            }
             let mut inner = self.lock();
             // What we change ourselves is taken from the socket before the lock is free again.
             let changes = self.events.take();
-            let is_touched = !changes.ours.is_empty();
-            if is_touched {
+            if !changes.ours.is_empty() {
                 inner.complain(&changes);
                 inner.present = None;
             }
+            let is_late = looked.elapsed() >= CHECK_INTERVAL;
             if is_late || changes.lost {
+                looked = Instant::now();
                 inner.check();
             }
             inner.apply(&self.events);
             drop(inner);
-            if is_touched && matches!(self.wait(REPAIR_PAUSE, false), Ok(Woken::Stop)) {
+            if is_late || changes.lost || changes.iptables {
+                self.open_iptables();
+            }
+            if matches!(self.wait(REPAIR_PAUSE, false), Ok(Woken::Stop)) {
                 return;
             }
         }
@@ -338,9 +384,7 @@ impl Inner {
         self.forget_ports_that_are_gone();
         let Some(present) = &self.present else { return };
         match Listing::of(&self.table) {
-            Ok(listing) if (listing.rules, listing.elements) == present.size() => {
-                self.drops_seen = listing.drops;
-            }
+            Ok(listing) if (listing.rules, listing.elements) == present.size() => self.read_drops(),
             Ok(_) | Err(ProgramError::Failed { .. }) => self.present = None,
             Err(error) => tracing::debug!(%error, "the firewall cannot be looked at"),
         }
@@ -360,9 +404,10 @@ impl Inner {
     }
 
     fn read_drops(&mut self) {
+        let drops = counters::read(&self.table);
         // Where there are no tables, what was seen last stands.
-        if let Ok(listing) = Listing::of_counters(&self.table) {
-            self.drops_seen = listing.drops;
+        if !drops.is_empty() {
+            self.drops_seen = drops;
         }
     }
 

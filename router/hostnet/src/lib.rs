@@ -10,8 +10,8 @@
 //! pages. Each is bounded: a request to the kernel has a deadline, a dump a number of attempts.
 //!
 //! What is ours bears a mark (`IFLA_IFALIAS`), so that a later life of the router, or `reset`, knows it again. Nothing
-//! without a mark is altered or removed. On the host nothing but our own interfaces, their own sysctls and our own tables
-//! of nftables changes: no filter of others, no route.
+//! without a mark is altered or removed. On the host nothing changes but our own interfaces, their sysctls, our own
+//! tables of nftables, and, where the host is exposed, its IPv4 forwarding and two rules of iptables.
 
 // The tests' support is shared between those in here and those in tests/, where the crate goes by its name.
 #[cfg(test)]
@@ -22,6 +22,7 @@ mod attach;
 mod bridge;
 mod detach;
 mod error;
+mod expose;
 mod fdb;
 mod firewall;
 mod interfaces;
@@ -49,6 +50,7 @@ pub use attach::{AttachSpec, Attachment, attach, check_container};
 pub use bridge::{Bridge, MTU_MAX, MTU_MIN, PortKind, add_port, attachments, ensure_bridge, set_mtu};
 pub use detach::detach;
 pub use error::{HostError, KernelError};
+pub use expose::{expose, forwards, hide, set_forwarding};
 pub use fdb::{Fdb, FdbChange, FdbEntry, FdbEvent, FdbPlace, FdbWatch};
 pub use firewall::{Exposure, Firewall, FirewallState, NODE_LOCAL, PortGuard, Tunnel, Wall};
 pub use interfaces::{addresses_of, interfaces_of};

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::ruleset::{Family, PORT_MACS, SOURCES4, SOURCES6};
-use super::walls::{PortGuard, Wall};
+use super::walls::PortGuard;
 use crate::mac::MacAddress;
 use crate::name::InterfaceName;
 use crate::program::{ProgramError, run};
@@ -27,27 +27,16 @@ pub(crate) struct Listing {
     pub(crate) elements: usize,
     /// What came through each port, as far as the elements tell.
     pub(crate) ports: BTreeMap<InterfaceName, PortGuard>,
-    /// Packets dropped.
-    pub(crate) drops: BTreeMap<Wall, u64>,
 }
 
 impl Listing {
     /// Lists both tables; an error when either is missing.
     pub(crate) fn of(table: &str) -> Result<Self, ProgramError> {
-        Self::read(&["list", "table"], table)
-    }
-
-    /// Lists their counters alone.
-    pub(crate) fn of_counters(table: &str) -> Result<Self, ProgramError> {
-        Self::read(&["list", "counters", "table"], table)
-    }
-
-    /// Two calls: given two commands, `nft` 1.0.6 finds only one of the tables.
-    fn read(command: &[&str], table: &str) -> Result<Self, ProgramError> {
         let mut listing = Self::default();
+        // Two calls: given two commands, `nft` 1.0.6 finds only one of the tables.
         for family in Family::BOTH {
             let family = family.to_string();
-            let printed = run("nft", &[&["-j"], command, &[&family, table]].concat(), "")?;
+            let printed = run("nft", &["-j", "list", "table", &family, table], "")?;
             // What cannot be read is as good as not there: the tables are written anew.
             let document: Value = serde_json::from_slice(&printed).unwrap_or_default();
             for object in document["nftables"].as_array().into_iter().flatten() {
@@ -60,11 +49,6 @@ impl Listing {
     fn take(&mut self, object: &Value) {
         if object.get("rule").is_some() {
             self.rules += 1;
-        }
-        if let Some(counter) = object.get("counter")
-            && let Some(wall) = Wall::ALL.into_iter().find(|wall| counter["name"] == wall.name())
-        {
-            self.drops.insert(wall, counter["packets"].as_u64().unwrap_or(0));
         }
         if let Some(set) = object.get("set").or_else(|| object.get("map")) {
             let elements = set["elem"].as_array().map(Vec::as_slice).unwrap_or_default();

@@ -594,9 +594,9 @@ fn masquerading(walls: &Walls) -> Vec<String> {
     for (word, is_v4) in [("ip", true), ("ip6", false)] {
         if let (_, Some(subnets)) = exposed(walls, is_v4, |exposure| exposure.masquerade) {
             rules.push(format!("oifname != \"{bridge}\" {word} saddr {subnets} masquerade"));
-            // Where br_netfilter is, frames within the bridge come here without an incoming interface.
+            // Where br_netfilter is, frames within the bridge come here, too, and without an incoming interface.
             rules.push(format!(
-                "iifname != \"{bridge}\" oifname \"{bridge}\" {word} daddr {subnets} masquerade"
+                "iifname != \"{bridge}\" oifname \"{bridge}\" {word} daddr {subnets} {word} saddr != {subnets} masquerade"
             ));
         }
     }
