@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime}; // house: a capture says when a frame passed
 
 use mesh_api::{Command, ErrorKind, Failure, MacDocument, PeerDocument, StatusDocument};
 use mesh_daemon::{BridgeName, NameError, Sniffer};
@@ -160,7 +160,8 @@ fn write_head(file: &mut dyn Write) -> io::Result<()> {
 }
 
 fn write_frame(file: &mut dyn Write, frame: &[u8], original_len: usize) -> io::Result<()> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let epoch = SystemTime::UNIX_EPOCH; // house: from which pcap counts
+    let now = SystemTime::now().duration_since(epoch).unwrap_or_default(); // house: nothing is ordered by it
     let seconds = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
     for word in [seconds, now.subsec_nanos(), frame.len() as u32, original_len as u32] {
         file.write_all(&word.to_le_bytes())?;
