@@ -1,5 +1,5 @@
-//! How a container is named: the grammar `netns:NAME | netns:/path | pid:N`, as typed and as it crosses the socket.
-//! Opens nothing and asks nobody whether the container exists.
+//! How a container is named: the grammar `netns:NAME | netns:/path | pid:N | docker:NAME | podman:NAME | NAME`, as typed
+//! and as it crosses the socket. Opens nothing and asks nobody whether the container exists.
 
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -16,9 +16,37 @@ const NAME_LEN_MAX: usize = 255;
 /// Longest path in bytes, without the final zero (`PATH_MAX` in `include/uapi/linux/limits.h`).
 const PATH_LEN_MAX: usize = 4095;
 
-/// The network namespace of a container. In JSON it is the text that a user types.
+/// Longest name or id of a runtime's container, in bytes. Ids have 64; runtimes bound names by what fits a file name.
+const RUNTIME_NAME_LEN_MAX: usize = 128;
+
+/// A container. In JSON it is the text that a user types.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
+pub enum ContainerTarget {
+    /// `netns:NAME`, `netns:/path`, `pid:N`: its network namespace.
+    Netns(NetnsTarget),
+    /// `docker:NAME`, `podman:NAME`: one of this runtime.
+    Of(Runtime, RuntimeName),
+    /// `NAME`: one of whichever runtime has it.
+    Bare(RuntimeName),
+}
+
+/// A program that runs containers and is asked for them over a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Runtime {
+    /// dockerd.
+    Docker,
+    /// The service of Podman.
+    Podman,
+}
+
+/// Name or id of a runtime's container, or the beginning of an id: 1 to 128 of letters, digits, `_`, `.`, `-`, the first a
+/// letter or digit. It can stand in a URL as it is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuntimeName(String);
+
+/// The network namespace of a container.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NetnsTarget {
     /// `netns:NAME`: made by `ip netns add NAME`, a file in `/run/netns`.
     Name(NetnsName),
@@ -48,16 +76,16 @@ pub enum ContainerError {
     /// `pid:N` with something else than a process id.
     #[error("'{0}' is no process id from 1 to {PID_MAX}")]
     Pid(String),
-    /// A form of a container runtime, or a bare name.
-    #[error("'{0}': names of container runtimes are not supported by this version yet")]
-    NotSupportedYet(String),
+    /// A name that no runtime gives to a container.
+    #[error("'{0}' is no name or id of a container")]
+    RuntimeName(String),
 }
 
 impl ContainerError {
     /// What the user can type in its place.
     #[must_use]
     pub const fn hint(&self) -> &'static str {
-        "name the container's network namespace: netns:NAME, netns:/path or pid:N"
+        "name the container as docker:NAME, podman:NAME, or by its network namespace: netns:NAME, netns:/path or pid:N"
     }
 }
 
@@ -85,17 +113,82 @@ impl FromStr for NetnsName {
     }
 }
 
-impl FromStr for NetnsTarget {
+impl Runtime {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Docker, Self::Podman];
+
+    /// The word before the colon.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+        }
+    }
+
+    /// Its name, for people to read.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Docker => "Docker",
+            Self::Podman => "Podman",
+        }
+    }
+}
+
+impl RuntimeName {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for RuntimeName {
+    type Err = ContainerError;
+
+    fn from_str(text: &str) -> Result<Self, ContainerError> {
+        let well_formed = text.len() <= RUNTIME_NAME_LEN_MAX
+            && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+        match text {
+            "" => Err(ContainerError::Missing),
+            name if well_formed => Ok(Self(name.to_owned())),
+            name => Err(ContainerError::RuntimeName(printable(name))),
+        }
+    }
+}
+
+impl FromStr for ContainerTarget {
     type Err = ContainerError;
 
     fn from_str(text: &str) -> Result<Self, ContainerError> {
         match text.split_once(':') {
-            Some(("netns", path)) if path.starts_with('/') => parse_path(path).map(Self::Path),
-            Some(("netns", name)) => name.parse().map(Self::Name),
-            Some(("pid", pid)) => parse_pid(pid).map(Self::Pid),
-            None if text.is_empty() => Err(ContainerError::Missing),
-            Some(_) | None => Err(ContainerError::NotSupportedYet(printable(text))),
+            Some(("netns", path)) if path.starts_with('/') => {
+                parse_path(path).map(|path| Self::Netns(NetnsTarget::Path(path)))
+            }
+            Some(("netns", name)) => name.parse().map(|name| Self::Netns(NetnsTarget::Name(name))),
+            Some(("pid", pid)) => parse_pid(pid).map(|pid| Self::Netns(NetnsTarget::Pid(pid))),
+            Some(("docker", name)) => name.parse().map(|name| Self::Of(Runtime::Docker, name)),
+            Some(("podman", name)) => name.parse().map(|name| Self::Of(Runtime::Podman, name)),
+            Some(_) | None => text.parse().map(Self::Bare),
         }
+    }
+}
+
+impl fmt::Display for ContainerTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Netns(netns) => netns.fmt(f),
+            Self::Of(runtime, name) => write!(f, "{runtime}:{}", name.as_str()),
+            Self::Bare(name) => f.write_str(name.as_str()),
+        }
+    }
+}
+
+impl fmt::Display for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -109,7 +202,7 @@ impl fmt::Display for NetnsTarget {
     }
 }
 
-impl TryFrom<String> for NetnsTarget {
+impl TryFrom<String> for ContainerTarget {
     type Error = ContainerError;
 
     fn try_from(text: String) -> Result<Self, ContainerError> {
@@ -117,8 +210,8 @@ impl TryFrom<String> for NetnsTarget {
     }
 }
 
-impl From<NetnsTarget> for String {
-    fn from(target: NetnsTarget) -> Self {
+impl From<ContainerTarget> for String {
+    fn from(target: ContainerTarget) -> Self {
         target.to_string()
     }
 }
@@ -153,10 +246,19 @@ mod tests {
 
     #[test]
     fn each_form_reads_back_as_it_was_typed() {
-        for text in
-            ["netns:c1", "netns:a:b", "netns:/run/netns/c1", "netns:/proc/1/ns/net", "pid:1", "pid:4194304"]
-        {
-            assert_eq!(text.parse::<NetnsTarget>().map(|target| target.to_string()), Ok(text.to_owned()));
+        for text in [
+            "netns:c1",
+            "netns:a:b",
+            "netns:/run/netns/c1",
+            "netns:/proc/1/ns/net",
+            "pid:1",
+            "pid:4194304",
+            "docker:web",
+            "podman:a_b.c-d",
+            "web",
+            "4f2a7be310aa",
+        ] {
+            assert_eq!(text.parse::<ContainerTarget>().map(|target| target.to_string()), Ok(text.to_owned()));
         }
     }
 
@@ -165,6 +267,7 @@ mod tests {
         let long = "a".repeat(256);
         let name = |text: &str| ContainerError::Name(text.to_owned());
         let pid = |text: &str| ContainerError::Pid(text.to_owned());
+        let runtime = |text: &str| ContainerError::RuntimeName(text.to_owned());
         for (text, error) in [
             ("", ContainerError::Missing),
             ("netns:", ContainerError::Missing),
@@ -183,22 +286,20 @@ mod tests {
             ("pid:4194305", pid("4194305")),
             ("pid:99999999999999", pid("99999999999999")),
             ("pid:x", pid("x")),
+            ("docker:", ContainerError::Missing),
+            ("docker:/etc", runtime("/etc")),
+            ("podman:-rm", runtime("-rm")),
+            ("web/json?x", runtime("web/json?x")),
+            ("NETNS:c1", runtime("NETNS:c1")),
+            ("docker:a b", runtime("a b")),
         ] {
-            assert_eq!(text.parse::<NetnsTarget>(), Err(error), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn names_of_container_runtimes_are_told_apart_from_malformed_ones() {
-        for text in ["docker:web", "podman:web", "web", "4f2a7be310aa", "NETNS:c1"] {
-            let error = text.parse::<NetnsTarget>().unwrap_err();
-            assert_eq!(error, ContainerError::NotSupportedYet(text.to_owned()));
+            assert_eq!(text.parse::<ContainerTarget>(), Err(error), "{text:?}");
         }
     }
 
     #[test]
     fn a_request_cannot_smuggle_a_path_in_as_a_name() {
-        assert!(serde_json::from_str::<NetnsTarget>(r#""netns:../../etc""#).is_err());
-        assert!(serde_json::from_str::<NetnsTarget>(r#""pid:0""#).is_err());
+        assert!(serde_json::from_str::<ContainerTarget>(r#""netns:../../etc""#).is_err());
+        assert!(serde_json::from_str::<ContainerTarget>(r#""pid:0""#).is_err());
     }
 }

@@ -39,7 +39,7 @@ pub struct ResetDocument {
     pub handed_over_to: Option<String>,
 }
 
-/// `attach`: a container's interface in the network.
+/// `attach`, and one element of `ps`: a container's interface in the network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttachDocument {
     /// The container, as it was named.
@@ -48,10 +48,17 @@ pub struct AttachDocument {
     pub interface: String,
     /// Its hardware address, six pairs of hexadecimal digits with colons.
     pub mac: String,
-    /// All addresses that the container has in the network now.
+    /// All addresses that the container has in the network.
     pub addresses: Vec<IpNet>,
     /// Its names, fully qualified.
     pub names: Vec<String>,
+    /// Whether it is in the network now. One that does not run keeps its place.
+    #[serde(default = "yes")]
+    pub attached: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 /// `detach`: what was taken from a container.

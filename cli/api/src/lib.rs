@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 pub use address::{AddressTarget, AddressTargetError};
 pub use client::{Client, ClientError};
-pub use container::{ContainerError, NetnsName, NetnsTarget, PID_MAX};
+pub use container::{ContainerError, ContainerTarget, NetnsName, NetnsTarget, PID_MAX, Runtime, RuntimeName};
 pub use dns::{DnsDocument, DnsEntryDocument, DnsNameDocument, DnsSummaryDocument};
 pub use documents::{
     AddressesDocument, AttachDocument, BroadcastDocument, Capture, ConflictDocument, ConnectionCounts,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{AddressTarget, ErrorKind, Failure, NetnsTarget, PROTOCOL_VERSION, REQUEST_LEN_MAX};
+use crate::{AddressTarget, ContainerTarget, ErrorKind, Failure, PROTOCOL_VERSION, REQUEST_LEN_MAX};
 
 /// How long the router waits for a command of a client that does not say so, in milliseconds.
 pub const TIMEOUT_DEFAULT_MS: u64 = 15_000;
@@ -57,7 +57,7 @@ pub enum Command {
     /// Give a container an interface in the network. Answer: [`crate::AttachDocument`].
     Attach {
         /// The container.
-        netns: NetnsTarget,
+        container: ContainerTarget,
         /// Its addresses, or where they are chosen; one of the default subnet when empty.
         addresses: Vec<AddressTarget>,
         /// Name of the interface inside the container; the router checks it again.
@@ -80,7 +80,7 @@ pub enum Command {
     /// Take a container's addresses, and with the last one its interface. Answer: [`crate::DetachDocument`].
     Detach {
         /// The container.
-        netns: NetnsTarget,
+        container: ContainerTarget,
         /// The addresses to take, or the subnets that they are in; all when empty.
         addresses: Vec<AddressTarget>,
     },
@@ -100,6 +100,11 @@ pub enum Command {
     Hide {
         /// The addresses to take, or the subnets that they are in; all when empty.
         addresses: Vec<AddressTarget>,
+    },
+    /// What is attached. Answer: array of [`crate::AttachDocument`].
+    Ps {
+        /// Only these; all when empty.
+        containers: Vec<ContainerTarget>,
     },
     /// Give an address to a holder that the user names. Answer: [`crate::AddressesDocument`].
     IpamAllocate {
@@ -147,7 +152,7 @@ pub enum Command {
         addresses: Vec<IpAddr>,
         /// The container whose addresses the name has.
         #[serde(default)]
-        container: Option<NetnsTarget>,
+        container: Option<ContainerTarget>,
     },
     /// Take back what was added on this router. Answer: [`crate::DnsNameDocument`].
     DnsRemove {
@@ -278,7 +283,7 @@ mod tests {
 
     fn attach() -> Command {
         Command::Attach {
-            netns: "netns:c1".parse().unwrap(),
+            container: "netns:c1".parse().unwrap(),
             addresses: vec!["10.32.0.1/24".parse().unwrap(), "net:fd00::/64".parse().unwrap()],
             ifname: "ethmesh".to_owned(),
             multicast_route: true,
@@ -291,7 +296,7 @@ mod tests {
 
     #[test]
     fn each_command_has_its_line() {
-        let detach = Command::Detach { netns: NetnsTarget::Pid(7), addresses: vec![] };
+        let detach = Command::Detach { container: "pid:7".parse().unwrap(), addresses: vec![] };
         for (command, line) in [
             (Command::Status, r#"{"version":1,"command":"status"}"#),
             (Command::Peers, r#"{"version":1,"command":"peers"}"#),
@@ -359,12 +364,16 @@ mod tests {
             (
                 attach(),
                 concat!(
-                    r#"{"version":1,"command":"attach","netns":"netns:c1","#,
+                    r#"{"version":1,"command":"attach","container":"netns:c1","#,
                     r#""addresses":["10.32.0.1/24","net:fd00::/64"],"ifname":"ethmesh","multicast_route":true,"#,
                     r#""names":["web"],"dns":true,"resolv_conf":false,"timeout_ms":7}"#
                 ),
             ),
-            (detach, r#"{"version":1,"command":"detach","netns":"pid:7","addresses":[]}"#),
+            (detach, r#"{"version":1,"command":"detach","container":"pid:7","addresses":[]}"#),
+            (
+                Command::Ps { containers: vec!["docker:web".parse().unwrap()] },
+                r#"{"version":1,"command":"ps","containers":["docker:web"]}"#,
+            ),
         ] {
             let encoded = Request::encode(command.clone()).unwrap();
             assert_eq!(String::from_utf8(encoded.clone()).unwrap(), format!("{line}\n"));
@@ -402,8 +411,8 @@ mod tests {
             br#"{"version":1,"command":"reset"}"#,
             br#"{"version":1,"command":"connect","targets":["h2"]}"#,
             br#"{"version":1,"command":"forget","targets":"h2"}"#,
-            br#"{"version":1,"command":"detach","netns":"netns:c1","addresses":["10.0.0.1"]}"#,
-            br#"{"version":1,"command":"detach","netns":"docker:web","addresses":[]}"#,
+            br#"{"version":1,"command":"detach","container":"netns:c1","addresses":["10.0.0.1"]}"#,
+            br#"{"version":1,"command":"detach","container":"docker:/","addresses":[]}"#,
             br#"{"version":1,"command":"status"} {}"#,
         ] {
             let error = Request::decode(line).unwrap_err();
@@ -415,7 +424,7 @@ mod tests {
     #[test]
     fn a_request_too_long_is_neither_sent_nor_read() {
         let addresses = vec!["10.32.0.1/24".parse().unwrap(); REQUEST_LEN_MAX / 8];
-        let command = Command::Detach { netns: NetnsTarget::Pid(7), addresses };
+        let command = Command::Detach { container: "pid:7".parse().unwrap(), addresses };
         assert!(matches!(Request::encode(command), Err(RequestError::TooLong(_))));
         assert!(matches!(Request::decode(&[b' '; REQUEST_LEN_MAX + 1]), Err(RequestError::TooLong(_))));
     }

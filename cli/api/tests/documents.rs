@@ -41,10 +41,11 @@ fn attach_and_detach() {
             mac: "0a:00:00:00:00:01".to_owned(),
             addresses: vec!["10.32.0.1/24".parse().unwrap(), "fd00::1/64".parse().unwrap()],
             names: vec![],
+            attached: true,
         },
         concat!(
             r#"{"container":"netns:c1","interface":"ethmesh","mac":"0a:00:00:00:00:01","#,
-            r#""addresses":["10.32.0.1/24","fd00::1/64"],"names":[]}"#
+            r#""addresses":["10.32.0.1/24","fd00::1/64"],"names":[],"attached":true}"#
         ),
     );
     golden(

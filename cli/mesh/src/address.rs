@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use mesh_api::{AddressTarget, ErrorKind, NetnsTarget};
+use mesh_api::{AddressTarget, ContainerTarget, ErrorKind};
 
 use crate::problems::Problems;
 
@@ -39,14 +39,14 @@ pub(crate) enum InterfaceNameError {
 }
 
 /// The container that `text` names; what is wrong with it goes to `problems`.
-pub(crate) fn container(text: &str, problems: &mut Problems) -> Option<NetnsTarget> {
-    match text.parse::<NetnsTarget>() {
-        Err(error @ mesh_api::ContainerError::NotSupportedYet(_)) => {
-            problems.add(ErrorKind::Unsupported, error.to_string());
-            None
-        }
-        parsed => problems.check(&format!("CONTAINER '{}'", text.escape_debug()), parsed),
-    }
+pub(crate) fn container(text: &str, problems: &mut Problems) -> Option<ContainerTarget> {
+    problems.check(&format!("CONTAINER '{}'", text.escape_debug()), text.parse())
+}
+
+/// The containers that `texts` name; what is wrong with any of them goes to `problems`.
+pub(crate) fn containers(texts: &[String], problems: &mut Problems) -> Option<Vec<ContainerTarget>> {
+    let containers: Vec<_> = texts.iter().map(|text| container(text, problems)).collect();
+    containers.into_iter().collect()
 }
 
 /// The addresses that `texts` name, each once, in their order; what is wrong with any of them goes to `problems`.

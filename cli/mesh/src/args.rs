@@ -75,6 +75,8 @@ pub(crate) enum Command {
     Attach(AttachArgs),
     /// Take a container out of the network
     Detach(DetachArgs),
+    /// Show what is attached, with its addresses and names
+    Ps(PsArgs),
     /// Give this host itself an address in the network
     Expose(ExposeArgs),
     /// Take this host's addresses in the network away
@@ -279,6 +281,36 @@ pub(crate) struct LaunchArgs {
 
     #[command(flatten)]
     pub(crate) dns: crate::launch::DnsOptions,
+
+    /// Socket of Docker, or 'none' to leave Docker alone
+    #[arg(
+        long,
+        value_name = "PATH|none",
+        default_value = "/var/run/docker.sock",
+        env = "MESH_DOCKER_SOCKET",
+        hide_env_values = true
+    )]
+    pub(crate) docker_socket: String,
+
+    /// Socket of Podman, as 'podman system service' makes it, or 'none' to leave Podman alone
+    #[arg(
+        long,
+        value_name = "PATH|none",
+        default_value = "/run/podman/podman.sock",
+        env = "MESH_PODMAN_SOCKET",
+        hide_env_values = true
+    )]
+    pub(crate) podman_socket: String,
+
+    /// How long the address of a container that is gone is kept for it, in seconds
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value = "30",
+        env = "MESH_ATTACH_GRACE",
+        hide_env_values = true
+    )]
+    pub(crate) attach_grace: String,
 
     /// Connect to the peers of the last launch, as 'mesh connect' and 'mesh forget' have changed them
     #[arg(long)]
@@ -522,20 +554,26 @@ Examples:
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-CONTAINER is netns:NAME (as made by 'ip netns add'), netns:/path or pid:N.
+CONTAINER is docker:NAME or podman:NAME, where NAME may be an id or the beginning of one; NAME alone, if only one of \
+them has it; or a network namespace: netns:NAME (as made by 'ip netns add'), netns:/path or pid:N.
 ADDR is A.B.C.D/LEN or an IPv6 address with /LEN, where LEN is that of the whole subnet; or net:CIDR or net:default for an \
 address that the router chooses, where one that the container has there already is enough. Without any it is \
 net:default. It prints the addresses, one a line. Attaching what is attached already changes nothing, and the same \
 container gets the same address again.
 
+What is attached is remembered: when its container is started again, or the router is, it is attached again, with the same \
+address and the same MAC. 'mesh detach' ends that, and so does the end of the container itself: its address is free again \
+some time after (--attach-grace of 'mesh launch').
+
 Examples:
+  mesh attach docker:web
   mesh attach netns:web
   mesh attach netns:web --name web --name www.mesh.internal
   mesh attach netns:web net:10.32.7.0/24
   mesh attach netns:web 10.32.1.1/24
   mesh attach pid:4711 10.32.1.2/24 fd00:32::2/64")]
 pub(crate) struct AttachArgs {
-    /// The container: netns:NAME, netns:/path or pid:N
+    /// The container: docker:NAME, podman:NAME, NAME, netns:NAME, netns:/path or pid:N
     pub(crate) container: String,
 
     /// Its addresses
@@ -577,7 +615,7 @@ Examples:
   mesh detach netns:web
   mesh detach pid:4711 10.32.1.2/24")]
 pub(crate) struct DetachArgs {
-    /// The container: netns:NAME, netns:/path or pid:N
+    /// The container, as 'mesh attach' names it
     pub(crate) container: String,
 
     /// The addresses to take [default: all]
@@ -631,6 +669,23 @@ pub(crate) struct HideArgs {
     /// The addresses to take [default: all]
     #[arg(value_name = "ADDR")]
     pub(crate) addresses: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) router: RouterArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A container that does not run is 'away': it keeps its addresses, and is attached again when it is started. When one that is \
+named is not attached, nothing is shown, and the status is 4.
+
+Examples:
+  mesh ps
+  mesh ps docker:web -o json")]
+pub(crate) struct PsArgs {
+    /// Only these containers, as 'mesh attach' names them
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) containers: Vec<String>,
 
     #[command(flatten)]
     pub(crate) router: RouterArgs,

@@ -10,16 +10,17 @@ use mesh_api::{
 use mesh_daemon::{BridgeName, PeerTarget};
 use rustix::process::Pid;
 
-use crate::args::{AttachArgs, ConnectArgs, DetachArgs, ForgetArgs, Output, ResetArgs, RouterArgs};
+use crate::args::{AttachArgs, ConnectArgs, DetachArgs, ForgetArgs, Output, PsArgs, ResetArgs, RouterArgs};
 use crate::problems::Problems;
+use crate::table::{Cell, Table, Tone};
 use crate::{address, launch, output, process};
 
 /// So much longer than the router waits its client, to hear why it was in vain.
 const ANSWER_GRACE: Duration = Duration::from_secs(6);
 
-/// Advice for a container or an address that this version does not take.
-const CONTAINER_HINT: &str = "CONTAINER is netns:NAME, netns:/path or pid:N; ADDR is A.B.C.D/LEN, an IPv6 address with /LEN, \
-                              net:CIDR or net:default";
+/// Advice for a malformed container or address.
+const CONTAINER_HINT: &str = "CONTAINER is docker:NAME, podman:NAME, a name or id that one of them has, netns:NAME, \
+                              netns:/path or pid:N; ADDR is A.B.C.D/LEN, an IPv6 address with /LEN, net:CIDR or net:default";
 
 /// Ends the router, and returns when its process has ended.
 pub(crate) fn stop(router: &RouterArgs, output: Output) -> Result<(), Failure> {
@@ -73,16 +74,17 @@ pub(crate) fn forget(args: &ForgetArgs, output: Output) -> Result<(), Failure> {
 /// Gives a container addresses.
 pub(crate) fn attach(args: &AttachArgs, output: Output) -> Result<(), Failure> {
     let mut problems = Problems::default();
-    let netns = address::container(&args.container, &mut problems);
+    let container = address::container(&args.container, &mut problems);
     let addresses = address::addresses(&args.addresses, &mut problems);
     let ifname = address::interface_name(&args.ifname);
     let ifname = problems.check(&format!("--ifname '{}'", args.ifname.escape_debug()), ifname);
-    let (Some(netns), Some(addresses), Some(ifname)) = (netns, addresses, ifname.map(str::to_owned)) else {
+    let (Some(container), Some(addresses), Some(ifname)) = (container, addresses, ifname.map(str::to_owned))
+    else {
         return Err(problems.into_failure(CONTAINER_HINT));
     };
     let (multicast_route, timeout_ms) = (!args.no_multicast_route, timeout_ms(&args.router));
     let command = Command::Attach {
-        netns,
+        container,
         addresses,
         ifname,
         multicast_route,
@@ -101,16 +103,49 @@ pub(crate) fn attach(args: &AttachArgs, output: Output) -> Result<(), Failure> {
 /// Takes addresses from a container.
 pub(crate) fn detach(args: &DetachArgs, output: Output) -> Result<(), Failure> {
     let mut problems = Problems::default();
-    let netns = address::container(&args.container, &mut problems);
+    let container = address::container(&args.container, &mut problems);
     let addresses = address::addresses(&args.addresses, &mut problems);
-    let (Some(netns), Some(addresses)) = (netns, addresses) else {
+    let (Some(container), Some(addresses)) = (container, addresses) else {
         return Err(problems.into_failure(CONTAINER_HINT));
     };
-    let detached: DetachDocument = connect(&args.router)?.call(Command::Detach { netns, addresses })?;
+    let detached: DetachDocument = connect(&args.router)?.call(Command::Detach { container, addresses })?;
     match output {
         Output::Human => print_addresses(&detached.addresses),
         Output::Json => output::print_json(&detached),
     }
+}
+
+/// Shows what is attached.
+pub(crate) fn ps(args: &PsArgs, output: Output) -> Result<(), Failure> {
+    let mut problems = Problems::default();
+    let Some(containers) = address::containers(&args.containers, &mut problems) else {
+        return Err(problems.into_failure(CONTAINER_HINT));
+    };
+    let attached: Vec<AttachDocument> = connect(&args.router)?.call(Command::Ps { containers })?;
+    match output {
+        Output::Human => output::print(&attachments(&attached).render(output::colour())),
+        Output::Json => output::print_json(&attached),
+    }
+}
+
+fn attachments(attached: &[AttachDocument]) -> Table<6> {
+    let mut table = Table::new(["CONTAINER", "INTERFACE", "MAC", "STATE", "ADDRESSES", "NAMES"]);
+    for document in attached {
+        let addresses: Vec<_> = document.addresses.iter().map(ToString::to_string).collect();
+        let state = match document.attached {
+            true => Cell::toned("attached", Tone::Good),
+            false => Cell::toned("away", Tone::Waiting),
+        };
+        table.push([
+            Cell::new(&document.container),
+            Cell::new(&document.interface),
+            Cell::new(&document.mac),
+            state,
+            Cell::new(addresses.join(" ")),
+            Cell::new(document.names.join(" ")),
+        ]);
+    }
+    table
 }
 
 /// Connects to the router of this host.

@@ -63,6 +63,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Forget(args) => control::forget(&args, output),
         Command::Attach(args) => control::attach(&args, output),
         Command::Detach(args) => control::detach(&args, output),
+        Command::Ps(args) => control::ps(&args, output),
         Command::Dns(DnsArgs { command }) => dns::dns(&command, output),
         Command::Expose(args) => expose::expose(&args, output),
         Command::Hide(args) => expose::hide(&args, output),

@@ -59,7 +59,7 @@ fn attach_prints_the_addresses_one_a_line() {
     let (ran, asked) = with_answer(&line, Response::Ok(document));
     assert_eq!((ran.status, ran.stdout.as_str(), ran.stderr.as_str()), (0, "10.32.1.1/24\nfd00::1/64\n", ""));
     let expected = Command::Attach {
-        netns: "netns:c1".parse().unwrap(),
+        container: "netns:c1".parse().unwrap(),
         addresses: vec!["10.32.1.1/24".parse().unwrap(), "net:default".parse().unwrap()],
         ifname: "eth7".to_owned(),
         multicast_route: false,
@@ -102,7 +102,7 @@ fn detach_prints_what_it_took() {
     let document = json!({"container": "pid:7", "addresses": ["10.32.1.1/24"]});
     let (ran, asked) = with_answer(&["detach", "pid:7"], Response::Ok(document.clone()));
     assert_eq!((ran.status, ran.stdout.as_str()), (0, "10.32.1.1/24\n"));
-    assert_eq!(asked, Command::Detach { netns: "pid:7".parse().unwrap(), addresses: vec![] });
+    assert_eq!(asked, Command::Detach { container: "pid:7".parse().unwrap(), addresses: vec![] });
     let (ran, _) = with_answer(&["detach", "pid:7", "-o", "json"], Response::Ok(document.clone()));
     assert_eq!(ran.json(), document);
 }

@@ -43,7 +43,12 @@ impl LabId {
 
     /// Where the lab keeps its files.
     pub(crate) fn directory(self) -> PathBuf {
-        std::env::temp_dir().join(format!("{MARK}{self}"))
+        std::env::temp_dir().join(self.mark())
+    }
+
+    /// What its control groups are called.
+    pub(crate) fn mark(self) -> String {
+        format!("{MARK}{self}")
     }
 
     /// The lab to which a namespace or directory of this name belongs; `None` if it is no lab's.

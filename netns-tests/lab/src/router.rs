@@ -87,6 +87,11 @@ impl Host {
             ("MESH_NICKNAME", self.label().into()),
             ("MESH_IPAM_RANGE", "none".into()),
             ("MESH_CONFIG", "/dev/null".into()),
+            (
+                "MESH_DOCKER_SOCKET",
+                self.docker_socket().map_or_else(|| "none".into(), PathBuf::into_os_string),
+            ),
+            ("MESH_PODMAN_SOCKET", "none".into()),
         ];
         Ok(own.into_iter().fold(bare, |command, (name, value)| command.env(name, value)))
     }

@@ -33,6 +33,7 @@ pub(crate) fn remove(id: LabId) -> Result<()> {
     for namespace in namespaces(id) {
         delete_namespace(&namespace);
     }
+    control_groups(id).iter().for_each(|group| remove_control_group(group));
     let directory = id.directory();
     unmount_within(&directory);
     if let Err(error) = fs::remove_dir_all(&directory)
@@ -67,7 +68,12 @@ pub(crate) fn leftovers(id: LabId) -> Vec<String> {
     let processes = processes(id).into_iter().map(|pid| format!("process {pid}"));
     let namespaces = namespaces(id).into_iter().map(|path| format!("namespace {}", path.display()));
     let directory = Some(id.directory()).filter(|path| path.exists());
-    processes.chain(namespaces).chain(directory.map(|path| format!("directory {}", path.display()))).collect()
+    let groups = control_groups(id).into_iter().map(|path| format!("control group {}", path.display()));
+    processes
+        .chain(namespaces)
+        .chain(groups)
+        .chain(directory.map(|path| format!("directory {}", path.display())))
+        .collect()
 }
 
 /// Asks all programs of the lab to end, and waits for them for a while.
@@ -167,6 +173,24 @@ fn unmount_within(directory: &Path) {
     for point in points.filter(|point| point.starts_with(directory)) {
         unmount(point, UnmountFlags::DETACH).ok();
     }
+}
+
+/// The control groups of containers that a runtime ran in the lab: below each hierarchy, or the only one.
+fn control_groups(id: LabId) -> Vec<PathBuf> {
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = names_in(root).into_iter().map(|name| root.join(name)).chain([root.to_owned()]);
+    hierarchies.map(|hierarchy| hierarchy.join(id.mark())).filter(|group| group.is_dir()).collect()
+}
+
+/// Removes a control group with those in it. One that has processes stays, and is found by [`leftovers`].
+fn remove_control_group(group: &Path) {
+    for name in names_in(group) {
+        let inner = group.join(name);
+        if inner.is_dir() {
+            remove_control_group(&inner);
+        }
+    }
+    fs::remove_dir(group).ok();
 }
 
 fn identity(path: &Path) -> Option<(u64, u64)> {

@@ -8,9 +8,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 
 /// Programs that labs and probes call, with the Debian package that brings each.
-const PACKAGES: [(&str, &str); 11] = [
+const PACKAGES: [(&str, &str); 15] = [
     ("arping", "iputils-arping"),
     ("bridge", "iproute2"),
+    ("busybox", "busybox-static"),
+    ("containerd", "docker.io"),
+    ("docker", "docker.io"),
+    ("dockerd", "docker.io"),
     ("ip", "iproute2"),
     ("iperf3", "iperf3"),
     ("nft", "nftables"),

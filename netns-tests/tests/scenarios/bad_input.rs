@@ -126,18 +126,21 @@ fn a_password_that_cannot_be_used_is_refused_and_not_shown() -> Result<()> {
 }
 
 #[test]
-fn what_this_version_cannot_do_is_refused_as_such() -> Result<()> {
-    let lab = Lab::new("unsupported")?;
+fn containers_of_a_runtime_that_is_left_alone_or_absent_are_refused_with_a_hint() -> Result<()> {
+    let lab = Lab::new("runtimes")?;
     let host = lab.host("h1")?;
-    launch(&host, &[], None)?;
-    for arguments in [
-        &["attach", "docker:web", "10.32.0.1/24"][..],
-        &["attach", "podman:web", "10.32.0.1/24"],
-        &["attach", "web", "10.32.0.1/24"],
-        &["detach", "web"],
+    let absent = host.state_dir().join("no.sock");
+    launch(&host, &["--podman-socket".to_owned(), absent.display().to_string()], None)?;
+    for (status, arguments) in [
+        (1, &["attach", "docker:web", "10.32.0.1/24"][..]),
+        (1, &["attach", "podman:web", "10.32.0.1/24"]),
+        (4, &["attach", "web", "10.32.0.1/24"]),
+        (4, &["detach", "docker:web"]),
+        (4, &["detach", "web"]),
+        (4, &["ps", "web"]),
     ] {
-        let failure = refused(&host, 1, arguments)?;
-        ensure!(failure.kind == mesh_api::ErrorKind::Unsupported && failure.hint.is_some(), "{failure:?}");
+        let failure = refused(&host, status, arguments)?;
+        ensure!(failure.hint.is_some(), "{failure:?}");
     }
     Ok(())
 }

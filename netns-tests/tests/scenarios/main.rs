@@ -14,6 +14,7 @@ mod bad_input;
 mod cleanup;
 mod config;
 mod crowd;
+mod docker;
 mod doctor;
 mod documents;
 mod expose;

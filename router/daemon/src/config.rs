@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use mesh_api::Datapath;
@@ -63,6 +64,8 @@ pub struct Config {
     pub http: Option<HttpConfig>,
     /// Names.
     pub dns: DnsConfig,
+    /// Containers and their runtimes.
+    pub containers: ContainerConfig,
 }
 
 /// Where the status page and metrics are served.
@@ -112,6 +115,17 @@ impl DnsListen {
             Self::At(addresses) => addresses.clone(),
         }
     }
+}
+
+/// How containers are found, and what happens when they are gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerConfig {
+    /// Docker's socket, an absolute path; `None` where Docker is left alone.
+    pub docker_socket: Option<PathBuf>,
+    /// The same of Podman.
+    pub podman_socket: Option<PathBuf>,
+    /// How long the address of a container that is gone is kept for it.
+    pub grace: Duration,
 }
 
 /// How addresses are managed.

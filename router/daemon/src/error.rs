@@ -56,6 +56,14 @@ pub enum Error {
         /// The first line that is not as it should be, counted from 1.
         line: usize,
     },
+    /// The list of attachments is not one that this program wrote, or it was edited wrongly.
+    #[error("the list of attachments in {} is damaged in line {line}", path.display())]
+    AttachmentsDamaged {
+        /// The file.
+        path: PathBuf,
+        /// The first line that is not as it should be, counted from 1.
+        line: usize,
+    },
     /// The list of added names is not one that this program wrote, or it was edited wrongly.
     #[error("the list of names in {} is damaged in line {line}", path.display())]
     NamesDamaged {
@@ -168,6 +176,7 @@ impl Error {
             | Self::Domain(_)
             | Self::DnsAddress { .. }
             | Self::ExposedDamaged { .. }
+            | Self::AttachmentsDamaged { .. }
             | Self::NetworkDamaged { .. }
             | Self::Password(_) => ErrorKind::Invalid,
             Self::Dataplane(error) => start_kind(error),
@@ -217,6 +226,10 @@ impl Error {
             Self::DnsAddress { .. } => {
                 Some("--dns-listen takes addresses of this host, and IPv4 addresses that no host has".to_owned())
             }
+            Self::AttachmentsDamaged { path, .. } => Some(format!(
+                "correct it; or remove {}, and containers stay as they are, until they are attached again",
+                path.display()
+            )),
             Self::NetworkDamaged { path } => Some(format!(
                 "restore it from a copy; or remove {}, and this host joins the network of its peers again",
                 path.display()

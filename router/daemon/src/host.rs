@@ -1,21 +1,34 @@
 //! Changes to the host's network on behalf of clients: one at a time, off the shell's thread.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use mesh_api::{AttachDocument, ErrorKind, Failure, NetnsTarget};
-use mesh_hostnet::{AttachSpec, Bridge, Firewall, HostError, InterfaceName, Netns, NetnsRef};
+use mesh_api::{ErrorKind, Failure, NetnsTarget};
+use mesh_hostnet::{
+    AttachSpec, Attachment, Bridge, Firewall, HostError, InterfaceName, MacAddress, Netns, NetnsRef,
+};
 use tokio::sync::{Mutex, OwnedMutexGuard};
-use tracing::info;
 
 use crate::error::failure_of;
 use crate::mtu::Mtu;
 
+/// Where a container is now.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) netns: Arc<Netns>,
+    /// By which its namespace can be opened again, as long as it is there.
+    pub(crate) target: NetnsTarget,
+}
+
 /// The interface that a container is to have.
+#[derive(Debug)]
 pub(crate) struct Interface {
     /// Its name inside.
-    pub(crate) ifname: String,
+    pub(crate) ifname: InterfaceName,
+    pub(crate) mac: MacAddress,
+    pub(crate) addresses: Vec<IpNet>,
     /// Whether it sends IPv4 multicast by it.
     pub(crate) multicast_route: bool,
     /// The address of the host's name server, if it is to reach that.
@@ -43,42 +56,26 @@ impl Host {
     }
 
     /// Refuses what can be refused before addresses are chosen.
-    pub(crate) async fn check(&self, container: NetnsTarget, addresses: Vec<IpNet>) -> Result<(), Failure> {
-        let check = move || {
-            let netns = Netns::open(&netns_ref(&container))?;
-            mesh_hostnet::check_container(&netns, &addresses)
-        };
-        match tokio::task::spawn_blocking(check).await {
-            Ok(checked) => checked.map_err(|error| failure_of(&error)),
-            Err(_panicked) => Err(Failure::new(ErrorKind::Internal, "the container was not looked at")),
-        }
+    pub(crate) async fn check(&self, netns: Arc<Netns>, addresses: Vec<IpNet>) -> Result<(), Failure> {
+        look(move || mesh_hostnet::check_container(&netns, &addresses)).await
+    }
+
+    /// The ports of the bridge that lead to containers.
+    pub(crate) async fn ports(&self) -> Result<BTreeSet<String>, Failure> {
+        let bridge = Arc::clone(&self.bridge);
+        look(move || Ok(mesh_hostnet::attachments(&bridge)?.into_iter().collect())).await
     }
 
     /// Attaches a container.
-    pub(crate) async fn attach(
-        &self,
-        container: NetnsTarget,
-        addresses: Vec<IpNet>,
-        interface: Interface,
-    ) -> Result<AttachDocument, Failure> {
+    pub(crate) async fn attach(&self, place: Place, interface: Interface) -> Result<Attachment, Failure> {
         let mtu = self.mtu.clone();
         self.change(move |bridge, firewall| {
-            let Interface { ifname, multicast_route, node_local } = interface;
-            let ifname: InterfaceName = ifname.parse().map_err(|error: mesh_hostnet::NameError| {
-                Failure::new(ErrorKind::Invalid, error.to_string())
-            })?;
-            let netns = Netns::open(&netns_ref(&container)).map_err(|error| failure_of(&error))?;
-            let spec = AttachSpec { ifname, addresses, mtu: mtu.get(), multicast_route, node_local };
-            let attached = firewall.attach(bridge, &netns, &spec).map_err(|error| failure_of(&error))?;
-            mtu.joined(&container, attached.interface.as_str());
-            info!(%container, interface = %attached.interface, addresses = ?attached.addresses, "attached");
-            Ok(AttachDocument {
-                container: container.to_string(),
-                interface: attached.interface.to_string(),
-                mac: attached.mac.to_string(),
-                addresses: attached.addresses,
-                names: Vec::new(),
-            })
+            let Interface { ifname, mac, addresses, multicast_route, node_local } = interface;
+            let spec =
+                AttachSpec { ifname, mac: Some(mac), addresses, mtu: mtu.get(), multicast_route, node_local };
+            let attached = firewall.attach(bridge, &place.netns, &spec)?;
+            mtu.joined(&place.target, attached.interface.as_str());
+            Ok(attached)
         })
         .await
     }
@@ -86,25 +83,15 @@ impl Host {
     /// Detaches a container, wholly when no address is named, and returns what was taken from it.
     pub(crate) async fn detach(
         &self,
-        container: NetnsTarget,
+        netns: Arc<Netns>,
         addresses: Vec<IpNet>,
     ) -> Result<Vec<IpNet>, Failure> {
-        self.change(move |bridge, firewall| {
-            let netns = Netns::open(&netns_ref(&container)).map_err(|error| failure_of(&error))?;
-            let removed = detach(firewall, bridge, &netns, &addresses).map_err(|error| failure_of(&error))?;
-            info!(%container, addresses = ?removed, "detached");
-            Ok(removed)
-        })
-        .await
+        self.change(move |bridge, firewall| detach(firewall, bridge, &netns, &addresses)).await
     }
 
-    /// The addresses that a container has in the network; none when it is not attached, or gone.
-    pub(crate) async fn addresses(&self, container: NetnsTarget) -> Vec<IpNet> {
-        let look = move |bridge: &Bridge, _: &Firewall| {
-            let netns = Netns::open(&netns_ref(&container)).map_err(|error| failure_of(&error))?;
-            mesh_hostnet::addresses_of(bridge, &netns).map_err(|error| failure_of(&error))
-        };
-        self.change(look).await.unwrap_or_default()
+    /// Takes a container out of the network by its port on the bridge, without a look into the container.
+    pub(crate) async fn cut_off(&self, port: InterfaceName) -> Result<(), Failure> {
+        self.change(move |bridge, firewall| firewall.cut_off(bridge, &port)).await
     }
 
     /// Waits for a change under way; none begins while the guard lives.
@@ -115,14 +102,45 @@ impl Host {
     /// Does a piece of work when its turn has come, off the shell's thread.
     pub(crate) async fn change<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Bridge, &Firewall) -> Result<T, Failure> + Send + 'static,
+        work: impl FnOnce(&Bridge, &Firewall) -> Result<T, HostError> + Send + 'static,
     ) -> Result<T, Failure> {
-        let _turn = self.turn.lock().await;
+        let turn = self.finish().await;
         let (bridge, firewall) = (Arc::clone(&self.bridge), self.firewall.clone());
-        let done = tokio::task::spawn_blocking(move || work(&bridge, &firewall)).await;
-        done.unwrap_or_else(|_panicked| {
-            Err(Failure::new(ErrorKind::Internal, "the change to the host failed"))
+        // Whoever asked may go away meanwhile; the turn ends with the work.
+        look(move || {
+            let _turn = turn;
+            work(&bridge, &firewall)
         })
+        .await
+    }
+}
+
+/// Opens a network namespace.
+pub(crate) async fn open(target: NetnsTarget) -> Result<Result<Place, HostError>, Failure> {
+    look(move || {
+        let netns = Netns::open(&netns_ref(&target));
+        Ok(netns.map(|netns| Place { netns: Arc::new(netns), target }))
+    })
+    .await
+}
+
+pub(crate) fn netns_ref(container: &NetnsTarget) -> NetnsRef {
+    match container {
+        NetnsTarget::Name(name) => NetnsRef::Name(name.as_str().to_owned()),
+        NetnsTarget::Path(path) => NetnsRef::Path(path.clone()),
+        NetnsTarget::Pid(pid) => NetnsRef::Pid(*pid),
+    }
+}
+
+/// Does what may take its time.
+pub(crate) async fn look<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, HostError> + Send + 'static,
+) -> Result<T, Failure> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(|error| failure_of(&error)),
+        Err(_panicked) => {
+            Err(Failure::new(ErrorKind::Internal, "the host's network was not looked at or changed"))
+        }
     }
 }
 
@@ -156,12 +174,4 @@ fn detach(
         removed.extend(outcome?);
     }
     Ok(removed)
-}
-
-pub(crate) fn netns_ref(container: &NetnsTarget) -> NetnsRef {
-    match container {
-        NetnsTarget::Name(name) => NetnsRef::Name(name.as_str().to_owned()),
-        NetnsTarget::Path(path) => NetnsRef::Path(path.clone()),
-        NetnsTarget::Pid(pid) => NetnsRef::Pid(*pid),
-    }
 }

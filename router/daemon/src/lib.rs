@@ -39,6 +39,7 @@ mod prober;
 mod reload;
 mod resolv_conf;
 mod router;
+mod runtime;
 mod secrets;
 mod shell;
 mod store;
@@ -51,8 +52,8 @@ use zeroize::Zeroizing;
 
 pub use capture::{sniff_container, sniff_uplinks};
 pub use config::{
-    AddressConfig, CONNECTION_LIMIT, CONTROL_PORT, Config, DNS_ADDRESS, DnsConfig, DnsListen, FoundingRule,
-    HttpConfig, MtuSetting, PeerTarget, PeerTargetError, Peers, ServerConfig,
+    AddressConfig, CONNECTION_LIMIT, CONTROL_PORT, Config, ContainerConfig, DNS_ADDRESS, DnsConfig,
+    DnsListen, FoundingRule, HttpConfig, MtuSetting, PeerTarget, PeerTargetError, Peers, ServerConfig,
 };
 pub use error::Error;
 pub use logging::{LogControl, LogFormat, LogLevel, LogTarget, init_logging};

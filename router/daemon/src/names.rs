@@ -122,6 +122,7 @@ impl Names {
     }
 
     /// The names that were said of `container`, without those that were added by hand.
+    #[cfg(test)]
     pub(crate) async fn of(&self, container: &str) -> BTreeSet<Name> {
         let Ok(container) = container_id(container) else { return BTreeSet::new() };
         let held = self.held.lock().await;

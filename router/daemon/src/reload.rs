@@ -115,6 +115,7 @@ fn waiting_for_restart(held: &Config, new: &Config) -> Vec<&'static str> {
         ipam,
         http,
         dns,
+        containers,
     } = new;
     let settings = [
         ("run-dir", *run_dir != held.run_dir),
@@ -133,6 +134,7 @@ fn waiting_for_restart(held: &Config, new: &Config) -> Vec<&'static str> {
         ("ipam-range, ipam-subnet, ipam-init", *ipam != held.ipam),
         ("http", *http != held.http),
         ("no-dns, dns-domain, dns-listen, dns-upstream, dns-ttl", *dns != held.dns),
+        ("docker-socket, podman-socket, attach-grace", *containers != held.containers),
     ];
     settings.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
 }

@@ -25,14 +25,14 @@ use tracing::{debug, error, info, warn};
 use zeroize::Zeroizing;
 
 use crate::clock::{Alarm, Clock};
-use crate::containers::{Attaching, Containers};
+use crate::containers::{Attaching, Containers, Registry, Wish};
 use crate::control::{Answer, Asked, Control, REQUESTS_QUEUED_MAX};
 use crate::desk::{self, ASKS_QUEUED_MAX, Ask, Desk, Management, PROMPT_TIME_MAX_MS};
 use crate::dial::Dialer;
 use crate::dns::NameServers;
 use crate::expose::{Exposed, Exposing};
 use crate::fastpath::Lane;
-use crate::host::{Host, Interface};
+use crate::host::Host;
 use crate::http::{self, SCRAPES_QUEUED_MAX, Scrape};
 use crate::journal::{self, Journal, JournalError, Opened, Word};
 use crate::metrics::Readings;
@@ -46,8 +46,8 @@ use crate::store::{self, RunLock};
 use crate::supervisor::{self, Supervisor};
 use crate::targets::Targets;
 use crate::{
-    AddressConfig, BridgeName, Config, Error, PeerTarget, Peers, Ready, Reload, dns, documents, expose,
-    firewall, ipam, names, network, pipe, privileges, secrets, targets,
+    AddressConfig, BridgeName, Config, Error, PeerTarget, Peers, Ready, Reload, containers, dns, documents,
+    expose, firewall, ipam, names, network, pipe, privileges, runtime, secrets, targets,
 };
 
 /// After the last word to the peers, time for it to leave.
@@ -74,8 +74,6 @@ struct Surroundings {
     reloading: Reloading,
     names: Names,
     name_servers: NameServers,
-    /// Where containers reach the name server of this host.
-    node_local: Option<Ipv4Addr>,
     control: Control,
     http: Cell<Option<TcpListener>>,
     /// Released last: whoever waits for the lock knows that the router is gone.
@@ -178,7 +176,7 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
     let known_names = mesh_names::Names::new(identity.peer_id(), boot, dns::zone(&config))?;
     let node_config = node_config(&config, &known, (identity, boot), nonce, (ipam, known_names));
     let node = Node::new(node_config, rng, clock.now());
-    let (peer_id, nickname) = (node.peer_id().to_string(), node.nickname().to_string());
+    let (me, peer_id, nickname) = (node.peer_id(), node.peer_id().to_string(), node.nickname().to_string());
     say_started(&node, mtu);
     let (inputs, mut input_queue) = mpsc::channel(INPUTS_QUEUED_MAX);
     let accepting = tokio::spawn(pipe::accept_all(listener, config.connection_limit, inputs.clone()));
@@ -206,12 +204,21 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
     let resolv_confs = dns::resolv_confs(&config);
     let mtu = Mtu::new(mtu);
     let host = Host::new(bridge, firewall.clone(), mtu.clone());
+    let settings =
+        containers::Settings { me, grace: config.containers.grace, node_local: node_local.first().copied() };
+    let services = containers::Services {
+        addresses: management.clone(),
+        names: names.clone(),
+        resolv_confs,
+        engines: runtime::engines(&config.containers),
+    };
+    let containers = Containers::new(host.clone(), services, known.attachments, settings);
+    let keeping = tokio::spawn(containers.clone().keep());
     let around = Surroundings {
-        containers: Containers::new(host.clone(), management.clone(), names.clone(), resolv_confs),
+        containers,
         host,
         names,
         name_servers,
-        node_local: node_local.first().copied(),
         addresses: management,
         reloading: Reloading::new(reload, config.clone(), targets.clone(), inputs),
         firewall,
@@ -240,6 +247,7 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
     let ending = around.serve(&mut shell, &mut sources, &supervisor).await;
     supervisor.tell(supervisor::Word::Stopping);
     accepting.abort();
+    keeping.abort();
     around.end(shell, ending).await
 }
 
@@ -254,6 +262,7 @@ struct Known {
     names_file: PathBuf,
     exposed: expose::State,
     exposed_file: PathBuf,
+    attachments: Registry,
 }
 
 impl Known {
@@ -268,6 +277,7 @@ impl Known {
         let exposed = expose::load(&exposed_file)?;
         let network = network::load(&network_file)?;
         let names_file = config.state_dir.join(store::NAMES_FILE);
+        let attachments = Containers::load(config.state_dir.join(store::ATTACHMENTS_FILE))?;
         let (secrets, names) = (secrets::keys(&config.secrets)?, names::load(&names_file)?);
         Ok(Self {
             secrets,
@@ -279,6 +289,7 @@ impl Known {
             names_file,
             exposed,
             exposed_file,
+            attachments,
         })
     }
 }
@@ -561,7 +572,7 @@ impl Surroundings {
                 answer.send(Response::document(&documents::macs(shell.node().peer_id(), shell.dataplane())));
             }
             Command::Attach {
-                netns: container,
+                container,
                 addresses,
                 ifname,
                 multicast_route,
@@ -570,11 +581,9 @@ impl Surroundings {
                 resolv_conf,
                 timeout_ms,
             } => {
-                let node_local = self.node_local.filter(|_| dns);
-                let interface = Interface { ifname, multicast_route, node_local };
                 let wait = Duration::from_millis(timeout_ms);
-                let order = Attaching { container, addresses, interface, names, resolv_conf, wait };
-                self.containers.attach(order, answer);
+                let wish = Wish { names, dns, resolv_conf, multicast_route };
+                self.containers.attach(Attaching { container, addresses, ifname, wish, wait }, answer);
             }
             Command::Dns => {
                 answer.send(Response::document(&self.name_servers.document(shell.node(), &self.config)));
@@ -589,7 +598,8 @@ impl Surroundings {
                 self.exposed.expose(Exposing { addresses, names, masquerade, wait }, answer);
             }
             Command::Hide { addresses } => self.exposed.hide(addresses, answer),
-            Command::Detach { netns, addresses } => self.containers.detach(netns, addresses, answer),
+            Command::Detach { container, addresses } => self.containers.detach(container, addresses, answer),
+            Command::Ps { containers } => self.containers.ps(containers, answer),
             Command::Ipam => {
                 let document = ipam::document(shell.node(), &self.addresses, &self.config, shell.now());
                 answer.send(Response::document(&document));

@@ -22,6 +22,7 @@ use crate::{Error, journal, logging};
 const IDENTITY_FILE: &str = "identity";
 pub(crate) const NETWORK_FILE: &str = "network";
 pub(crate) const TARGETS_FILE: &str = "targets";
+pub(crate) const ATTACHMENTS_FILE: &str = "attachments";
 pub(crate) const EXPOSED_FILE: &str = "exposed";
 
 /// The names that were added by hand, in the state directory.
@@ -162,6 +163,7 @@ pub(crate) fn remove(run_dir: &Path, state_dir: &Path) -> Result<Vec<String>, Er
         state_dir.join(journal::SNAPSHOT_FILE),
         state_dir.join(NETWORK_FILE),
         state_dir.join(TARGETS_FILE),
+        state_dir.join(ATTACHMENTS_FILE),
         state_dir.join(NAMES_FILE),
         state_dir.join(EXPOSED_FILE),
         state_dir.join(LOG_FILE),

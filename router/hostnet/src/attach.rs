@@ -19,7 +19,7 @@ use crate::name::InterfaceName;
 use crate::namespace::Netns;
 use crate::netlink::address::LinkAddress;
 use crate::netlink::link::{LinkChange, VethPair};
-use crate::sysctl::{Switch, ipv6_is_on};
+use crate::sysctl::{self, Switch, ipv6_is_on};
 use crate::undo::Undo;
 use crate::veth::{self, Found, Pair, Sides};
 
@@ -36,6 +36,8 @@ const FORWARDING_POLL_INTERVAL: Duration = Duration::from_millis(1);
 pub struct AttachSpec {
     /// The interface's name inside.
     pub ifname: InterfaceName,
+    /// Its Ethernet address; a random one when absent. An interface that is there already keeps its own.
+    pub mac: Option<MacAddress>,
     /// Its addresses, each with the prefix length of its subnet.
     pub addresses: Vec<IpNet>,
     /// Its MTU in bytes.
@@ -281,7 +283,7 @@ impl Work<'_> {
             name,
             mac: random()?,
             peer_name: &self.spec.ifname,
-            peer_mac: random()?,
+            peer_mac: self.spec.mac.map_or_else(random, Ok)?,
             peer_netns: self.netns.as_fd(),
             mtu: self.spec.mtu,
         };
@@ -346,8 +348,11 @@ impl Work<'_> {
 
     fn prepare_inside(&mut self, pair: &Pair) -> Result<(), HostError> {
         let ifname = &self.spec.ifname;
-        let switches = [Switch::ArpNotify, Switch::NdiscNotify, Switch::PromoteSecondaries];
-        self.netns.run(|| switches.into_iter().try_for_each(|switch| switch.turn_on(ifname)))??;
+        self.netns.run(|| {
+            let switches = [Switch::ArpNotify, Switch::NdiscNotify, Switch::PromoteSecondaries];
+            switches.into_iter().try_for_each(|switch| switch.turn_on(ifname))?;
+            sysctl::distrust_neighbours(ifname)
+        })??;
         if pair.inside.mtu == self.spec.mtu {
             return Ok(());
         }

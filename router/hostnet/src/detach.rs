@@ -40,6 +40,18 @@ impl Firewall {
     ) -> Result<Vec<IpNet>, HostError> {
         detach_with(Some(self), bridge, netns, ifname, addresses)
     }
+
+    /// Removes the port of a container, and with it the container's end, without a look into the container; the guard of the
+    /// port, too, if that has gone already.
+    pub fn cut_off(&self, bridge: &Bridge, port: &InterfaceName) -> Result<(), HostError> {
+        let mut host = bridge::open_host()?;
+        let link = host.link_named(port.as_str()).map_err(|error| error.during("look for", port))?;
+        if let Some(link) = link.filter(|link| is_port_of(link, bridge)) {
+            host.remove_link(link.index).map_err(|error| error.during("remove", port))?;
+        }
+        self.release(port);
+        Ok(())
+    }
 }
 
 fn detach_with(

@@ -54,7 +54,7 @@ pub use expose::{expose, forwards, hide, set_forwarding};
 pub use fdb::{Fdb, FdbChange, FdbEntry, FdbEvent, FdbPlace, FdbWatch};
 pub use firewall::{Exposure, Firewall, FirewallState, NODE_LOCAL, PortGuard, Tunnel, Wall};
 pub use interfaces::{addresses_of, interfaces_of};
-pub use mac::MacAddress;
+pub use mac::{MacAddress, MacAddressError};
 pub use mtu::set_container_mtu;
 pub use name::{BRIDGE_NAME_LENGTH_MAX, BridgeName, INTERFACE_NAME_LENGTH_MAX, InterfaceName, NameError};
 pub use namespace::{Netns, NetnsId, NetnsRef, NetnsRefError};
@@ -66,6 +66,7 @@ pub use routes::{HostRoute, route_into};
 pub use sniffer::{Sniffed, Sniffer};
 pub use socket::set_tcp_rto_max;
 pub use underlay::{UNDERLAY_MTU_DEFAULT, underlay_mtu};
+pub use veth::host_end_name;
 pub use vxlan::{
     UnderlayFamily, VxlanDevice, VxlanSpec, ensure_vxlan, find_vxlan, remove_vxlan, set_default_uplink,
 };

@@ -122,6 +122,12 @@ pub struct NetnsId {
 }
 
 impl NetnsId {
+    /// The identity of a namespace whose file had this device and inode.
+    #[must_use]
+    pub const fn from_parts(device: u64, inode: u64) -> Self {
+        Self { device, inode }
+    }
+
     /// Device and inode of the namespace's file.
     #[must_use]
     pub fn parts(self) -> (u64, u64) {

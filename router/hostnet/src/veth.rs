@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::bridge::{mark, open_host};
 use crate::error::HostError;
-use crate::mac::MacAddress;
+use crate::mac::{MacAddress, fnv1a_48};
 use crate::name::InterfaceName;
 use crate::namespace::{Netns, NetnsId};
 use crate::netlink::Netlink;
@@ -86,17 +86,14 @@ pub(crate) fn is_host_end_name(name: &str) -> bool {
     })
 }
 
-/// The name of the host end: `mv` and 48 bits of FNV-1a (folded, as its authors advise) over namespace and interface.
-/// It must not change between versions of the router.
-pub(crate) fn host_end_name(netns: NetnsId, ifname: &InterfaceName) -> InterfaceName {
-    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-    const PRIME: u64 = 0x0000_0100_0000_01b3;
+/// The name of the host end: `mv` and 48 bits of a hash over namespace and interface. It must not change between
+/// versions of the router.
+#[must_use]
+pub fn host_end_name(netns: NetnsId, ifname: &InterfaceName) -> InterfaceName {
     let (device, inode) = netns.parts();
     let bytes = device.to_be_bytes().into_iter().chain(inode.to_be_bytes()).chain(ifname.as_str().bytes());
-    let hash = bytes.fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME));
-    let folded = (hash >> 48) ^ (hash & 0xffff_ffff_ffff);
     let mut name = HOST_END_PREFIX.to_owned();
-    write!(name, "{folded:012x}").expect("writing to a string does not fail");
+    write!(name, "{:012x}", fnv1a_48(bytes)).expect("writing to a string does not fail");
     InterfaceName::derived(name)
 }
 

@@ -7,12 +7,14 @@ use std::fmt;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use mesh_api::{Datapath, ErrorKind, Failure};
 use mesh_daemon::{
-    AddressConfig, BridgeName, Config, FoundingRule, HttpConfig, LINKS_MAX, LogFormat, LogLevel, MtuSetting,
-    Nickname, Password, PasswordError, PasswordFile, PeerId, PeerTarget, Peers, TARGETS_MAX,
+    AddressConfig, BridgeName, Config, ContainerConfig, FoundingRule, HttpConfig, LINKS_MAX, LogFormat,
+    LogLevel, MtuSetting, Nickname, Password, PasswordError, PasswordFile, PeerId, PeerTarget, Peers,
+    TARGETS_MAX,
 };
 
 use crate::args::{self, LaunchArgs};
@@ -40,6 +42,9 @@ const IPAM_RANGE_DEFAULT: &str = "10.32.0.0/12";
 
 /// Fewest bits of an address range that are left for hosts: with fewer there is no address to give away.
 const RANGE_LOG2_MIN: u8 = 2;
+
+/// Longest time for which the address of a container that is gone is kept, in seconds: a day.
+const ATTACH_GRACE_MAX_SECONDS: u64 = 86_400;
 
 /// Nickname of a router whose host has no name to take it from.
 const NICKNAME_FALLBACK: &str = "mesh";
@@ -85,6 +90,8 @@ enum OptionError {
     Http,
     #[error("no number of connections from 1 to {LINKS_MAX}")]
     ConnectionLimit,
+    #[error("no number of seconds from 0 to {ATTACH_GRACE_MAX_SECONDS}")]
+    AttachGrace,
     #[error("no network, as 10.1.0.0/16 or fd00:1::/48")]
     Subnet,
     #[error("an address within its network has bits that are not in {0}")]
@@ -157,6 +164,8 @@ pub(super) fn settings(given: config::Settings, password: Option<OsString>) -> R
     let ipam = ipam(args, &mut problems);
     let dns = args.dns.config(&mut problems);
     let peers = peers(args, &mut problems);
+    let attach_grace =
+        check(&mut problems, "--attach-grace", &args.attach_grace, parse_attach_grace(&args.attach_grace));
     let mut path = |option, path: &Path| {
         let absolute = std::path::absolute(directory.join(path));
         problems.check_option(option, &path.to_string_lossy(), absolute)
@@ -164,6 +173,12 @@ pub(super) fn settings(given: config::Settings, password: Option<OsString>) -> R
     let run_dir = path("--run-dir", &args.router.run_dir.run_dir);
     let state_dir = path("--state-dir", &args.state_dir.state_dir);
     let password_file = args.password_file.as_ref().map(|file| path("--password-file", file));
+    let mut socket = |option, text: &str| match text {
+        "none" => Some(None),
+        text => path(option, Path::new(text)).map(Some),
+    };
+    let docker_socket = socket("--docker-socket", &args.docker_socket);
+    let podman_socket = socket("--podman-socket", &args.podman_socket);
     let secrets = match (password_file.iter().flatten().next(), password) {
         (Some(path), _) => secrets_of_file(path, &mut problems, &mut warnings),
         (None, Some(value)) => password_of_environment(value, &mut problems).map(|password| vec![password]),
@@ -195,6 +210,10 @@ pub(super) fn settings(given: config::Settings, password: Option<OsString>) -> R
     let (Some(run_dir), Some(state_dir), Some(dns)) = (run_dir, state_dir, dns) else {
         return Err(refuse(problems));
     };
+    let containers = (docker_socket, podman_socket, attach_grace);
+    let (Some(docker_socket), Some(podman_socket), Some(grace)) = containers else {
+        return Err(refuse(problems));
+    };
     Ok(Settings {
         config: Config {
             run_dir,
@@ -215,6 +234,7 @@ pub(super) fn settings(given: config::Settings, password: Option<OsString>) -> R
             ipam,
             http,
             dns,
+            containers: ContainerConfig { docker_socket, podman_socket, grace },
         },
         log_level: log_level(args.log_level),
         log_format: log_format(args.log_format),
@@ -334,6 +354,11 @@ fn parse_mtu(text: &str) -> Result<MtuSetting, OptionError> {
 fn parse_connection_limit(text: &str) -> Result<usize, OptionError> {
     let limit = parse_number(text).and_then(|limit| usize::try_from(limit).ok());
     limit.filter(|limit| (1..=LINKS_MAX).contains(limit)).ok_or(OptionError::ConnectionLimit)
+}
+
+fn parse_attach_grace(text: &str) -> Result<Duration, OptionError> {
+    let seconds = parse_number(text).map(u64::from).filter(|seconds| *seconds <= ATTACH_GRACE_MAX_SECONDS);
+    seconds.map(Duration::from_secs).ok_or(OptionError::AttachGrace)
 }
 
 fn parse_subnet(text: &str) -> Result<IpNet, OptionError> {

@@ -9,7 +9,6 @@ use serde_json::Value;
 
 use super::ruleset::{Family, PORT_MACS, SOURCES4, SOURCES6};
 use super::walls::PortGuard;
-use crate::mac::MacAddress;
 use crate::name::InterfaceName;
 use crate::program::{ProgramError, run};
 
@@ -70,7 +69,7 @@ impl Listing {
         let plain = element.get("elem");
         let parts = plain.map_or(element, |elem| &elem["val"])["concat"].as_array()?;
         let port = parts.first()?.as_str()?.parse().ok()?;
-        let mac = MacAddress::parse(parts.get(1)?.as_str()?)?;
+        let mac = parts.get(1)?.as_str()?.parse().ok()?;
         let guard = self.ports.entry(port).or_insert(PortGuard { mac, addresses: BTreeSet::new() });
         if let (Some(address), Some(elem)) = (parts.get(2), plain) {
             let length = elem["comment"].as_str()?.parse().ok()?;

@@ -56,6 +56,7 @@ pub(crate) fn bridge() -> Bridge {
 pub(crate) fn spec(addresses: &[&str]) -> AttachSpec {
     AttachSpec {
         ifname: ifname(),
+        mac: None,
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         mtu: 1370,
         multicast_route: true,
