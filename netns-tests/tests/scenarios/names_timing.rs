@@ -91,7 +91,7 @@ fn other_names_are_asked_of_servers_that_answer_and_ours_of_nobody() -> Result<(
     launch(&host, &words(["--ipam-range", RANGE, "--dns-upstream", &upstream]), None)?;
     let container = host.container("c")?;
     let address = attach(&host, &container, &["--name", "c1"])?;
-    let one = Named { host: host.clone(), container, address };
+    let one = Named { host, container, address };
     eventually(secs(10), || -> Result<()> {
         let answer = one.dig("www.example.test A")?;
         ensure!(answer.contains("status: NOERROR") && answer.contains("198.51.100.7"), "{answer}");

@@ -1,4 +1,5 @@
 //! The VXLAN back end in a namespace of its own, with the real kernel. Needs root; nothing is left over.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
