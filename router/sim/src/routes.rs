@@ -20,7 +20,7 @@ const HOPS_MAX: usize = 15;
 
 impl World {
     /// Follows frames from so many hosts to all others, and broadcasts of as many, through the routes that all hold by now.
-    /// Where there are more hosts than [`FOLLOWED_MAX`], fewer are sampled, and broadcasts, which pass all, are not followed.
+    /// Where there are more hosts than `FOLLOWED_MAX`, fewer are sampled, and broadcasts, which pass all, are not followed.
     /// Returns the hops of the longest way. To be asked when all agree.
     ///
     /// # Errors
