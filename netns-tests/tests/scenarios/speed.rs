@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use mesh_lab::{Chaos, Lab, eventually, millis, secs};
 
-use crate::support::{Member, READY, all_connected, all_ping, are_connected, drops};
+use crate::support::{Member, READY, all_ping, are_connected, chain_by_sleeve, drops};
 use crate::transfer::{Datagrams, Transfer};
 
 /// Bytes in each direction; by hand, `MESH_SPEED_BYTES` asks for more.
@@ -33,17 +33,14 @@ fn len() -> Result<usize> {
     })
 }
 
-/// Two members, sealed or in clear, with a transfer and a stream of datagrams each way; `meanwhile` is what happens to them.
+/// Two members, sealed or in clear, whose frames go by sleeve, with a transfer and a stream of datagrams each way; `meanwhile` is what happens to them.
 fn load(
     title: &str,
     password: Option<&str>,
     meanwhile: impl FnOnce(&Lab, &Member, &Member) -> Result<()>,
 ) -> Result<()> {
-    let lab = Lab::new(title)?;
-    let (h1, h2) = (lab.host("h1")?, lab.host("h2")?);
-    let one = Member::launch(&h1, 1, &[], password)?;
-    let two = Member::launch(&h2, 2, &[h1.ip().to_string()], password)?;
-    all_connected(&[&h1, &h2])?;
+    let (lab, [one, two]): (Lab, [Member; 2]) = chain_by_sleeve(title, password)?;
+    let (h1, h2) = (one.host.clone(), two.host.clone());
     all_ping(&[&one, &two])?;
     let (len, pace) = (len()?, (LENS, Duration::from_millis(2)));
     let transfers = [

@@ -224,7 +224,7 @@ fn packets_that_overtake_each_other_are_all_taken() -> Result<()> {
 #[test]
 fn packets_that_all_come_twice_are_taken_once() -> Result<()> {
     for (title, password) in [("doubled", None), ("doubledsealed", Some("once and no more"))] {
-        let (lab, [one, two]) = chain(title, password)?;
+        let (lab, [one, two]) = chain_by_sleeve(title, password)?;
         all_ping(&[&one, &two])?;
         lab.wire(&two.host, Chaos { duplicate_percent: 100.0, seed: 6, ..Chaos::default() })?;
         eventually(READY, || one.container.ping(two.ip))?;
