@@ -84,7 +84,9 @@ fn main() -> Result<ExitCode> {
         Task::Check => (stages::check(), OnFailure::Stop),
         Task::Ci => (stages::ci(), OnFailure::Continue),
         Task::Netns { repeat, filter } => (stages::netns(repeat, filter), OnFailure::Stop),
-        Task::Vm { filter, kernel } => (vec![stages::vm(filter, kernel.as_deref())], OnFailure::Stop),
+        Task::Vm { filter, kernel } => {
+            (vec![stages::debug_build(), stages::vm(filter, kernel.as_deref())], OnFailure::Stop)
+        }
         Task::Sim(SimArguments { seeds, seed, nodes, measure }) => {
             let options = [("--seeds", seeds), ("--seed", seed), ("--nodes", nodes.map(u64::from))];
             (vec![stages::sim(options, measure)], OnFailure::Stop)

@@ -55,7 +55,7 @@ pub(crate) fn netns(repeat: Option<u32>, filter: Vec<String>) -> Vec<Stage> {
         return vec![Stage::skip("netns", "network namespaces need root")];
     }
     vec![
-        Stage::cargo("debug build", "build --locked --package mesh --package mesh-lab --bins"),
+        debug_build(),
         Stage::cargo(
             "netns",
             "nextest run --locked --package mesh-netns-tests --package mesh-lab --profile netns",
@@ -67,6 +67,11 @@ pub(crate) fn netns(repeat: Option<u32>, filter: Vec<String>) -> Vec<Stage> {
         )
         .args(filter),
     ]
+}
+
+/// The binaries that scenarios run.
+pub(crate) fn debug_build() -> Stage {
+    Stage::cargo("debug build", "build --locked --package mesh --package mesh-lab --bins")
 }
 
 /// Scenarios under another kernel: cargo hands the test binary to `scripts/vm`, and all of them share one boot.
