@@ -32,7 +32,7 @@ use crate::containers::identity::Identity;
 pub(crate) use crate::containers::registry::Registry;
 use crate::containers::registry::{Entry, Key, Presence, RECORDS_MAX, Record};
 use crate::control::Answer;
-use crate::desk::{Desk, Management};
+use crate::desk::{self, Management};
 use crate::host::{Host, Interface};
 use crate::names::Names;
 use crate::prober::Prober;
@@ -171,9 +171,9 @@ impl Containers {
         let ifname: InterfaceName = ifname
             .parse()
             .map_err(|error: mesh_hostnet::NameError| Failure::new(ErrorKind::Invalid, error.to_string()))?;
-        let desk = self.desk_for(&addresses)?;
+        let desk = self.addresses.desk_for(&addresses)?;
         let found = self.find_running(&container).await?;
-        self.host.check(Arc::clone(&found.place.netns), own(&addresses)).await?;
+        self.host.check(Arc::clone(&found.place.netns), desk::chosen(&addresses)).await?;
         let ident = found.identity.ident();
         let turn = self.turns.of(&ident);
         let _turn = turn.lock().await;
@@ -186,7 +186,7 @@ impl Containers {
             None => Vec::new(),
         };
         let obtained = match desk {
-            None => Ok(own(&addresses)),
+            None => Ok(desk::chosen(&addresses)),
             Some(desk) => tokio::select! {
                 obtained = desk.obtain(&ident, &addresses, desk.deadline(wait)) => obtained,
                 () = answer.gone() => Err(Failure::new(ErrorKind::Refused, "the client has gone away")),
@@ -197,7 +197,7 @@ impl Containers {
             Err(failure) => Err(failure),
         };
         match (&attached, desk, &self.prober) {
-            (Err(_), Some(desk), _) => give_back(desk, &ident, &before).await,
+            (Err(_), Some(desk), _) => desk.give_back(&ident, &before).await,
             (Ok(document), Some(_), Some(prober)) => {
                 let new = document.addresses.iter().filter(|address| !before.contains(address));
                 new.for_each(|address| prober.ask(address.addr(), &document.mac));
@@ -402,7 +402,7 @@ impl Containers {
         ident: &Ident,
         targets: &[AddressTarget],
     ) -> Result<Vec<IpNet>, Failure> {
-        let mut unwanted = own(targets);
+        let mut unwanted = desk::chosen(targets);
         for target in targets {
             let desk = || self.addresses.desk();
             let subnet = match target {
@@ -477,25 +477,6 @@ impl Containers {
         Ok(documents)
     }
 
-    /// The desk, if these addresses need one; an error when it is needed and there is none. Addresses outside the network's
-    /// range are the user's own affair.
-    fn desk_for(&self, addresses: &[AddressTarget]) -> Result<Option<&Desk>, Failure> {
-        let needs_desk = |target: &AddressTarget| match target {
-            AddressTarget::Ip(address) => self.is_managed(*address),
-            AddressTarget::Subnet(_) | AddressTarget::DefaultSubnet => true,
-        };
-        let needed = addresses.is_empty() || addresses.iter().any(needs_desk);
-        needed.then(|| self.addresses.desk()).transpose()
-    }
-
-    fn is_managed(&self, address: IpNet) -> bool {
-        match &self.addresses {
-            Management::On(desk) => desk.manages(address),
-            Management::Broken { range, .. } => range.contains(&address.addr()),
-            Management::Off => false,
-        }
-    }
-
     /// The Ethernet address of a container's interface: the same in all its lives.
     fn mac_for(&self, key: &Key) -> MacAddress {
         let identity = key.identity.to_string();
@@ -520,36 +501,12 @@ fn document(key: &Key, record: &Record, attached: bool) -> AttachDocument {
     }
 }
 
-/// Takes back what a holder has got since.
-async fn give_back(desk: &Desk, ident: &Ident, before: &[IpNet]) {
-    let release = async {
-        for address in desk.held_by(ident, None).await? {
-            if !before.contains(&address) {
-                desk.release(ident, Some(IpNet::from(address.addr()))).await?;
-            }
-        }
-        Ok::<_, Failure>(())
-    };
-    if let Err(error) = release.await {
-        warn!(%ident, %error, "addresses of a container that was not attached stay with it");
-    }
-}
-
 /// Both, each once.
 fn merged(present: &[IpNet], added: &[IpNet]) -> Vec<IpNet> {
     let mut all = [present, added].concat();
     all.sort_unstable();
     all.dedup();
     all
-}
-
-/// The addresses that the user has chosen.
-fn own(targets: &[AddressTarget]) -> Vec<IpNet> {
-    let own = targets.iter().filter_map(|target| match target {
-        AddressTarget::Ip(address) => Some(*address),
-        AddressTarget::Subnet(_) | AddressTarget::DefaultSubnet => None,
-    });
-    own.collect()
 }
 
 /// Whose turn it is, for each container. Holds as many entries as there are changes under way.

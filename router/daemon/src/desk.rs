@@ -13,6 +13,7 @@ use mesh_ipam::{Answer, Ident, IdentError, Refusal, Request, Ticket, Waiting};
 use mesh_wire::{MacAddr, Moment};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
+use tracing::warn;
 
 use crate::clock::Clock;
 use crate::journal::JournalError;
@@ -76,6 +77,25 @@ impl Management {
             }
         }
     }
+
+    /// The desk, if an attachment to these addresses needs one; an error when it is needed and there is none.
+    pub(crate) fn desk_for(&self, targets: &[AddressTarget]) -> Result<Option<&Desk>, Failure> {
+        let needs_desk = |target: &AddressTarget| match target {
+            AddressTarget::Ip(address) => self.manages(*address),
+            AddressTarget::Subnet(_) | AddressTarget::DefaultSubnet => true,
+        };
+        let is_needed = targets.is_empty() || targets.iter().any(needs_desk);
+        is_needed.then(|| self.desk()).transpose()
+    }
+
+    /// Whether an address is the network's to give. Those outside its range are the user's own affair.
+    pub(crate) fn manages(&self, address: IpNet) -> bool {
+        match self {
+            Self::On(desk) => desk.manages(address),
+            Self::Broken { range, .. } => range.contains(&address.addr()),
+            Self::Off => false,
+        }
+    }
 }
 
 impl Desk {
@@ -116,6 +136,21 @@ impl Desk {
     /// Takes back what `ident` has, in a subnet or at all; nothing is no error.
     pub(crate) async fn release(&self, ident: &Ident, subnet: Option<IpNet>) -> Result<Vec<IpNet>, Failure> {
         self.held(Request::Release { ident: ident.clone(), subnet }).await
+    }
+
+    /// Takes back what a holder has got since it held `before`.
+    pub(crate) async fn give_back(&self, ident: &Ident, before: &[IpNet]) {
+        let release = async {
+            for address in self.held_by(ident, None).await? {
+                if !before.contains(&address) {
+                    self.release(ident, Some(IpNet::from(address.addr()))).await?;
+                }
+            }
+            Ok::<_, Failure>(())
+        };
+        if let Err(error) = release.await {
+            warn!(%ident, %error, "addresses that are not in use stay with their holder");
+        }
     }
 
     /// Tells that somebody else has answered for an address.
@@ -203,6 +238,15 @@ impl Drop for Cancellation<'_> {
         // When the queue is full, the request ends at its deadline.
         let _told = self.asks.try_send(Ask::Cancel(self.ticket));
     }
+}
+
+/// Those of the targets that name an address themselves.
+pub(crate) fn chosen(targets: &[AddressTarget]) -> Vec<IpNet> {
+    let chosen = targets.iter().filter_map(|target| match target {
+        AddressTarget::Ip(address) => Some(*address),
+        AddressTarget::Subnet(_) | AddressTarget::DefaultSubnet => None,
+    });
+    chosen.collect()
 }
 
 /// The holder that a user names.

@@ -13,12 +13,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 use mesh_api::{AddressTarget, AddressesDocument, ErrorKind, ExposedDocument, Failure, Response};
 use mesh_hostnet::{Bridge, Exposure, Firewall, HostError};
-use mesh_ipam::Ident;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tracing::{info, warn};
 
 use crate::control::Answer;
-use crate::desk::{self, Desk, Management};
+use crate::desk::{self, Management};
 use crate::error::failure_of;
 use crate::{Error, store};
 
@@ -139,9 +138,9 @@ impl Exposed {
             return Err(Failure::new(ErrorKind::Unsupported, message));
         }
         let ident = desk::ident(HOLDER)?;
-        let desk = self.desk_for(&addresses)?;
+        let desk = self.management.desk_for(&addresses)?;
         let (before, obtained) = match desk {
-            None => (Vec::new(), own(&addresses)),
+            None => (Vec::new(), desk::chosen(&addresses)),
             Some(desk) => {
                 let before = desk.held_by(&ident, None).await?;
                 let obtained = tokio::select! {
@@ -151,7 +150,7 @@ impl Exposed {
                 match obtained {
                     Ok(addresses) => (before, addresses),
                     Err(failure) => {
-                        give_back(desk, &ident, &before).await;
+                        desk.give_back(&ident, &before).await;
                         return Err(failure);
                     }
                 }
@@ -177,7 +176,7 @@ impl Exposed {
             }
             Err(failure) => {
                 if let Some(desk) = desk {
-                    give_back(desk, &ident, &before).await;
+                    desk.give_back(&ident, &before).await;
                 }
                 Err(failure)
             }
@@ -280,21 +279,6 @@ impl Exposed {
         mesh_hostnet::expose(&self.bridge, &addresses)?;
         mesh_hostnet::set_forwarding(true)
     }
-
-    /// The desk, if these addresses need one. Those outside the network's range are the user's own affair.
-    fn desk_for(&self, targets: &[AddressTarget]) -> Result<Option<&Desk>, Failure> {
-        let is_managed = |address: &IpNet| match &self.management {
-            Management::On(desk) => desk.manages(*address),
-            Management::Broken { range, .. } => range.contains(&address.addr()),
-            Management::Off => false,
-        };
-        let needs_desk = |target: &AddressTarget| match target {
-            AddressTarget::Ip(address) => is_managed(address),
-            AddressTarget::Subnet(_) | AddressTarget::DefaultSubnet => true,
-        };
-        let is_needed = targets.is_empty() || targets.iter().any(needs_desk);
-        is_needed.then(|| self.management.desk()).transpose()
-    }
 }
 
 /// Puts the host's forwarding back to what it was before anything was exposed, when no router runs any more.
@@ -331,30 +315,6 @@ fn check(state: &State) -> Result<(), Failure> {
             Err(Failure::new(ErrorKind::Refused, message))
         }
         None => Ok(()),
-    }
-}
-
-/// The addresses that the user has chosen.
-fn own(targets: &[AddressTarget]) -> Vec<IpNet> {
-    let chosen = targets.iter().filter_map(|target| match target {
-        AddressTarget::Ip(address) => Some(*address),
-        AddressTarget::Subnet(_) | AddressTarget::DefaultSubnet => None,
-    });
-    chosen.collect()
-}
-
-/// Takes back what the host has got since.
-async fn give_back(desk: &Desk, ident: &Ident, before: &[IpNet]) {
-    let release = async {
-        for address in desk.held_by(ident, None).await? {
-            if !before.contains(&address) {
-                desk.release(ident, Some(IpNet::from(address.addr()))).await?;
-            }
-        }
-        Ok::<_, Failure>(())
-    };
-    if let Err(error) = release.await {
-        warn!(%error, "addresses that were not exposed stay with the host");
     }
 }
 

@@ -253,7 +253,7 @@ impl Containers {
 
     /// Makes sure that a container holds the addresses that it is to have.
     async fn claim(&self, key: &Key, record: &Record) -> Result<(), Failure> {
-        if !record.addresses.iter().any(|address| self.is_managed(*address)) {
+        if !record.addresses.iter().any(|address| self.addresses.manages(*address)) {
             return Ok(());
         }
         let (desk, ident) = (self.addresses.desk()?, key.identity.ident());
