@@ -638,7 +638,7 @@ after a restart.
 
 Examples:
   mesh expose
-  mesh expose net:10.32.7.0/24
+  mesh expose net:10.32.7.0/24 --name gate
   mesh expose 10.32.1.1/24 --no-masquerade")]
 pub(crate) struct ExposeArgs {
     /// The host's addresses

@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use mesh_api::AddressesDocument;
 use mesh_lab::{Container, Host, Lab, Signal, eventually, secs};
 
-use crate::support::{READY, all_connected, attach, launch, status};
+use crate::support::{READY, all_connected, attach, hints_at, launch, refused, status};
 
 /// The host's address in the containers' subnet.
 const EXPOSED: &str = "10.32.1.100/24";
@@ -235,5 +235,43 @@ fn what_is_exposed_is_so_again_after_a_restart_of_the_router_and_of_the_host() -
     eventually(READY, || gate.outside.ping("10.32.1.7"))?;
     gate.host.mesh(["hide"])?;
     ensure!(gate.host.sysctl("net.ipv4.ip_forward")?.trim() == "0", "the host goes on forwarding");
+    Ok(())
+}
+
+#[test]
+fn a_host_bears_names_at_its_addresses_until_it_hides_also_after_a_restart() -> Result<()> {
+    let lab = Lab::new("gatename")?;
+    let (one, two) = (lab.host("h1")?, lab.host("h2")?);
+    launch(&one, &[], None)?;
+    launch(&two, &[one.ip().to_string()], None)?;
+    all_connected(&[&one, &two])?;
+    one.mesh(["expose", EXPOSED, "--name", "gate", "--name", "door.mesh.internal"])?;
+    one.mesh(["expose", "10.32.2.100/24", "--name", "other"])?;
+    let is_found = |name: &str, address: &str| {
+        let found = two.mesh(["dns", "lookup", name])?.stdout;
+        ensure!(found == format!("{address}\n"), "{name} is at {found:?}");
+        Ok::<_, anyhow::Error>(())
+    };
+    let all_found = || {
+        is_found("gate", "10.32.1.100")?;
+        is_found("door", "10.32.1.100")?;
+        is_found("other", "10.32.2.100")
+    };
+    eventually(READY, all_found)?;
+    let exposed = status(&one)?.firewall.map(|firewall| firewall.exposed).unwrap_or_default();
+    let names: Vec<_> = exposed.iter().flat_map(|one| &one.names).collect();
+    ensure!(names == ["door.mesh.internal.", "gate.mesh.internal.", "other.mesh.internal."], "{exposed:?}");
+
+    one.kill_router(Signal::KILL)?;
+    launch(&one, &[], None)?;
+    all_connected(&[&one, &two])?;
+    eventually(READY, all_found)?;
+    one.mesh(["hide", "10.32.1.100/24"])?;
+    eventually(READY, || two.mesh_fails(4, ["dns", "lookup", "gate"]))?;
+    is_found("other", "10.32.2.100")?;
+
+    let failure = refused(&one, 1, &["expose", "10.32.3.1/24", "--name", "elsewhere.example.com"])?;
+    hints_at(&failure, &["mesh.internal"])?;
+    ensure!(status(&one)?.firewall.is_some_and(|firewall| firewall.exposed.len() == 1), "it was exposed");
     Ok(())
 }

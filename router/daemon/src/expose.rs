@@ -1,9 +1,9 @@
 //! The host's own addresses in the network: on disk first, then on the bridge.
 //!
-//! Owns the list and its file, which people may read, and the order of the changes: address management, disk, firewall,
-//! bridge. It is desired state: each start makes it so again, also after a restart of the host.
+//! Owns the list and its file, which people may read, and the order of the changes: address management, names, disk,
+//! firewall, bridge. It is desired state: each start makes it so again, also after a restart of the host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use crate::control::Answer;
 use crate::desk::{self, Management};
 use crate::error::failure_of;
+use crate::names::Names;
 use crate::{Error, store};
 
 /// By this name the host holds its addresses.
@@ -63,6 +64,7 @@ pub(crate) struct Exposed {
     bridge: Bridge,
     firewall: Firewall,
     management: Management,
+    names: Names,
     path: PathBuf,
     /// What the file holds. Locked while a change is under way.
     state: Arc<Mutex<State>>,
@@ -78,20 +80,30 @@ pub(crate) struct Exposing {
 }
 
 impl Exposed {
-    /// Makes true again what the file at `path` says. What cannot be is said, and kept for the next start.
-    pub(crate) fn start(
+    /// Nothing is exposed yet; [`start`](Self::start) makes it so.
+    pub(crate) fn new(
         bridge: &Bridge,
         firewall: &Firewall,
-        management: &Management,
+        (management, names): (&Management, &Names),
         path: PathBuf,
         state: State,
     ) -> Self {
         let (bridge, firewall, management) = (bridge.clone(), firewall.clone(), management.clone());
-        let this = Self { bridge, firewall, management, path, state: Arc::new(Mutex::new(state.clone())) };
+        let state = Arc::new(Mutex::new(state));
+        Self { bridge, firewall, management, names: names.clone(), path, state }
+    }
+
+    /// Makes true again what the file says. What cannot be is said, and kept for the next start.
+    pub(crate) async fn start(self) -> Self {
+        let state = self.finish().await.clone();
+        let this = self;
         if !state.addresses.is_empty()
             && let Err(error) = this.make_true(&state)
         {
             warn!(%error, "the host is not exposed as it was");
+        }
+        if let Err(error) = this.name(&State::default(), &state).await {
+            warn!(%error, "the host does not bear the names that it had");
         }
         this
     }
@@ -133,10 +145,7 @@ impl Exposed {
     async fn try_expose(&self, order: Exposing, answer: &mut Answer) -> Result<Vec<IpNet>, Failure> {
         let mut state = self.finish().await;
         let Exposing { addresses, names, masquerade, wait } = order;
-        if !names.is_empty() {
-            let message = "this router does not tell names of hosts yet";
-            return Err(Failure::new(ErrorKind::Unsupported, message));
-        }
+        let names = self.names.complete(&names)?;
         let ident = desk::ident(HOLDER)?;
         let desk = self.management.desk_for(&addresses)?;
         let (before, obtained) = match desk {
@@ -160,12 +169,15 @@ impl Exposed {
         for address in &obtained {
             let how = new.addresses.entry(*address).or_insert(How { masquerade, names: Vec::new() });
             how.masquerade = masquerade;
-            how.names.extend(names.iter().cloned());
+            how.names.extend(names.iter().map(ToString::to_string));
             how.names.sort_unstable();
             how.names.dedup();
         }
         let done = match check(&new) {
-            Ok(()) => self.change(&state, &mut new).await,
+            Ok(()) => match self.name(&state, &new).await {
+                Ok(()) => self.change(&state, &mut new).await,
+                Err(failure) => Err(failure),
+            },
             Err(failure) => Err(failure),
         };
         match done {
@@ -175,12 +187,29 @@ impl Exposed {
                 Ok(obtained)
             }
             Err(failure) => {
+                if let Err(error) = self.name(&new, &state).await {
+                    warn!(%error, "names of the host that are not in use could not be taken back");
+                }
                 if let Some(desk) = desk {
                     desk.give_back(&ident, &before).await;
                 }
                 Err(failure)
             }
         }
+    }
+
+    /// Has the host found by the names of `new`, each at its own addresses, and no longer by those of `old` alone.
+    async fn name(&self, old: &State, new: &State) -> Result<(), Failure> {
+        for (address, how) in &new.addresses {
+            if old.addresses.get(address).is_none_or(|before| before.names != how.names) {
+                let names: BTreeSet<_> = self.names.complete(&how.names)?;
+                self.names.set(&bearer(address), names, [address.addr()]).await?;
+            }
+        }
+        for address in old.addresses.keys().filter(|address| !new.addresses.contains_key(address)) {
+            self.names.remove(&bearer(address)).await?;
+        }
+        Ok(())
     }
 
     async fn try_hide(&self, targets: &[AddressTarget]) -> Result<Vec<IpNet>, Failure> {
@@ -206,8 +235,9 @@ impl Exposed {
         let mut new = state.clone();
         new.addresses.retain(|address, _| !gone.contains(address));
         self.change(&state, &mut new).await?;
-        *state = new;
+        let before = std::mem::replace(&mut *state, new);
         info!(addresses = ?gone, "hidden");
+        self.name(&before, &state).await?;
         if let Management::On(desk) = &self.management {
             let ident = desk::ident(HOLDER)?;
             for address in &gone {
@@ -294,6 +324,11 @@ pub(crate) fn restore_forwarding(state_dir: &Path) -> Result<(), Error> {
             Ok(())
         }
     }
+}
+
+/// Who bears the names of one of the host's addresses.
+fn bearer(address: &IpNet) -> String {
+    format!("{HOLDER}/{}", address.addr())
 }
 
 fn response(addresses: Vec<IpNet>) -> Response {

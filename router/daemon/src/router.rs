@@ -188,7 +188,6 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
         journal,
     };
     let mut shell = Shell::new(node, dataplane, lane, setting);
-    let exposed = Exposed::start(&bridge, &firewall, &management, known.exposed_file, known.exposed);
     let targets = Targets::new(known.targets_file, known.peers, inputs.clone());
     let (published, watched) = (Arc::clone(shell.names()), addresses.clone());
     firewall.set_name_servers(dns::node_local_servers(&config, &node_local));
@@ -201,6 +200,8 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
     for input in names.at_start().await {
         shell.handle(input, None);
     }
+    let (file, state) = (known.exposed_file, known.exposed);
+    let exposed = Exposed::new(&bridge, &firewall, (&management, &names), file, state).start().await;
     let resolv_confs = dns::resolv_confs(&config);
     let mtu = Mtu::new(mtu);
     let host = Host::new(bridge, firewall.clone(), mtu.clone());

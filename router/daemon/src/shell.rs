@@ -178,6 +178,8 @@ impl Shell {
     /// Says goodbye to all peers and stops the data plane. Pipes still send what is queued.
     pub(crate) fn stop(mut self) {
         self.handle(Input::Stop, None);
+        // First, since the fast path would miss the TAP device that goes with the data plane.
+        drop(self.lane);
         self.dataplane.stop();
         if let Some(journal) = self.journal {
             journal.finish();
