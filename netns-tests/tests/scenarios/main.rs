@@ -11,6 +11,7 @@
 mod addresses;
 mod attach;
 mod bad_input;
+mod churn;
 mod cleanup;
 mod config;
 mod crowd;

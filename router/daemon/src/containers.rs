@@ -160,8 +160,8 @@ impl Containers {
         });
     }
 
-    /// Waits for a change of the host under way; none begins while the guard lives.
-    pub(crate) async fn finish(&self) -> tokio::sync::OwnedMutexGuard<()> {
+    /// Waits for changes of the host under way; none begins while the guard lives.
+    pub(crate) async fn finish(&self) -> tokio::sync::OwnedRwLockWriteGuard<()> {
         self.host.finish().await
     }
 

@@ -1,4 +1,5 @@
-//! Changes to the host's network on behalf of clients: one at a time, off the shell's thread.
+//! Changes to the host's network on behalf of clients, off the shell's thread: those of single containers beside each other,
+//! those of all alone.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -9,7 +10,7 @@ use mesh_api::{ErrorKind, Failure, NetnsTarget};
 use mesh_hostnet::{
     AttachSpec, Attachment, Bridge, Firewall, HostError, InterfaceName, MacAddress, Netns, NetnsRef,
 };
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 
 use crate::error::failure_of;
 use crate::mtu::Mtu;
@@ -41,8 +42,9 @@ pub(crate) struct Host {
     bridge: Arc<Bridge>,
     firewall: Firewall,
     mtu: Mtu,
-    /// Held while a change is under way.
-    turn: Arc<Mutex<()>>,
+    /// Read while a container's change is under way, written while one of all is. Most of its time a change waits for the
+    /// kernel, so that several at once take little longer than one.
+    turn: Arc<RwLock<()>>,
 }
 
 impl Host {
@@ -94,17 +96,31 @@ impl Host {
         self.change(move |bridge, firewall| firewall.cut_off(bridge, &port)).await
     }
 
-    /// Waits for a change under way; none begins while the guard lives.
-    pub(crate) async fn finish(&self) -> OwnedMutexGuard<()> {
-        Arc::clone(&self.turn).lock_owned().await
+    /// Waits for changes under way; none begins while the guard lives.
+    pub(crate) async fn finish(&self) -> OwnedRwLockWriteGuard<()> {
+        Arc::clone(&self.turn).write_owned().await
     }
 
-    /// Does a piece of work when its turn has come, off the shell's thread.
-    pub(crate) async fn change<T: Send + 'static>(
+    /// Does what concerns all containers when no other change is under way.
+    pub(crate) async fn change_all(
+        &self,
+        work: impl FnOnce(&Bridge) + Send + 'static,
+    ) -> Result<(), Failure> {
+        let (turn, bridge) = (self.finish().await, self.bridge());
+        look(move || {
+            let _turn = turn;
+            work(&bridge);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Does what concerns one container, whose turn the caller has.
+    async fn change<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Bridge, &Firewall) -> Result<T, HostError> + Send + 'static,
     ) -> Result<T, Failure> {
-        let turn = self.finish().await;
+        let turn = Arc::clone(&self.turn).read_owned().await;
         let (bridge, firewall) = (Arc::clone(&self.bridge), self.firewall.clone());
         // Whoever asked may go away meanwhile; the turn ends with the work.
         look(move || {

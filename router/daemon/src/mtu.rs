@@ -93,10 +93,7 @@ impl Mtu {
         }
         let (this, host) = (self.clone(), host.clone());
         tokio::spawn(async move {
-            let done = host.change(move |bridge, _firewall| {
-                this.apply(bridge);
-                Ok(())
-            });
+            let done = host.change_all(move |bridge| this.apply(bridge));
             if let Err(failure) = done.await {
                 warn!(error = failure.message, "the overlay's MTU has not changed everywhere");
             }

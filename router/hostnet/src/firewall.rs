@@ -16,6 +16,7 @@ mod ruleset;
 mod walls;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::SocketAddrV4;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -72,8 +73,22 @@ struct Shared {
     events: Events,
     stop: OwnedFd,
     inner: Mutex<Inner>,
+    queued: Queued,
     /// Held while iptables are looked at and changed.
     iptables: Mutex<()>,
+}
+
+/// Changes that wait for the transaction under way: the next one has them all. Each caller waits until its own is done, so
+/// that there are no more than callers.
+#[derive(Default)]
+struct Queued(Mutex<Vec<WallsChange>>);
+
+type WallsChange = Box<dyn FnOnce(&mut Walls) + Send>;
+
+impl fmt::Debug for Queued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queued").finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -115,7 +130,13 @@ impl Firewall {
             drops_seen: BTreeMap::new(),
             complained: None,
         };
-        let shared = Arc::new(Shared { events, stop, inner: Mutex::new(inner), iptables: Mutex::new(()) });
+        let shared = Arc::new(Shared {
+            events,
+            stop,
+            inner: Mutex::new(inner),
+            queued: Queued::default(),
+            iptables: Mutex::new(()),
+        });
         shared.lock().apply(&shared.events);
         shared.open_iptables();
         let watching = Arc::clone(&shared);
@@ -129,12 +150,14 @@ impl Firewall {
     /// Lets only this come out of a port, and only frames of its subnets reach it. To be called before the port is up;
     /// a port without a guard is left open, as for what is plugged in by hand.
     pub fn guard(&self, port: &InterfaceName, guard: PortGuard) {
-        self.change(|walls| drop(walls.ports.insert(port.clone(), guard)));
+        let port = port.clone();
+        self.change(move |walls| drop(walls.ports.insert(port, guard)));
     }
 
     /// Forgets a port that is gone.
     pub fn release(&self, port: &InterfaceName) {
-        self.change(|walls| drop(walls.ports.remove(port)));
+        let port = port.clone();
+        self.change(move |walls| drop(walls.ports.remove(&port)));
     }
 
     /// The guards that there are.
@@ -145,6 +168,7 @@ impl Firewall {
 
     /// Sets which ports of the bridge lead to other hosts, beside the TAP.
     pub fn set_uplinks(&self, uplinks: impl IntoIterator<Item = InterfaceName>) {
+        let uplinks: Vec<_> = uplinks.into_iter().collect();
         self.change(|walls| {
             walls.uplinks = uplinks.into_iter().chain([walls.bridge.tap()]).collect();
         });
@@ -152,18 +176,19 @@ impl Firewall {
 
     /// Sets from where packets of the kernel's tunnel are taken; with `None` the host has no tunnel.
     pub fn set_tunnel(&self, tunnel: Option<Tunnel>) {
-        self.change(|walls| walls.tunnel = tunnel);
+        self.change(move |walls| walls.tunnel = tunnel);
     }
 
     /// Sets which of the bridge's addresses the overlay may reach.
     pub fn set_exposed(&self, exposed: Vec<Exposure>) {
-        self.change(|walls| walls.exposed = exposed);
+        self.change(move |walls| walls.exposed = exposed);
         self.0.shared.open_iptables();
     }
 
     /// Sets where containers reach the host's DNS servers, addresses that each host has for itself.
     pub fn set_name_servers(&self, servers: impl IntoIterator<Item = SocketAddrV4>) {
-        self.change(|walls| walls.name_servers = servers.into_iter().collect());
+        let servers = servers.into_iter().collect();
+        self.change(move |walls| walls.name_servers = servers);
     }
 
     /// Whether it stands.
@@ -211,11 +236,11 @@ impl Firewall {
         let _turn = shared.iptables.lock().unwrap_or_else(PoisonError::into_inner);
     }
 
-    fn change(&self, change: impl FnOnce(&mut Walls)) {
+    /// A transaction takes the kernel milliseconds, most of which it waits: whoever comes meanwhile shares the next one.
+    fn change(&self, change: impl FnOnce(&mut Walls) + Send + 'static) {
         let shared = &self.0.shared;
-        let mut inner = shared.lock();
-        change(&mut inner.walls);
-        inner.apply(&shared.events);
+        shared.queued.0.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(change));
+        shared.lock().apply(&shared.events);
     }
 }
 
@@ -253,8 +278,12 @@ fn guards_left(table: &str, bridge: &Bridge) -> Result<BTreeMap<InterfaceName, P
 }
 
 impl Shared {
+    /// With all changes that were asked for, in order.
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let queued = std::mem::take(&mut *self.queued.0.lock().unwrap_or_else(PoisonError::into_inner));
+        queued.into_iter().for_each(|change| change(&mut inner.walls));
+        inner
     }
 
     fn open_iptables(&self) {
