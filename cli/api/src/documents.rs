@@ -605,7 +605,7 @@ pub struct FlowDocument {
     /// The peer that they go to, if that is known.
     #[serde(default)]
     pub peer_id: Option<String>,
-    /// Frames so far; the kernel does not count them for each MAC.
+    /// Frames so far, where the kernel counts them for each MAC.
     pub packets: Option<u64>,
     /// Bytes so far.
     pub bytes: Option<u64>,

@@ -249,8 +249,9 @@ pub(crate) struct LaunchArgs {
     pub(crate) mtu: String,
 
     /// What carries frames between hosts: 'sleeve', in user space; 'vxlan', in the kernel where it can, by UDP on the port
-    /// after --port, and sleeve elsewhere; 'auto', vxlan where this kernel has it. Frames that are encrypted go by sleeve
-    #[arg(long, value_name = "auto|vxlan|sleeve", default_value = "auto")]
+    /// after --port, and sleeve elsewhere; 'ovs', the same by the kernel's Open vSwitch datapath, which counts each flow;
+    /// 'auto', vxlan where this kernel has it. Frames that are encrypted go by sleeve
+    #[arg(long, value_name = "auto|vxlan|ovs|sleeve", default_value = "auto")]
     pub(crate) datapath: String,
 
     #[command(flatten)]

@@ -20,6 +20,9 @@ use crate::wait::poll_readable;
 /// The variable that names the binary under test.
 const BINARY_VARIABLE: &str = "MESH_BIN";
 
+/// The setting of `launch` that whoever runs scenarios may choose for all routers.
+const DATAPATH_VARIABLE: &str = "MESH_DATAPATH";
+
 /// How long a router may take to end after a signal.
 const END_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -79,7 +82,8 @@ impl Host {
             [program, arguments @ ..] => self.cmd(program).args(arguments).arg(&binary),
         };
         let inherited = std::env::vars_os().map(|(name, _)| name);
-        let foreign = inherited.filter(|name| name.to_str().is_some_and(|name| name.starts_with("MESH_")));
+        let is_foreign = |name: &str| name.starts_with("MESH_") && name != DATAPATH_VARIABLE;
+        let foreign = inherited.filter(|name| name.to_str().is_some_and(is_foreign));
         let bare = foreign.fold(command.args(args), Cmd::env_remove);
         let own = [
             ("MESH_RUN_DIR", self.run_dir().into_os_string()),

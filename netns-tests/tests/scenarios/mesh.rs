@@ -32,9 +32,9 @@ fn three_routers_launched_in_a_chain_connect_to_each_other_within_a_second() -> 
         for ConnectionDocument { peer_id, overlay, encrypted, mtu, info, .. } in connections(host)? {
             // The kernel's path is tried once there is a connection.
             let is_usual = match overlay {
-                Some(Overlay::Vxlan) => info.is_none(),
+                Some(Overlay::Vxlan | Overlay::Ovs) => info.is_none(),
                 Some(Overlay::Sleeve) => info.as_ref().is_none_or(|info| info.contains("VXLAN")),
-                Some(Overlay::Ovs) | None => false,
+                None => false,
             };
             ensure!(peer_id.is_some() && is_usual, "{peer_id:?}: {overlay:?}, {info:?}");
             ensure!(encrypted == Some(false), "{encrypted:?}");

@@ -32,12 +32,18 @@ fn goes_by(host: &Host, neighbour: &str, overlay: Overlay) -> Result<()> {
     Ok(())
 }
 
+/// The kernel path that routers are launched with.
+pub(crate) fn kernel_path() -> Overlay {
+    let is_ovs = std::env::var("MESH_DATAPATH").is_ok_and(|datapath| datapath == Overlay::Ovs.as_str());
+    if is_ovs { Overlay::Ovs } else { Overlay::Vxlan }
+}
+
 /// Wants the kernel of each member to carry frames to each other one's container.
 fn kernels_carry(members: &[&Member]) -> Result<()> {
     for (from, to) in ordered_pairs(members) {
-        goes_by(&from.host, to.host.label(), Overlay::Vxlan)?;
+        goes_by(&from.host, to.host.label(), kernel_path())?;
         let action = action(&from.host, &to.mac)?;
-        let wanted = format!("vxlan to {} ", to.host.ip());
+        let wanted = format!("{} to {} ", kernel_path().as_str(), to.host.ip());
         ensure!(action.starts_with(&wanted), "{} sends {} {action}", from.host.label(), to.mac);
     }
     Ok(())
@@ -231,7 +237,7 @@ fn a_fourth_host_joins_and_a_mac_moves_without_a_loss_for_the_others() -> Result
     }
     // Its first frame, to whomever, says where it is.
     drop(host.run(["ping", "-c", "1", "-W", "1", "10.32.0.1"]));
-    let there = format!("vxlan to {} ", host.ip());
+    let there = format!("{} to {} ", kernel_path().as_str(), host.ip());
     for from in [&one.host, &two.host, &three.host] {
         eventually(READY, || {
             let action = action(from, &mac)?;

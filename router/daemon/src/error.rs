@@ -142,6 +142,9 @@ pub enum Error {
     /// The kernel has no fast path, and the user wants one.
     #[error("there is no VXLAN: {0}")]
     FastPath(#[source] FastPathError),
+    /// The kernel has no Open vSwitch datapath, and the user wants one.
+    #[error("there is no Open vSwitch datapath: {0}")]
+    NoOvs(#[source] FastPathError),
     /// The system refused what every program needs.
     #[error("cannot {action}: {source}")]
     System {
@@ -180,8 +183,12 @@ impl Error {
             | Self::NetworkDamaged { .. }
             | Self::Password(_) => ErrorKind::Invalid,
             Self::Dataplane(error) => start_kind(error),
-            Self::Host(error) | Self::FastPath(FastPathError::Host(error)) => kind_of(error),
-            Self::FastPath(FastPathError::Thread(source)) => io_kind(source),
+            Self::Host(error)
+            | Self::FastPath(FastPathError::Host(error))
+            | Self::NoOvs(FastPathError::Host(error)) => kind_of(error),
+            Self::FastPath(FastPathError::Thread(source)) | Self::NoOvs(FastPathError::Thread(source)) => {
+                io_kind(source)
+            }
             Self::LoggingTwice | Self::Reset(_) | Self::Dns(_) => ErrorKind::Internal,
         }
     }
@@ -247,6 +254,9 @@ impl Error {
             Self::FastPath(_) => {
                 Some("try `modprobe vxlan`, or let frames go through user space with --datapath sleeve".to_owned())
             }
+            Self::NoOvs(_) => Some(
+                "try `modprobe -a openvswitch vport-vxlan`, or --datapath vxlan, which every Linux has".to_owned(),
+            ),
             Self::Dataplane(error) => start_hint(error),
             Self::Host(error) => error.hint(),
             Self::Reset(errors) => errors.iter().find_map(HostError::hint),

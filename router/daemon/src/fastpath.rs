@@ -8,7 +8,8 @@ use mesh_api::{ConnectionDocument, Datapath, FlowDocument, FlowsDocument, Overla
 use mesh_dataplane::Sightings;
 use mesh_dataplane::engine::{CounterSnapshot, Direction, Path};
 use mesh_fastpath::model::{Agreement, PathState, Place, Refusal, View};
-use mesh_fastpath::vxlan::{self, FastPath, Flow, Guard, Heard, Hooks};
+use mesh_fastpath::ovs;
+use mesh_fastpath::vxlan::{self, BackEnd, FastPath, Flow, Guard, Heard, Hooks};
 use mesh_hostnet::{Bridge, Firewall, Tunnel, UnderlayFamily};
 use mesh_node::{Input, KernelPath, LinkPlan, Node, Plan, Report, VxlanEnd};
 use mesh_wire::control::{OVERLAY_SLEEVE, OVERLAY_VXLAN, VNI_MAX};
@@ -28,6 +29,7 @@ type Announced = Arc<Mutex<Arc<BTreeMap<MacAddr, PeerId>>>>;
 /// The fast path, where there is one.
 pub(crate) struct Lane {
     path: Option<Arc<FastPath>>,
+    back_end: BackEnd,
     /// Why there is none, for people.
     absence: Option<String>,
     /// What was told last.
@@ -40,7 +42,7 @@ impl Lane {
     /// Starts it, if the settings and the host have one; what an earlier life has left is removed otherwise.
     ///
     /// # Errors
-    /// When the user wants VXLAN and nothing else, and there is none.
+    /// When the user wants one kernel path and no other, and there is none.
     pub(crate) fn start(
         config: &Config,
         bridge: &Bridge,
@@ -51,8 +53,14 @@ impl Lane {
         let (teller, heard) = watch::channel(Heard::default());
         let announced = Announced::default();
         let (followed, placed) = sightings;
+        // Every host has VXLAN devices; that a datapath, with the pair of interfaces before it, is faster is not shown.
+        let back_end = match config.datapath {
+            Datapath::Ovs => BackEnd::Ovs,
+            Datapath::Auto | Datapath::Vxlan | Datapath::Sleeve => BackEnd::Vxlan,
+        };
         let mut lane = Self {
             path: None,
+            back_end,
             absence: None,
             heard: Heard::default(),
             announced: Arc::clone(&announced),
@@ -61,14 +69,16 @@ impl Lane {
         let may_be_clear = config.secrets.is_empty() || !config.trusted_subnets.is_empty();
         if config.datapath == Datapath::Sleeve || !may_be_clear {
             mesh_hostnet::remove_vxlan(&bridge.name)?;
+            ovs::remove(&bridge.name)?;
             let absence = if may_be_clear { String::new() } else { Refusal::Encrypted.to_string() };
-            if config.datapath == Datapath::Vxlan {
+            if matches!(config.datapath, Datapath::Vxlan | Datapath::Ovs) {
                 warn!(reason = absence, "user space carries all frames");
             }
             lane.absence = Some(absence);
             return Ok((lane, heard));
         }
         let settings = vxlan::Config {
+            back_end,
             bridge: bridge.clone(),
             tap: bridge.name.tap(),
             port: config.port.checked_add(1).unwrap_or(config.port - 1),
@@ -77,11 +87,13 @@ impl Lane {
             adopt: config.secrets.is_empty(),
         };
         // In place before there is a device that could take a packet.
-        firewall.set_uplinks(UnderlayFamily::ALL.map(|family| bridge.name.vxlan(family)));
+        let devices = UnderlayFamily::ALL.map(|family| bridge.name.vxlan(family));
+        firewall.set_uplinks(devices.into_iter().chain([bridge.name.patch()]));
         let hooks = hooks(followed, announced, guard(firewall.clone(), settings.port), teller);
         match FastPath::start(&settings, hooks) {
             Ok(path) => lane.path = Some(Arc::new(path)),
             Err(error) if config.datapath == Datapath::Vxlan => return Err(Error::FastPath(error)),
+            Err(error) if config.datapath == Datapath::Ovs => return Err(Error::NoOvs(error)),
             Err(error) => {
                 info!(%error, "this kernel has no VXLAN for the router: user space carries all frames");
                 lane.absence = Some(format!("this kernel has no VXLAN: {error}"));
@@ -136,18 +148,26 @@ impl Lane {
 
     /// What carries frames here, where the kernel can.
     pub(crate) const fn datapath(&self) -> Datapath {
-        if self.path.is_some() && self.heard.fault.is_none() { Datapath::Vxlan } else { Datapath::Sleeve }
+        match self.back_end {
+            _ if self.path.is_none() || self.heard.fault.is_some() => Datapath::Sleeve,
+            BackEnd::Vxlan => Datapath::Vxlan,
+            BackEnd::Ovs => Datapath::Ovs,
+        }
     }
 
     /// Says of each established connection which overlay carries its frames, and why.
     pub(crate) fn describe(&self, connections: &mut [ConnectionDocument], peers: &BTreeMap<String, PeerId>) {
+        let kernel = match self.back_end {
+            BackEnd::Vxlan => Overlay::Vxlan,
+            BackEnd::Ovs => Overlay::Ovs,
+        };
         for connection in connections.iter_mut().filter(|connection| connection.overlay.is_some()) {
             let peer = connection.peer_id.as_ref().and_then(|id| peers.get(id));
             let state = peer.and_then(|peer| self.heard.paths.get(peer));
             let (overlay, why) = match (&self.path, &self.heard.fault, state) {
                 (None, ..) => (Overlay::Sleeve, self.absence.clone().unwrap_or_default()),
                 (Some(_), Some(fault), _) => (Overlay::Sleeve, fault.clone()),
-                (Some(_), None, Some(PathState::Carrying { .. })) => (Overlay::Vxlan, String::new()),
+                (Some(_), None, Some(PathState::Carrying { .. })) => (kernel, String::new()),
                 (Some(_), None, Some(PathState::Suspended { why, .. })) => (Overlay::Sleeve, why.to_string()),
                 (Some(_), None, Some(PathState::Refused(why))) => (Overlay::Sleeve, why.to_string()),
                 (Some(_), None, Some(PathState::Untried) | None) => {
@@ -164,8 +184,8 @@ impl Lane {
 
     /// Whoever is to be asked for flows, on a thread that may wait.
     pub(crate) fn flows(&self) -> impl FnOnce(&CounterSnapshot) -> FlowsDocument + Send + use<> {
-        let (path, datapath) = (self.path.clone(), self.datapath());
-        move |counted| document(path.as_deref(), datapath, counted)
+        let (path, datapath, back_end) = (self.path.clone(), self.datapath(), self.back_end);
+        move |counted| document(path.as_deref(), datapath, back_end, counted)
     }
 
     /// Flows that the kernel carries to others.
@@ -212,9 +232,14 @@ fn agreement(link: &LinkPlan) -> Agreement {
     }
 }
 
-fn document(path: Option<&FastPath>, datapath: Datapath, counted: &CounterSnapshot) -> FlowsDocument {
+fn document(
+    path: Option<&FastPath>,
+    datapath: Datapath,
+    back_end: BackEnd,
+    counted: &CounterSnapshot,
+) -> FlowsDocument {
     let flows = path.map(FastPath::flows).unwrap_or_default();
-    let mut entries: Vec<_> = flows.flows.iter().map(flow).collect();
+    let mut entries: Vec<_> = flows.flows.iter().map(|one| flow(one, back_end)).collect();
     if path.is_some() {
         let both = ["out", "in"].into_iter().zip(flows.passed);
         entries.extend(both.map(|(way, (packets, bytes))| FlowDocument {
@@ -248,18 +273,18 @@ pub(crate) fn misses(counted: &CounterSnapshot) -> u64 {
     sent.saturating_sub(counted.traffic(Path::Relay, Direction::Out).frames)
 }
 
-fn flow(flow: &Flow) -> FlowDocument {
-    let Flow { mac, peer, place, idle } = flow;
+fn flow(flow: &Flow, back_end: BackEnd) -> FlowDocument {
+    let Flow { mac, peer, place, idle, passed } = flow;
     FlowDocument {
         key: format!("to {mac}"),
         action: match place {
-            Some(Place::Tunnel(tunnel)) => format!("vxlan to {tunnel}"),
+            Some(Place::Tunnel(tunnel)) => format!("{} to {tunnel}", back_end.as_str()),
             Some(Place::UserSpace) => "user space".to_owned(),
             None => "being changed".to_owned(),
         },
         peer_id: peer.map(|peer| peer.to_string()),
-        packets: None,
-        bytes: None,
+        packets: passed.map(|(packets, _)| packets),
+        bytes: passed.map(|(_, bytes)| bytes),
         idle_seconds: idle.map(|idle| idle.as_secs()),
     }
 }

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mesh_fastpath::model::{Agreement, View};
-use mesh_fastpath::vxlan::{Config, FastPath, Hooks};
+use mesh_fastpath::vxlan::{BackEnd, Config, FastPath, Hooks};
 use mesh_hostnet::{Bridge, BridgeName, PortKind, add_port, ensure_bridge};
 use mesh_wire::control::VxlanOffer;
 use mesh_wire::{MacAddr, PeerId};
@@ -40,6 +40,7 @@ fn ip(arguments: &str) -> String {
 
 fn start(bridge: &Bridge) -> FastPath {
     let config = Config {
+        back_end: BackEnd::Vxlan,
         bridge: bridge.clone(),
         tap: bridge.name.tap(),
         port: 6784,

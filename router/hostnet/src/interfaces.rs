@@ -8,6 +8,15 @@ use crate::name::InterfaceName;
 use crate::namespace::Netns;
 use crate::veth::{self, Found, Pair, Sides};
 
+/// Whether the calling thread's namespace has an interface of this name.
+///
+/// # Errors
+/// [`HostError::Kernel`].
+pub fn has_interface(name: &InterfaceName) -> Result<bool, HostError> {
+    let link = bridge::open_host()?.link_named(name.as_str());
+    Ok(link.map_err(|error| error.during("look for", name))?.is_some())
+}
+
 /// The interfaces, by their names inside, by which the container in `netns` is attached to the bridge, sorted.
 pub fn interfaces_of(bridge: &Bridge, netns: &Netns) -> Result<Vec<InterfaceName>, HostError> {
     let pairs = pairs(&mut Sides::open(netns)?, bridge, netns)?;

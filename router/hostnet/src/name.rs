@@ -17,6 +17,10 @@ pub const BRIDGE_NAME_LENGTH_MAX: usize = INTERFACE_NAME_LENGTH_MAX - TAP_SUFFIX
 const TAP_SUFFIX: &str = "-tap";
 const VXLAN4_SUFFIX: &str = "-vx";
 const VXLAN6_SUFFIX: &str = "-vx6";
+const PATCH_SUFFIX: &str = "-ov";
+const PATCH_FAR_SUFFIX: &str = "-ovp";
+const DATAPATH_SUFFIX: &str = "-dp";
+const DATAPATH_TUNNEL_SUFFIX: &str = "-ovx";
 const STAGING_SUFFIX: &str = "~new";
 
 /// The name of a network interface: 1 to 15 bytes that the kernel takes literally.
@@ -83,6 +87,30 @@ impl BridgeName {
             UnderlayFamily::V6 => VXLAN6_SUFFIX,
         };
         InterfaceName::derived(format!("{}{suffix}", self.0))
+    }
+
+    /// The name of the bridge's port that leads to an Open vSwitch datapath: `<bridge>-ov`.
+    #[must_use]
+    pub fn patch(&self) -> InterfaceName {
+        InterfaceName::derived(format!("{}{PATCH_SUFFIX}", self.0))
+    }
+
+    /// The name of the other end of that port's pair: `<bridge>-ovp`.
+    #[must_use]
+    pub fn patch_far(&self) -> InterfaceName {
+        InterfaceName::derived(format!("{}{PATCH_FAR_SUFFIX}", self.0))
+    }
+
+    /// The name of the datapath: `<bridge>-dp`.
+    #[must_use]
+    pub fn datapath(&self) -> InterfaceName {
+        InterfaceName::derived(format!("{}{DATAPATH_SUFFIX}", self.0))
+    }
+
+    /// The name of the datapath's VXLAN port: `<bridge>-ovx`.
+    #[must_use]
+    pub fn datapath_tunnel(&self) -> InterfaceName {
+        InterfaceName::derived(format!("{}{DATAPATH_TUNNEL_SUFFIX}", self.0))
     }
 
     /// The name that the bridge bears until it carries its mark: `<bridge>~new`.
@@ -187,7 +215,8 @@ mod tests {
     fn derives_names_that_fit() {
         let bridge: BridgeName = "elevenbytes".parse().unwrap();
         let [v4, v6] = UnderlayFamily::ALL.map(|family| bridge.vxlan(family));
-        for derived in [bridge.tap(), bridge.staging(), v4, v6] {
+        let ovs = [bridge.patch(), bridge.patch_far(), bridge.datapath(), bridge.datapath_tunnel()];
+        for derived in [bridge.tap(), bridge.staging(), v4, v6].into_iter().chain(ovs) {
             assert_eq!(derived.as_str().parse::<InterfaceName>().unwrap(), derived);
         }
     }

@@ -8,12 +8,14 @@ use crate::firewall;
 use crate::name::{BridgeName, InterfaceName};
 use crate::netlink::Netlink;
 use crate::netlink::link::Link;
+use crate::patch::is_patch;
 use crate::veth::is_host_end_name;
 use crate::vxlan::{UnderlayFamily, is_unfinished};
 
-/// Removes the bridge, the containers' interfaces on it, its TAP and VXLAN devices when there are any, and the firewall.
+/// Removes the bridge, the containers' interfaces on it, its TAP, its VXLAN devices and the pair to a
+/// datapath when there are any, and the firewall.
 /// Goes on past errors.
-/// Returns the names of what was removed on the host's side, in that order: containers', TAP, VXLAN, bridge.
+/// Returns the names of what was removed on the host's side, in that order: containers', TAP, VXLAN, pair, bridge.
 ///
 /// Interfaces of containers that lost their bridge are removed, too. A bridge of this name that is not ours is left
 /// alone, with its ports. Where there is nothing, nothing happens.
@@ -36,8 +38,9 @@ pub fn remove_all(name: &BridgeName) -> Result<Vec<InterfaceName>, Vec<HostError
         is_named && (is_ours(link, mark::UPLINK, "vxlan") || is_unfinished(link))
     };
     let tunnels = links.iter().filter(is_tunnel);
+    let patches = links.iter().filter(|link| link.name == name.patch().as_str() && is_patch(link));
     let mut removal = Removal { host: &mut host, removed: Vec::new(), errors: Vec::new() };
-    for link in veths.chain(taps).chain(tunnels).chain(bridge) {
+    for link in veths.chain(taps).chain(tunnels).chain(patches).chain(bridge) {
         removal.remove(link);
     }
     let Removal { mut removed, mut errors, .. } = removal;

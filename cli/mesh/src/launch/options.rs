@@ -82,7 +82,7 @@ enum OptionError {
     Port,
     #[error("neither 'auto' nor a number of bytes from {MTU_MIN} to {MTU_MAX}")]
     Mtu,
-    #[error("none of 'auto', 'vxlan' and 'sleeve'")]
+    #[error("none of 'auto', 'vxlan', 'ovs' and 'sleeve'")]
     Datapath,
     #[error("no IPv4 or IPv6 address")]
     Listen,
@@ -338,6 +338,7 @@ fn parse_datapath(text: &str) -> Result<Datapath, OptionError> {
     match text {
         "auto" => Ok(Datapath::Auto),
         "vxlan" => Ok(Datapath::Vxlan),
+        "ovs" => Ok(Datapath::Ovs),
         "sleeve" => Ok(Datapath::Sleeve),
         _ => Err(OptionError::Datapath),
     }

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use super::kernel::{Found, Kernel, Local, remotes};
 use super::socket::{Ear, Mouth};
-use super::{Config, Flow, Flows, Heard, Hooks, Mailbox, StartError};
+use super::{BackEnd, Config, Flow, Flows, Heard, Hooks, Mailbox, StartError};
 use crate::model::{Agreement, DueProbe, Model, PathState, Place, Reconciler, Refusal, Turn, View};
 
 /// The data plane's sightings and the devices' counters are looked at this often.
@@ -50,9 +50,11 @@ pub(super) struct Driver {
     mailbox: Arc<Mailbox>,
     hooks: Hooks,
     started: Instant,
+    back_end: BackEnd,
     kernel: Kernel,
     watch: FdbWatch,
-    ears: BTreeMap<UnderlayFamily, (u32, Ear)>,
+    /// By the number of the port.
+    ears: BTreeMap<u32, Ear>,
     mouths: BTreeMap<UnderlayFamily, Mouth>,
     model: Model,
     reconciler: Reconciler,
@@ -100,6 +102,7 @@ impl Driver {
             mailbox,
             hooks,
             started: Instant::now(),
+            back_end: config.back_end,
             kernel,
             watch,
             ears: BTreeMap::new(),
@@ -185,7 +188,7 @@ impl Driver {
     fn see(&mut self, mut view: View, now: Moment) {
         for agreement in view.neighbours.values_mut() {
             if let Agreement::Both { remote, .. } = agreement
-                && !self.kernel.devices().contains_key(&UnderlayFamily::of(*remote))
+                && !self.kernel.ports().contains_key(&UnderlayFamily::of(*remote))
             {
                 *agreement = Agreement::None(Refusal::Address);
             }
@@ -248,13 +251,12 @@ impl Driver {
     }
 
     fn open_sockets(&mut self) {
-        let devices: Vec<_> =
-            self.kernel.devices().iter().map(|(family, device)| (*family, device.index)).collect();
-        self.ears.retain(|family, (index, _)| devices.contains(&(*family, *index)));
-        for (family, index) in devices {
-            if let Entry::Vacant(place) = self.ears.entry(family) {
-                match Ear::open(index) {
-                    Ok(ear) => drop(place.insert((index, ear))),
+        let ports: Vec<_> = self.kernel.ports().iter().map(|(family, port)| (*family, *port)).collect();
+        self.ears.retain(|ear, _| ports.iter().any(|(_, port)| port == ear));
+        for (family, port) in ports {
+            if let Entry::Vacant(place) = self.ears.entry(port) {
+                match Ear::open(port) {
+                    Ok(ear) => drop(place.insert(ear)),
                     Err(error) => tracing::warn!(%error, "heartbeats cannot be heard"),
                 }
             }
@@ -306,7 +308,7 @@ impl Driver {
             self.ask(&probe);
         }
         while let Some(turn) = self.model.health().poll_turn() {
-            say(&turn);
+            say(&turn, self.back_end);
             self.due.want = true;
         }
     }
@@ -384,6 +386,7 @@ impl Driver {
         peers.extend(remotes(wanted.values()));
         if self.guarded.as_ref() != Some(&peers) {
             (self.hooks.guard)(&peers);
+            self.kernel.admit(&peers);
             self.guarded = Some(peers);
         }
     }
@@ -420,7 +423,8 @@ impl Driver {
             PollFd::from_borrowed_fd(self.watch.as_fd(), PollFlags::IN),
         ];
         let ears = self.ears.values();
-        fds.extend(ears.map(|(_, ear)| PollFd::from_borrowed_fd(ear.as_fd(), PollFlags::IN)));
+        fds.extend(ears.map(|ear| PollFd::from_borrowed_fd(ear.as_fd(), PollFlags::IN)));
+        fds.extend(self.kernel.fds().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         match poll(&mut fds, Some(&timeout)) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(errno),
@@ -437,10 +441,12 @@ impl Driver {
         for event in events {
             self.happened(&event);
         }
+        let reconciler = &self.reconciler;
+        self.due.read |= self.kernel.listen(|mac| reconciler.expects(mac).flatten());
         let now = self.now();
         let mut heartbeats = Vec::new();
         let mut is_deaf = false;
-        for (_, ear) in self.ears.values() {
+        for ear in self.ears.values() {
             is_deaf |= read_heartbeats(ear, &mut heartbeats).is_err();
         }
         if is_deaf {
@@ -491,6 +497,7 @@ impl Driver {
             peer: self.model.owners().of(*mac),
             place: *place,
             idle: self.found.idle.get(mac).copied(),
+            passed: self.found.passed.get(mac).copied(),
         };
         Flows {
             flows: self.reconciler.installed().iter().map(flow).collect(),
@@ -512,11 +519,12 @@ fn read_heartbeats(ear: &Ear, heartbeats: &mut Vec<Heartbeat>) -> std::io::Resul
     Ok(())
 }
 
-fn say(turn: &Turn) {
+fn say(turn: &Turn, back_end: BackEnd) {
     let Turn { peer, state } = turn;
     match state {
         PathState::Carrying { tunnel, .. } => {
-            tracing::info!(%peer, overlay = "vxlan", %tunnel, "the kernel carries frames for known MACs");
+            let overlay = back_end.as_str();
+            tracing::info!(%peer, overlay, %tunnel, "the kernel carries frames for known MACs");
         }
         PathState::Suspended { why, .. } => {
             tracing::info!(%peer, overlay = "sleeve", reason = %why, "user space carries all frames");

@@ -5,17 +5,22 @@
 //! space is one entry, which names the TAP: without it the frame would be flooded to the host's own containers, too.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use mesh_hostnet::{
-    Bridge, Fdb, FdbChange, FdbEntry, FdbPlace, HostError, InterfaceName, UnderlayFamily, VxlanDevice,
+    Bridge, Fdb, FdbChange, FdbEntry, FdbPlace, HostError, InterfaceName, Patch, UnderlayFamily, VxlanDevice,
     VxlanSpec, ensure_vxlan, find_vxlan, set_default_uplink,
 };
 use mesh_wire::MacAddr;
 
-use super::Config;
+use super::{BackEnd, Config};
 use crate::model::{Change, Place, Tunnel};
+use crate::ovs::{self, Datapath};
+
+/// Where a flow leads that is not as it was made.
+const NOWHERE: Tunnel = Tunnel { remote: IpAddr::V4(Ipv4Addr::UNSPECIFIED), port: 0, vni: 0 };
 
 pub(super) struct Kernel {
     bridge: Bridge,
@@ -24,7 +29,11 @@ pub(super) struct Kernel {
     local: Option<IpAddr>,
     port: u16,
     vni: u32,
-    devices: BTreeMap<UnderlayFamily, VxlanDevice>,
+    /// The ports of the bridge by which frames leave for tunnels.
+    ports: BTreeMap<UnderlayFamily, u32>,
+    mtu: u32,
+    /// What is behind the port, unless it is a VXLAN device.
+    datapath: Option<Datapath>,
     fdb: Fdb,
     /// Of flows that are not whole: what there is of them.
     scraps: BTreeMap<MacAddr, Scraps>,
@@ -39,6 +48,8 @@ pub(super) struct Found {
     pub(super) locals: BTreeMap<MacAddr, Local>,
     /// Time since a frame took a flow.
     pub(super) idle: BTreeMap<MacAddr, Duration>,
+    /// Frames and bytes that have taken a flow, where the kernel counts them.
+    pub(super) passed: BTreeMap<MacAddr, (u64, u64)>,
 }
 
 /// A MAC on one of the bridge's own ports.
@@ -57,68 +68,106 @@ struct Scraps {
 }
 
 impl Kernel {
-    /// Makes or takes over the devices. Those of an earlier life keep their network identifier if `adopt` says so.
+    /// Makes or takes over the devices, or the datapath. Those of an earlier life keep their network identifier if `adopt`
+    /// says so; those of the other back end go.
     pub(super) fn open(config: &Config) -> Result<Self, HostError> {
-        let Config { bridge, tap, port, listen, vni, adopt } = config.clone();
-        let mut kept = None;
-        if adopt {
-            for family in UnderlayFamily::ALL {
-                kept = kept.or(find_vxlan(&bridge.name, family)?.filter(|device| device.port == port));
-            }
-        } else {
+        let Config { bridge, back_end, adopt, .. } = config;
+        if !adopt || *back_end == BackEnd::Ovs {
             mesh_hostnet::remove_vxlan(&bridge.name)?;
         }
-        let mut kernel = Self {
-            tap_index: set_default_uplink(&tap)?,
-            bridge,
-            tap,
-            local: listen.filter(|address| !address.is_unspecified()),
-            port,
-            vni: kept.map_or(vni, |device| device.vni),
-            devices: BTreeMap::new(),
-            fdb: Fdb::open()?,
-            scraps: BTreeMap::new(),
-        };
+        if !adopt || *back_end == BackEnd::Vxlan {
+            ovs::remove(&bridge.name)?;
+        }
+        let mut kernel = Self::find(config)?;
+        kernel.ports.clear();
         kernel.repair()?;
         Ok(kernel)
     }
 
     /// What an earlier life has left, before anything is made or removed.
     pub(super) fn left(config: &Config) -> Result<Found, HostError> {
-        let Config { bridge, tap, port, vni, adopt, .. } = config.clone();
-        let mut devices = BTreeMap::new();
-        for family in UnderlayFamily::ALL {
-            let device = find_vxlan(&bridge.name, family)?.filter(|device| adopt && device.port == port);
-            devices.extend(device.map(|device| (family, device)));
-        }
-        let (fdb, scraps) = (Fdb::open()?, BTreeMap::new());
-        let mut left = Self { bridge, tap, tap_index: 0, local: None, port, vni, devices, fdb, scraps };
-        left.read()
+        if config.adopt { Self::find(config)?.read() } else { Ok(Found::default()) }
     }
 
-    /// Makes what is missing. True if any device is another than before, or the uplink is.
+    fn find(config: &Config) -> Result<Self, HostError> {
+        let Config { bridge, back_end, tap, port, listen, vni, .. } = config.clone();
+        let local = listen.filter(|address| !address.is_unspecified());
+        let mut found = Self {
+            tap_index: 0,
+            mtu: bridge.mtu,
+            bridge,
+            tap,
+            local,
+            port,
+            vni,
+            ports: BTreeMap::new(),
+            datapath: None,
+            fdb: Fdb::open()?,
+            scraps: BTreeMap::new(),
+        };
+        match back_end {
+            BackEnd::Vxlan => {
+                for family in UnderlayFamily::ALL {
+                    let device = find_vxlan(&found.bridge.name, family)?;
+                    if let Some(device) = device.filter(|device| device.port == port) {
+                        found.vni = device.vni;
+                        found.ports.insert(family, device.index);
+                    }
+                }
+            }
+            BackEnd::Ovs => {
+                let spec = ovs::Spec { bridge: found.bridge.clone(), port, local };
+                let datapath = Datapath::find(spec, vni)?;
+                found.vni = datapath.vni();
+                found.join(datapath.patch());
+                found.datapath = Some(datapath);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Makes what is missing. True if any port to tunnels is another than before, or the uplink is.
     ///
     /// # Errors
-    /// When no device can be had at all. One family may be missing on the host.
+    /// When no port can be had at all. One family may be missing on the host.
     pub(super) fn repair(&mut self) -> Result<bool, HostError> {
-        let before = (self.indices(), self.tap_index);
+        let before = (self.ports.clone(), self.tap_index);
         self.tap_index = set_default_uplink(&self.tap)?;
+        if let Some(datapath) = &mut self.datapath {
+            let place = datapath.place();
+            let repaired = datapath.repair();
+            let (patch, is_other) = (datapath.patch(), datapath.place() != place);
+            self.join(patch);
+            repaired?;
+            return Ok(is_other || (self.ports.clone(), self.tap_index) != before);
+        }
         let mut failure = None;
         for family in self.families() {
             let spec = VxlanSpec { family, vni: self.vni, port: self.port, local: self.local };
             match ensure_vxlan(&self.bridge, &spec) {
-                Ok(device) => drop(self.devices.insert(family, device)),
+                Ok(device) => {
+                    self.ports.insert(family, device.index);
+                    self.mtu = device.mtu;
+                }
                 Err(error) => {
                     tracing::debug!(%error, ?family, "there is no VXLAN device");
-                    self.devices.remove(&family);
+                    self.ports.remove(&family);
                     failure = Some(error);
                 }
             }
         }
         match failure {
-            Some(error) if self.devices.is_empty() => Err(error),
-            Some(_) | None => Ok((self.indices(), self.tap_index) != before),
+            Some(error) if self.ports.is_empty() => Err(error),
+            Some(_) | None => Ok((self.ports.clone(), self.tap_index) != before),
         }
+    }
+
+    /// All tunnels begin behind the same port of the bridge.
+    fn join(&mut self, patch: Option<Patch>) {
+        let families = self.families();
+        self.ports =
+            patch.iter().flat_map(|patch| families.iter().map(|family| (*family, patch.index))).collect();
+        self.mtu = patch.map_or(self.bridge.mtu, |patch| patch.mtu);
     }
 
     fn families(&self) -> Vec<UnderlayFamily> {
@@ -128,12 +177,8 @@ impl Kernel {
         }
     }
 
-    fn indices(&self) -> Vec<u32> {
-        self.devices.values().map(|device| device.index).collect()
-    }
-
-    pub(super) const fn devices(&self) -> &BTreeMap<UnderlayFamily, VxlanDevice> {
-        &self.devices
+    pub(super) const fn ports(&self) -> &BTreeMap<UnderlayFamily, u32> {
+        &self.ports
     }
 
     pub(super) const fn end(&self) -> (u16, u32) {
@@ -145,14 +190,17 @@ impl Kernel {
     }
 
     /// The largest packet that a container may send, in bytes.
-    pub(super) fn mtu(&self) -> u32 {
-        self.devices.values().map(|device| device.mtu).max().unwrap_or(self.bridge.mtu)
+    pub(super) const fn mtu(&self) -> u32 {
+        self.mtu
     }
 
     /// Frames and bytes that have passed through the tunnels so far, in all: out, then in.
-    pub(super) fn passed(&self) -> Result<[(u64, u64); 2], HostError> {
+    pub(super) fn passed(&mut self) -> Result<[(u64, u64); 2], HostError> {
+        if let Some(datapath) = &mut self.datapath {
+            return datapath.passed();
+        }
         let mut sum = [(0, 0); 2];
-        for family in self.devices.keys() {
+        for family in self.ports.keys() {
             let Some(VxlanDevice { sent, received, .. }) = find_vxlan(&self.bridge.name, *family)? else {
                 continue;
             };
@@ -163,12 +211,44 @@ impl Kernel {
         Ok(sum)
     }
 
+    /// Takes packets from these addresses; a firewall keeps others away where this cannot.
+    pub(super) fn admit(&mut self, peers: &BTreeSet<IpAddr>) {
+        if let Some(datapath) = &mut self.datapath {
+            datapath.admit(peers);
+        }
+    }
+
+    /// Has frames sent on that the kernel has no flow for; `place` is where those for a MAC go. True if the tables are not
+    /// as they were left.
+    pub(super) fn listen(&mut self, place: impl Fn(MacAddr) -> Option<Place>) -> bool {
+        let tunnel = |mac| match place(mac)? {
+            Place::UserSpace => None,
+            Place::Tunnel(tunnel) => Some(tunnel),
+        };
+        self.datapath.as_mut().is_some_and(|datapath| datapath.listen(tunnel))
+    }
+
+    /// What becomes readable when [`listen`](Self::listen) has something to do.
+    pub(super) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.datapath.iter().flat_map(Datapath::fds)
+    }
+
     /// Reads the tables.
     pub(super) fn read(&mut self) -> Result<Found, HostError> {
         let mut found = Found::default();
         let mut scraps: BTreeMap<MacAddr, Scraps> = BTreeMap::new();
         for entry in self.fdb.entries(&self.bridge)? {
             self.sort(&entry, &mut found, &mut scraps);
+        }
+        if let Some(datapath) = &mut self.datapath {
+            let read = datapath.read()?;
+            found.passed = read.passed;
+            for (mac, tunnel) in read.flows {
+                // What leads nowhere stands at no port.
+                let end = tunnel
+                    .and_then(|tunnel| Some((*self.ports.get(&UnderlayFamily::of(tunnel.remote))?, tunnel)));
+                scraps.entry(mac).or_default().tunnels.push(end.unwrap_or((0, NOWHERE)));
+            }
         }
         for (mac, parts) in scraps {
             let place = self.whole(&parts);
@@ -187,14 +267,16 @@ impl Kernel {
         let FdbEntry { mac, device, place, is_static, is_own, idle } = *entry;
         match place {
             FdbPlace::Device { remote: Some(remote), port, vni } => {
-                let Some(own) = self.device(device).filter(|_| mac.is_station()) else { return };
-                let port = if port == 0 { own.port } else { port };
-                let vni = if vni == 0 { own.vni } else { vni };
+                if !self.leads_to_tunnels(device) || !mac.is_station() {
+                    return;
+                }
+                let port = if port == 0 { self.port } else { port };
+                let vni = if vni == 0 { self.vni } else { vni };
                 scraps.entry(mac).or_default().tunnels.push((device, Tunnel { remote, port, vni }));
             }
             FdbPlace::Device { remote: None, .. } => {}
             FdbPlace::Bridge if is_own && device != self.bridge.index => {}
-            FdbPlace::Bridge if device == self.tap_index || self.device(device).is_some() => {
+            FdbPlace::Bridge if device == self.tap_index || self.leads_to_tunnels(device) => {
                 scraps.entry(mac).or_default().port = Some(device);
                 found.idle.extend(idle.map(|idle| (mac, idle)));
             }
@@ -213,8 +295,8 @@ impl Kernel {
         }
     }
 
-    fn device(&self, index: u32) -> Option<&VxlanDevice> {
-        self.devices.values().find(|device| device.index == index)
+    fn leads_to_tunnels(&self, port: u32) -> bool {
+        self.ports.values().any(|index| *index == port)
     }
 
     /// Whether an entry, which somebody has just put there, is that of a flow to this place.
@@ -235,11 +317,11 @@ impl Kernel {
 
     /// Whether an entry stands on an uplink or in a VXLAN device: in a part of the tables that is ours alone.
     pub(super) fn is_ours(&self, entry: &FdbEntry) -> bool {
-        entry.device == self.tap_index || self.device(entry.device).is_some()
+        entry.device == self.tap_index || self.leads_to_tunnels(entry.device)
     }
 
     fn device_for(&self, tunnel: Tunnel) -> Option<u32> {
-        Some(self.devices.get(&UnderlayFamily::of(tunnel.remote))?.index)
+        self.ports.get(&UnderlayFamily::of(tunnel.remote)).copied()
     }
 
     /// Forgets a MAC that the bridge has learnt on a port, because it is elsewhere by now.
@@ -254,7 +336,10 @@ impl Kernel {
             self.steps(change, &mut steps);
             ends.push(steps.len());
         }
-        let answers = self.fdb.change(&steps)?;
+        let answers = match &mut self.datapath {
+            Some(datapath) => datapath.change(&mut self.fdb, &steps)?,
+            None => self.fdb.change(&steps)?,
+        };
         let mut done = Vec::with_capacity(changes.len());
         let mut start = 0;
         for (change, end) in changes.iter().zip(ends) {

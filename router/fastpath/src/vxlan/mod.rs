@@ -30,9 +30,31 @@ const ASKS_MAX: usize = 16;
 /// How long whoever asks for flows waits.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
 
+/// What in the kernel carries flows. On the wire there is no difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackEnd {
+    /// VXLAN devices as ports of the bridge.
+    Vxlan,
+    /// Open vSwitch's datapath, joined to the bridge by a pair of interfaces.
+    Ovs,
+}
+
+impl BackEnd {
+    /// Its word in logs and documents.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Vxlan => "vxlan",
+            Self::Ovs => "ovs",
+        }
+    }
+}
+
 /// What a fast path is made of; fixed while it runs.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// What carries flows.
+    pub back_end: BackEnd,
     /// The bridge.
     pub bridge: Bridge,
     /// Its port that leads to user space.
@@ -99,6 +121,8 @@ pub struct Flow {
     pub place: Option<Place>,
     /// Time since the last one.
     pub idle: Option<Duration>,
+    /// Frames and bytes so far, where the kernel counts them for each flow.
+    pub passed: Option<(u64, u64)>,
 }
 
 /// Why there is no fast path. Nothing is left of it.
@@ -145,7 +169,10 @@ impl FastPath {
         let mailbox = Arc::new(Mailbox { wake, mail: Mutex::default() });
         let driver = Driver::start(config, hooks, Arc::clone(&mailbox)).inspect_err(|_| {
             // What cannot be removed either is told when it is in the way.
-            let _removed = mesh_hostnet::remove_vxlan(&config.bridge.name);
+            let _removed = match config.back_end {
+                BackEnd::Vxlan => mesh_hostnet::remove_vxlan(&config.bridge.name),
+                BackEnd::Ovs => crate::ovs::remove(&config.bridge.name),
+            };
         })?;
         let thread = thread::Builder::new()
             .name("mesh-fastpath".to_owned())
