@@ -248,6 +248,11 @@ pub(crate) struct LaunchArgs {
     #[arg(long, value_name = "auto|N", default_value = "auto")]
     pub(crate) mtu: String,
 
+    /// How frames come from the bridge: 'tap', by a TAP interface; 'pcap', by packet capture on a veth, for hosts without
+    /// /dev/net/tun: each frame by itself, which is several times slower
+    #[arg(long, value_name = "tap|pcap", default_value = "tap")]
+    pub(crate) capture: String,
+
     /// What carries frames between hosts: 'sleeve', in user space; 'vxlan', in the kernel where it can, by UDP on the port
     /// after --port, and sleeve elsewhere; 'ovs', the same by the kernel's Open vSwitch datapath, which counts each flow;
     /// 'auto', vxlan where this kernel has it. Frames that are encrypted go by sleeve

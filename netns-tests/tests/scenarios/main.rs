@@ -46,6 +46,7 @@ mod speed;
 mod support;
 mod transfer;
 mod trust;
+mod uplink;
 mod vxlan;
 mod walls;
 mod wires;

@@ -135,7 +135,7 @@ fn without_dev_net_tun_a_launch_is_refused_with_what_to_do() -> Result<()> {
         })
     })?;
     ensure!(failure.message.contains("/dev/net/tun"), "{failure:?}");
-    hints_at(&failure, &["modprobe tun", "/dev/net/tun"])
+    hints_at(&failure, &["modprobe tun", "/dev/net/tun", "--capture pcap"])
 }
 
 #[test]

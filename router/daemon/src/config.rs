@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use mesh_api::Datapath;
+use mesh_api::{Capture, Datapath};
 use mesh_hostnet::BridgeName;
 use mesh_names::Name as DomainName;
 use mesh_wire::{Nickname, PeerId};
@@ -48,6 +48,8 @@ pub struct Config {
     pub trusted_subnets: Vec<IpNet>,
     /// MTU of the overlay.
     pub mtu: MtuSetting,
+    /// How frames come from the bridge and go to it.
+    pub capture: Capture,
     /// What carries frames between hosts.
     pub datapath: Datapath,
     /// The host's bridge.

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mesh_api::{
-    BroadcastDocument, Capture, ConnectionCounts, ConnectionDocument, ConnectionState, Datapath,
-    DnsSummaryDocument, FirewallDocument, IpamDocument, MacDocument, Overlay, PassedDocument,
-    PeerConnectionDocument, PeerDocument, RouterDocument, RoutesDocument, StatusDocument, TargetDocument,
-    TrafficDocument, UnicastDocument,
+    BroadcastDocument, ConnectionCounts, ConnectionDocument, ConnectionState, Datapath, DnsSummaryDocument,
+    FirewallDocument, IpamDocument, MacDocument, Overlay, PassedDocument, PeerConnectionDocument,
+    PeerDocument, RouterDocument, RoutesDocument, StatusDocument, TargetDocument, TrafficDocument,
+    UnicastDocument,
 };
 use mesh_dataplane::Dataplane;
 use mesh_dataplane::engine::{CounterSnapshot, Direction, DropReason, Event, MacEntry, Owner, Path, Traffic};
@@ -53,7 +53,7 @@ pub(crate) fn status(node: &Node, counted: &CounterSnapshot, own: &Own<'_>) -> S
             uptime_seconds: uptime.as_secs(),
             encryption: node.has_secret(),
             discovery: config.discovery,
-            capture: Capture::Tap,
+            capture: config.capture,
             datapath: *datapath,
             bridge: config.bridge.to_string(),
             mtu: *mtu,

@@ -321,6 +321,7 @@ fn start_kind(error: &StartError) -> ErrorKind {
         StartError::Tap(TapError::NotPermitted(_)) => ErrorKind::Permission,
         StartError::Tap(TapError::NameInUse(_)) => ErrorKind::InUse,
         StartError::Tap(TapError::Name(_) | TapError::Mtu { .. }) => ErrorKind::Invalid,
+        StartError::Pcap(_) => ErrorKind::Unsupported,
         StartError::Tap(TapError::Other(source))
         | StartError::Bind { source, .. }
         | StartError::Thread(source) => io_kind(source),
@@ -331,13 +332,14 @@ fn start_kind(error: &StartError) -> ErrorKind {
 fn start_hint(error: &StartError) -> Option<String> {
     let hint = match error {
         StartError::Tap(TapError::NoDevice(_)) => {
-            "load the driver with `modprobe tun`; in a container, pass the device through with --device /dev/net/tun"
+            "load the driver with `modprobe tun`; in a container, pass the device through with --device /dev/net/tun; or launch with --capture pcap, which is slower"
         }
         StartError::Tap(TapError::NotPermitted(_)) => "run it with sudo, or with CAP_NET_ADMIN",
         StartError::Tap(TapError::NameInUse(_)) => {
             "`ip -d link` shows what it is; another --bridge gives the TAP interface another name"
         }
         StartError::Bind { source, .. } => return listen_hint(source),
+        StartError::Pcap(_) => "it needs packet sockets, and CAP_NET_RAW",
         StartError::Tap(TapError::Name(_) | TapError::Mtu { .. } | TapError::Other(_))
         | StartError::Thread(_)
         | StartError::Workers(_) => return None,

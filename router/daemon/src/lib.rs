@@ -45,6 +45,7 @@ mod shell;
 mod store;
 mod supervisor;
 mod targets;
+mod uplink;
 
 use std::path::Path;
 

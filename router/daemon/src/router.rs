@@ -45,6 +45,7 @@ use crate::shell::{self, INPUTS_QUEUED_MAX, REPORTS_QUEUED_MAX, Setting, Shell};
 use crate::store::{self, RunLock};
 use crate::supervisor::{self, Supervisor};
 use crate::targets::Targets;
+use crate::uplink::Uplink;
 use crate::{
     AddressConfig, BridgeName, Config, Error, PeerTarget, Peers, Ready, Reload, containers, dns, documents,
     expose, firewall, ipam, names, network, pipe, privileges, runtime, secrets, targets,
@@ -77,6 +78,7 @@ struct Surroundings {
     control: Control,
     http: Cell<Option<TcpListener>>,
     /// Released last: whoever waits for the lock knows that the router is gone.
+    uplink: Uplink,
     lock: RunLock,
 }
 
@@ -148,7 +150,8 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
     let _watch = AddressWatch::start(move |now| drop(address_teller.send_replace(now)))?;
     let (report, mut reports) = mpsc::channel(REPORTS_QUEUED_MAX);
     let node_local = dns::node_local(&config)?;
-    let dataplane = Dataplane::start(dataplane_config(&config, mtu, &node_local), move |seen| {
+    let uplink = Uplink::prepare(&config, mtu)?;
+    let dataplane = Dataplane::start(dataplane_config(&config, &uplink, mtu, &node_local), move |seen| {
         report.try_send(seen).is_ok()
     });
     let dataplane = dataplane.map_err(Error::Dataplane)?;
@@ -230,6 +233,7 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
         mtu,
         control,
         http: Cell::new(http),
+        uplink,
         lock,
     };
     ready(Ready { peer_id, nickname, pid: std::process::id() });
@@ -425,7 +429,7 @@ impl Signals {
     }
 }
 
-/// Makes the bridge, with the TAP interface as its port, and the control socket. When that fails, a bridge without
+/// Makes the bridge, with the uplink as its port, and the control socket. When that fails, a bridge without
 /// containers goes again.
 fn join_host(config: &Config, mtu: u32) -> Result<(Bridge, Control), Error> {
     let bridge = mesh_hostnet::ensure_bridge(&config.bridge, mtu)?;
@@ -681,11 +685,22 @@ impl Surroundings {
 
     async fn end(self, shell: Shell, ending: Ending) -> Result<(), Error> {
         let Self {
-            config, containers, exposed, targets, firewall, names, name_servers, control, lock, ..
+            config,
+            containers,
+            exposed,
+            targets,
+            firewall,
+            names,
+            name_servers,
+            control,
+            uplink,
+            lock,
+            ..
         } = self;
         let _no_more_changes =
             (containers.finish().await, exposed.finish().await, targets.finish().await, names.finish().await);
         shell.stop();
+        drop(uplink);
         name_servers.stop().await;
         sleep(GOODBYE_TIME).await;
         let result = match ending {
@@ -714,9 +729,14 @@ impl Surroundings {
     }
 }
 
-fn dataplane_config(config: &Config, mtu: u32, node_local: &[Ipv4Addr]) -> mesh_dataplane::Config {
+fn dataplane_config(
+    config: &Config,
+    uplink: &Uplink,
+    mtu: u32,
+    node_local: &[Ipv4Addr],
+) -> mesh_dataplane::Config {
     mesh_dataplane::Config {
-        tap_name: config.bridge.tap().to_string(),
+        uplink: uplink.for_dataplane(),
         listen: config.listen,
         port: config.port,
         workers: 1,

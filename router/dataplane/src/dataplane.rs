@@ -15,32 +15,43 @@ use mesh_wire::PeerId;
 use crate::engine::{
     CounterSnapshot, Counters, Direction, Duplicates, MacEntry, Plan, Prober, Sizes, Traffic,
 };
+use crate::io::pcap::{self, PcapError};
 use crate::io::tap::{self, TapError};
 use crate::io::udp;
+use crate::io::uplink::UplinkQueue;
 use crate::io::wake::Waker;
 use crate::io::worker::Worker;
 use crate::report::Report;
 use crate::shared::{Clock, Macs, Publisher, Shared, Snapshot, lock};
 use crate::sightings::Sightings;
 
-/// Most threads of a data plane: each has a TAP queue and a socket of its own.
+/// Most threads of a data plane: each has a queue of the uplink and a socket of its own.
 pub const WORKERS_MAX: usize = 64;
 
 /// What a data plane is made of; fixed while it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Name of the TAP interface, which must not exist yet: 1 to 15 bytes.
-    pub tap_name: String,
+    /// How frames come from the bridge and go to it.
+    pub uplink: Uplink,
     /// The address to receive datagrams on; `None` is all of the host's, IPv4 and IPv6.
     pub listen: Option<IpAddr>,
     /// UDP port; 0 is any free one.
     pub port: u16,
     /// Threads, 1 to [`WORKERS_MAX`].
     pub workers: usize,
-    /// MTU of the TAP interface, in bytes, without the Ethernet header.
+    /// MTU of a TAP interface, in bytes, without the Ethernet header.
     pub mtu: u32,
     /// Addresses that each host has for itself: nothing from or to them crosses the network.
     pub node_local: Vec<Ipv4Addr>,
+}
+
+/// The interface by which the data plane takes frames from the bridge and gives them to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Uplink {
+    /// A TAP interface of this name, 1 to 15 bytes, that does not exist yet: the data plane makes it.
+    Tap(String),
+    /// The far end of a veth of this name, which exists: the data plane captures packets on it, with one thread.
+    Pcap(String),
 }
 
 /// Why no data plane was started. Nothing is left of it.
@@ -52,6 +63,9 @@ pub enum StartError {
     /// There is no TAP interface.
     #[error(transparent)]
     Tap(#[from] TapError),
+    /// There is no packet capture.
+    #[error(transparent)]
+    Pcap(#[from] PcapError),
     /// The UDP socket cannot be had: the port is in use, or the address is none of this host's.
     #[error("cannot receive datagrams on UDP port {port}")]
     Bind {
@@ -109,13 +123,19 @@ impl Dataplane {
         config: Config,
         reports: impl Fn(Report) -> bool + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
-        let Config { tap_name, listen, port, workers, mtu, node_local } = config;
+        let Config { uplink, listen, port, workers, mtu, node_local } = config;
         if !(1..=WORKERS_MAX).contains(&workers) {
             return Err(StartError::Workers(workers));
         }
         let sockets = udp::open(listen, port, workers).map_err(|source| StartError::Bind { port, source })?;
         let port = sockets[0].port();
-        let taps = tap::create(&tap_name, workers, mtu)?;
+        let queues: Vec<_> = match uplink {
+            Uplink::Tap(name) => {
+                tap::create(&name, workers, mtu)?.into_iter().map(UplinkQueue::Tap).collect()
+            }
+            Uplink::Pcap(_) if workers != 1 => return Err(StartError::Workers(workers)),
+            Uplink::Pcap(name) => vec![UplinkQueue::Pcap(pcap::open(&name)?)],
+        };
         let wakers =
             (0..workers).map(|_| Waker::new()).collect::<Result<_, _>>().map_err(StartError::Thread)?;
         let shared = Arc::new(Shared {
@@ -134,9 +154,9 @@ impl Dataplane {
         let counters: Vec<_> = (0..workers).map(|_| Arc::new(Counters::default())).collect();
         // From here on, an early return drops what has been started, and so stops it.
         let mut dataplane = Self { shared, publisher: Mutex::default(), counters, threads: Vec::new(), port };
-        for (number, (tap, socket)) in taps.into_iter().zip(sockets).enumerate() {
+        for (number, (queue, socket)) in queues.into_iter().zip(sockets).enumerate() {
             let counters = Arc::clone(&dataplane.counters[number]);
-            let worker = Worker::new(number, Arc::clone(&dataplane.shared), tap, socket, counters);
+            let worker = Worker::new(number, Arc::clone(&dataplane.shared), queue, socket, counters);
             let thread = std::thread::Builder::new().name(format!("mesh-data-{number}"));
             dataplane.threads.push(thread.spawn(move || worker.run()).map_err(StartError::Thread)?);
         }

@@ -12,6 +12,8 @@
 //! the system calls and the threads. [`Dataplane`] is the whole as the daemon uses it: the control plane
 //! [publishes](Dataplane::publish) a [`Plan`](engine::Plan) and gets [`Report`]s; neither waits for the other.
 //!
+//! Where there is no TUN, packet capture on a veth takes the TAP's place, one frame at a time.
+//!
 //! This crate makes its TAP interface and nothing else on the host: bridges and addresses are `mesh-hostnet`'s.
 #![deny(unsafe_code)]
 
@@ -22,7 +24,8 @@ mod report;
 mod shared;
 mod sightings;
 
-pub use dataplane::{Config, Dataplane, LinkState, StartError, WORKERS_MAX};
+pub use dataplane::{Config, Dataplane, LinkState, StartError, Uplink, WORKERS_MAX};
+pub use io::pcap::PcapError;
 pub use io::tap::TapError;
 pub use report::{Failure, Report};
 pub use sightings::Sightings;

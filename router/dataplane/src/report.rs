@@ -66,9 +66,9 @@ pub enum Report {
 /// What a thread of the data plane has lost.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The TAP interface: removed, most likely. Nothing is captured or injected by this thread any more.
-    #[error("the TAP interface is gone")]
-    Tap(#[source] io::Error),
+    /// The uplink: removed, most likely. Nothing is captured or injected by this thread any more.
+    #[error("the bridge's uplink is gone")]
+    Uplink(#[source] io::Error),
     /// The UDP socket. It is opened anew, now and then until that helps.
     #[error("the UDP socket cannot be read")]
     Udp(#[source] io::Error),

@@ -373,7 +373,7 @@ fn an_interface_removed_by_somebody_else_is_reported_once() {
     let (dataplane, reports) = host.dataplane(1, MTU).unwrap();
     host.sh(&format!("ip link del {TAP}"));
     let report = reports.recv_timeout(DEADLINE).unwrap();
-    assert!(matches!(report, Report::Failed(mesh_dataplane::Failure::Tap(_))), "{report:?}");
+    assert!(matches!(report, Report::Failed(mesh_dataplane::Failure::Uplink(_))), "{report:?}");
     assert!(reports.recv_timeout(Duration::from_millis(100)).is_err());
     dataplane.stop();
 }

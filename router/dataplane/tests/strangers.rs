@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bench::{DEADLINE, Keys, Namespace, TAP, eventually, index, peer};
 use mesh_crypto::{DirectionKey, OpeningKey, SealingKey, Suite};
 use mesh_dataplane::engine::{DropReason, LinkPlan, Plan};
-use mesh_dataplane::{Config, Dataplane, Failure, Report, StartError, TapError};
+use mesh_dataplane::{Config, Dataplane, Failure, Report, StartError, TapError, Uplink};
 use mesh_wire::sleeve::{COOKIE_LEN, Envelope, HEADER_LEN, Header, Message, Messages, PacketKind, Probe};
 
 const ALL_KEYS: [Keys; 3] =
@@ -450,8 +450,14 @@ fn what_is_in_use_or_missing_is_named() {
     let namespace = Namespace::new();
     let (first, _reports) = namespace.dataplane(2, 1370).unwrap();
     let start = |name: &'static str, port, workers, mtu| {
-        let config =
-            Config { tap_name: name.to_owned(), listen: None, port, workers, mtu, node_local: Vec::new() };
+        let config = Config {
+            uplink: Uplink::Tap(name.to_owned()),
+            listen: None,
+            port,
+            workers,
+            mtu,
+            node_local: Vec::new(),
+        };
         namespace.run(move || Dataplane::start(config, |_| true).err().unwrap())
     };
     assert!(matches!(start(TAP, 0, 1, 1370), StartError::Tap(TapError::NameInUse(name)) if name == TAP));

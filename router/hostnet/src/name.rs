@@ -15,6 +15,7 @@ pub const INTERFACE_NAME_LENGTH_MAX: usize = 15;
 pub const BRIDGE_NAME_LENGTH_MAX: usize = INTERFACE_NAME_LENGTH_MAX - TAP_SUFFIX.len();
 
 const TAP_SUFFIX: &str = "-tap";
+const CAPTURE_SUFFIX: &str = "-cap";
 const VXLAN4_SUFFIX: &str = "-vx";
 const VXLAN6_SUFFIX: &str = "-vx6";
 const PATCH_SUFFIX: &str = "-ov";
@@ -73,10 +74,16 @@ impl BridgeName {
         &self.0
     }
 
-    /// The name of the TAP that is this bridge's uplink: `<bridge>-tap`.
+    /// The name of the TAP that is this bridge's uplink, or of the veth that stands in for it: `<bridge>-tap`.
     #[must_use]
     pub fn tap(&self) -> InterfaceName {
         InterfaceName::derived(format!("{}{TAP_SUFFIX}", self.0))
+    }
+
+    /// The name of that veth's other end, on which the router captures packets: `<bridge>-cap`.
+    #[must_use]
+    pub fn capture(&self) -> InterfaceName {
+        InterfaceName::derived(format!("{}{CAPTURE_SUFFIX}", self.0))
     }
 
     /// The name of the VXLAN device for underlay addresses of this family: `<bridge>-vx`, and `<bridge>-vx6`.
@@ -216,7 +223,7 @@ mod tests {
         let bridge: BridgeName = "elevenbytes".parse().unwrap();
         let [v4, v6] = UnderlayFamily::ALL.map(|family| bridge.vxlan(family));
         let ovs = [bridge.patch(), bridge.patch_far(), bridge.datapath(), bridge.datapath_tunnel()];
-        for derived in [bridge.tap(), bridge.staging(), v4, v6].into_iter().chain(ovs) {
+        for derived in [bridge.tap(), bridge.capture(), bridge.staging(), v4, v6].into_iter().chain(ovs) {
             assert_eq!(derived.as_str().parse::<InterfaceName>().unwrap(), derived);
         }
     }

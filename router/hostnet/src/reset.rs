@@ -3,6 +3,7 @@
 //! Owns the list of what that is, by mark. Does not touch files, processes, or what bears no mark of ours.
 
 use crate::bridge::{is_ours, mark, open_host, remove_staging};
+use crate::capture::is_near_end;
 use crate::error::HostError;
 use crate::firewall;
 use crate::name::{BridgeName, InterfaceName};
@@ -12,8 +13,8 @@ use crate::patch::is_patch;
 use crate::veth::is_host_end_name;
 use crate::vxlan::{UnderlayFamily, is_unfinished};
 
-/// Removes the bridge, the containers' interfaces on it, its TAP, its VXLAN devices and the pair to a
-/// datapath when there are any, and the firewall.
+/// Removes the bridge, the containers' interfaces on it, its TAP or the veth in its place, its VXLAN devices and the pair to
+/// a datapath when there are any, and the firewall.
 /// Goes on past errors.
 /// Returns the names of what was removed on the host's side, in that order: containers', TAP, VXLAN, pair, bridge.
 ///
@@ -31,7 +32,8 @@ pub fn remove_all(name: &BridgeName) -> Result<Vec<InterfaceName>, Vec<HostError
 
     let tap = name.tap();
     let veths = links.iter().filter(|link| is_our_host_end(link, bridge_index));
-    let taps = links.iter().filter(|link| link.name == tap.as_str() && is_ours(link, mark::UPLINK, "tun"));
+    let is_uplink = |link: &&Link| is_ours(link, mark::UPLINK, "tun") || is_near_end(link);
+    let taps = links.iter().filter(|link| link.name == tap.as_str()).filter(is_uplink);
     let tunnels = UnderlayFamily::ALL.map(|family| name.vxlan(family));
     let is_tunnel = |link: &&Link| {
         let is_named = tunnels.iter().any(|tunnel| tunnel.as_str() == link.name);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use mesh_api::{Datapath, ErrorKind, Failure};
+use mesh_api::{Capture, Datapath, ErrorKind, Failure};
 use mesh_daemon::{
     AddressConfig, BridgeName, Config, ContainerConfig, FoundingRule, HttpConfig, LINKS_MAX, LogFormat,
     LogLevel, MtuSetting, Nickname, Password, PasswordError, PasswordFile, PeerId, PeerTarget, Peers,
@@ -82,6 +82,8 @@ enum OptionError {
     Port,
     #[error("neither 'auto' nor a number of bytes from {MTU_MIN} to {MTU_MAX}")]
     Mtu,
+    #[error("neither 'tap' nor 'pcap'")]
+    Capture,
     #[error("none of 'auto', 'vxlan', 'ovs' and 'sleeve'")]
     Datapath,
     #[error("no IPv4 or IPv6 address")]
@@ -154,6 +156,7 @@ pub(super) fn settings(given: config::Settings, password: Option<OsString>) -> R
     };
     let http = http(args, &mut problems);
     let mtu = check(&mut problems, "--mtu", &args.mtu, parse_mtu(&args.mtu));
+    let capture = check(&mut problems, "--capture", &args.capture, parse_capture(&args.capture));
     let datapath = check(&mut problems, "--datapath", &args.datapath, parse_datapath(&args.datapath));
     let bridge =
         check(&mut problems, "--bridge", &args.bridge.bridge, args.bridge.bridge.parse::<BridgeName>());
@@ -190,12 +193,12 @@ pub(super) fn settings(given: config::Settings, password: Option<OsString>) -> R
     if problems.any() {
         return Err(refuse(problems));
     }
-    let options = (nickname, port, listen, mtu, datapath.zip(bridge), connection_limit);
+    let options = (nickname, port, listen, mtu.zip(capture), datapath.zip(bridge), connection_limit);
     let (
         Some(nickname),
         Some(port),
         Some(listen),
-        Some(mtu),
+        Some((mtu, capture)),
         Some((datapath, bridge)),
         Some(connection_limit),
     ) = options
@@ -226,6 +229,7 @@ pub(super) fn settings(given: config::Settings, password: Option<OsString>) -> R
             allowed: if allowed.is_empty() { None } else { Some(BTreeSet::from_iter(allowed)) },
             trusted_subnets,
             mtu,
+            capture,
             datapath,
             bridge,
             discovery: !args.no_discovery,
@@ -331,6 +335,14 @@ fn parse_port(text: &str) -> Result<u16, OptionError> {
             u16::try_from(port).map_err(|_too_great| OptionError::Port)
         }
         Some(_) | None => Err(OptionError::Port),
+    }
+}
+
+fn parse_capture(text: &str) -> Result<Capture, OptionError> {
+    match text {
+        "tap" => Ok(Capture::Tap),
+        "pcap" => Ok(Capture::Pcap),
+        _ => Err(OptionError::Capture),
     }
 }
 

@@ -43,6 +43,8 @@ const TCP_ECE: u8 = 0x40;
 /// it is or as part of a super-frame; all of them when `flush` has returned.
 #[derive(Debug, Default)]
 pub struct Merger<'f> {
+    /// Each frame goes as it is.
+    is_off: bool,
     trains: [Option<Train<'f>>; STREAMS_MAX],
     /// Whose place the next stream gets if none is free.
     next: usize,
@@ -94,8 +96,17 @@ enum Class<'f> {
 }
 
 impl<'f> Merger<'f> {
+    /// One that merges nothing, for where super-frames cannot be written.
+    #[must_use]
+    pub fn off() -> Self {
+        Self { is_off: true, ..Self::default() }
+    }
+
     /// Takes the next frame.
     pub fn push(&mut self, frame: &'f [u8], inject: &mut impl FnMut(&Injection<'_>)) {
+        if self.is_off {
+            return inject(&Injection::single(frame));
+        }
         let segment = match classify(frame) {
             Class::Tcp(segment) => segment,
             Class::Apart => return inject(&Injection::single(frame)),

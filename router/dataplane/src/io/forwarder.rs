@@ -1,5 +1,5 @@
 //! What one thread does with one frame or datagram: it asks the engine, and carries out what the engine says. Owns
-//! the thread's TAP queue and outbox; nothing here waits or allocates.
+//! the thread's end of the uplink and outbox; nothing here waits or allocates.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use mesh_wire::sleeve::{
 
 use super::load::Load;
 use super::outbox::Outbox;
-use super::tap::{Captured, TapQueue};
+use super::uplink::{Captured, UplinkQueue};
 use crate::dataplane::WORKERS_MAX;
 use crate::engine::{
     Arrival, Counters, Decision, Direction, DropReason, Event, Injection, Key, Learned, LinkId, Location,
@@ -25,7 +25,7 @@ use crate::shared::{Link, Outlet, Roaming, Shared, Snapshot, lock};
 pub(super) struct Forwarder {
     pub(super) shared: Arc<Shared>,
     pub(super) counters: Arc<Counters>,
-    pub(super) tap: TapQueue,
+    pub(super) uplink: UplinkQueue,
     pub(super) outbox: Outbox,
     pub(super) numbers: Numbers,
     garbage: RateLimit,
@@ -49,13 +49,13 @@ impl Forwarder {
         number: usize,
         shared: Arc<Shared>,
         counters: Arc<Counters>,
-        tap: TapQueue,
+        uplink: UplinkQueue,
         outbox: Outbox,
     ) -> Self {
         Self {
             shared,
             counters,
-            tap,
+            uplink,
             outbox,
             numbers: Numbers::new(number),
             garbage: RateLimit::of_garbage(),
@@ -66,7 +66,7 @@ impl Forwarder {
         }
     }
 
-    /// Takes what was read from the TAP interface into `buffer`. A super-frame is decided about once, and from there on
+    /// Takes what was read from the uplink into `buffer`. A super-frame is decided about once, and from there on
     /// is the frames that it stands for.
     pub(super) fn captured(
         &mut self,
@@ -125,7 +125,7 @@ impl Forwarder {
 
     /// Has all frames for the bridge go that wait.
     pub(super) fn inject(&self, merger: &mut Merger<'_>) {
-        merger.flush(&mut |injection| inject(&self.tap, &self.counters, injection));
+        merger.flush(&mut |injection| inject(&self.uplink, &self.counters, injection));
     }
 
     pub(super) fn roamed(&self, link: &Link, roaming: Option<Roaming>) {
@@ -211,7 +211,7 @@ impl Forwarder {
         let Some(whole) = whole else { return };
         // What came before it goes before it.
         self.inject(merger);
-        let mut own_merger = Merger::default();
+        let mut own_merger = self.uplink.merger();
         match Messages::new(&whole).next() {
             Some(Ok(Message::Frame { envelope, frame })) => {
                 self.frame(sender, envelope, frame, &mut own_merger, snapshot, now);
@@ -265,7 +265,7 @@ impl Forwarder {
     ) {
         let Some(decision) = self.decide(arrival, frame, snapshot, now) else { return };
         if decision.inject {
-            merger.push(frame, &mut |injection| inject(&self.tap, &self.counters, injection));
+            merger.push(frame, &mut |injection| inject(&self.uplink, &self.counters, injection));
         }
         self.send_on(&decision, &Load::Frame(frame), arrival, snapshot, now);
     }
@@ -393,8 +393,8 @@ impl Forwarder {
     }
 }
 
-pub(super) fn inject(tap: &TapQueue, counters: &Counters, injection: &Injection<'_>) {
-    match tap.write(injection) {
+pub(super) fn inject(uplink: &UplinkQueue, counters: &Counters, injection: &Injection<'_>) {
+    match uplink.write(injection) {
         Ok(()) => counters.all_passed(Path::Bridge, Direction::Out, injection.frames, injection.frames_len),
         Err(_) => counters.all_dropped(DropReason::InjectFailed, injection.frames),
     }

@@ -40,7 +40,7 @@ impl Forwarder {
             self.answers.spend(now);
             let mut answer = Vec::with_capacity(too_long::ANSWER_LEN_MAX);
             too_long::answer(&self.scratch, mtu, &mut answer);
-            inject(&self.tap, &self.counters, &Injection::single(&answer));
+            inject(&self.uplink, &self.counters, &Injection::single(&answer));
         }
         true
     }

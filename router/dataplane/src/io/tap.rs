@@ -9,9 +9,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::uplink::Captured;
 use crate::engine::Injection;
 use crate::engine::merge::MERGED_FRAMES_MAX;
-use crate::engine::offload::{BadOffload, OFFLOAD_LEN, Offload};
+use crate::engine::offload::{OFFLOAD_LEN, Offload};
 
 /// Longest name of an interface, in bytes: IFNAMSIZ without the final zero.
 pub(crate) const INTERFACE_NAME_LEN_MAX: usize = libc::IFNAMSIZ - 1;
@@ -55,17 +56,8 @@ pub enum TapError {
     Other(#[source] io::Error),
 }
 
-/// One queue of a TAP interface. Reading and writing never wait.
+/// One queue of a TAP interface.
 pub(crate) struct TapQueue(OwnedFd);
-
-/// A frame was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Captured {
-    /// Its length.
-    pub(crate) len: usize,
-    /// What the kernel left to be done.
-    pub(crate) offload: Result<Offload, BadOffload>,
-}
 
 /// Makes the interface `name` with `queues` queues; it is down at first.
 ///
@@ -149,21 +141,13 @@ fn checked(result: libc::c_int) -> io::Result<()> {
 }
 
 impl TapQueue {
-    /// Reads a frame into `buffer`, of which 65,553 bytes are always enough.
-    ///
-    /// # Errors
-    /// `WouldBlock` when there is none; anything else means that the interface is of no use any more.
-    pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<Captured> {
+    pub(super) fn read(&self, buffer: &mut [u8]) -> io::Result<Captured> {
         let mut header = [0; OFFLOAD_LEN];
         let len = rustix::io::readv(&self.0, &mut [IoSliceMut::new(&mut header), IoSliceMut::new(buffer)])?;
         Ok(Captured { len: len.saturating_sub(OFFLOAD_LEN), offload: Offload::decode(header) })
     }
 
-    /// Hands a frame or a super-frame to the bridge.
-    ///
-    /// # Errors
-    /// As the kernel says: `EIO` while the interface is down.
-    pub(crate) fn write(&self, injection: &Injection<'_>) -> io::Result<()> {
+    pub(super) fn write(&self, injection: &Injection<'_>) -> io::Result<()> {
         let header = injection.offload.encode();
         let mut slices = [IoSlice::new(&[]); 2 + MERGED_FRAMES_MAX];
         let parts = [&header, injection.head].into_iter().chain(injection.payloads.iter().copied());

@@ -13,13 +13,13 @@ use rustix::io::Errno;
 use super::forwarder::Forwarder;
 use super::outbox::Outbox;
 use super::recovery::Recovery;
-use super::tap::TapQueue;
 use super::udp::{ReceiveBuffer, UdpQueue};
-use crate::engine::{Counters, Merger};
+use super::uplink::UplinkQueue;
+use crate::engine::Counters;
 use crate::report::{Failure, Report};
 use crate::shared::{Shared, Snapshot};
 
-/// Frames read from the TAP interface before the socket has its turn again...
+/// Frames read from the uplink before the socket has its turn again...
 const CAPTURE_BATCH: usize = 64;
 
 /// ...and bytes of them, for each may be a super-frame.
@@ -42,7 +42,7 @@ pub(crate) struct Worker {
     udp: Arc<UdpQueue>,
     received: ReceiveBuffer,
     captured: Vec<u8>,
-    tap_state: End,
+    uplink_state: End,
     recovery: Recovery,
     housekeeping: Housekeeping,
 }
@@ -54,7 +54,7 @@ struct Housekeeping {
     next_expiry: Moment,
 }
 
-/// Whether the TAP interface can be read.
+/// Whether the uplink can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Open,
@@ -66,20 +66,20 @@ enum End {
 struct Ready {
     wake: bool,
     udp: bool,
-    tap: bool,
+    uplink: bool,
 }
 
 impl Worker {
     pub(crate) fn new(
         number: usize,
         shared: Arc<Shared>,
-        tap: TapQueue,
+        uplink: UplinkQueue,
         udp: UdpQueue,
         counters: Arc<Counters>,
     ) -> Self {
         let udp = Arc::new(udp);
         let outbox = Outbox::new(Arc::clone(&udp), Arc::clone(&counters));
-        let forwarder = Forwarder::new(number, Arc::clone(&shared), counters, tap, outbox);
+        let forwarder = Forwarder::new(number, Arc::clone(&shared), counters, uplink, outbox);
         Self {
             number,
             shared,
@@ -87,7 +87,7 @@ impl Worker {
             udp,
             received: ReceiveBuffer::new(),
             captured: vec![0; CAPTURE_LEN],
-            tap_state: End::Open,
+            uplink_state: End::Open,
             recovery: Recovery::default(),
             housekeeping: Housekeeping::default(),
         }
@@ -116,7 +116,7 @@ impl Worker {
             if self.recovery.retry_at().is_some_and(|at| at <= now) {
                 self.reopen(now);
             }
-            if ready.tap {
+            if ready.uplink {
                 self.capture(&snapshot, now);
             }
             self.forwarder.outbox.flush();
@@ -133,18 +133,18 @@ impl Worker {
         // A lost end would report its error at once and for ever; the waker stands in for it.
         let is_open = self.recovery.retry_at().is_none();
         let udp = if is_open { PollFd::new(&*self.udp, PollFlags::IN) } else { idle(wake) };
-        let tap = if self.tap_state == End::Open {
-            PollFd::new(&self.forwarder.tap, PollFlags::IN)
+        let uplink = if self.uplink_state == End::Open {
+            PollFd::new(&self.forwarder.uplink, PollFlags::IN)
         } else {
             idle(wake)
         };
-        let mut fds = [PollFd::new(wake, PollFlags::IN), udp, tap];
+        let mut fds = [PollFd::new(wake, PollFlags::IN), udp, uplink];
         match poll(&mut fds, self.timeout().as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let [wake, udp, tap] = fds.map(|fd| !fd.revents().is_empty());
-        Ok(Ready { wake, udp: udp && is_open, tap: tap && self.tap_state == End::Open })
+        let [wake, udp, uplink] = fds.map(|fd| !fd.revents().is_empty());
+        Ok(Ready { wake, udp: udp && is_open, uplink: uplink && self.uplink_state == End::Open })
     }
 
     /// How long to wait: for ever, unless this thread keeps house or has a socket to open.
@@ -157,7 +157,8 @@ impl Worker {
     }
 
     fn receive(&mut self, snapshot: &Snapshot, now: Moment) {
-        let (forwarder, mut merger) = (&mut self.forwarder, Merger::default());
+        let mut merger = self.forwarder.uplink.merger();
+        let forwarder = &mut self.forwarder;
         let result = self.received.receive(&self.udp, |from, datagram| {
             forwarder.datagram(from, datagram, &mut merger, snapshot, now);
         });
@@ -193,7 +194,7 @@ impl Worker {
             if len >= CAPTURE_BATCH_LEN {
                 return;
             }
-            match self.forwarder.tap.read(&mut self.captured) {
+            match self.forwarder.uplink.read(&mut self.captured) {
                 Ok(captured) => {
                     len += captured.len;
                     self.forwarder.captured(captured, &mut self.captured, snapshot, now);
@@ -201,8 +202,8 @@ impl Worker {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    self.tap_state = End::Lost;
-                    self.forwarder.report(Report::Failed(Failure::Tap(error)));
+                    self.uplink_state = End::Lost;
+                    self.forwarder.report(Report::Failed(Failure::Uplink(error)));
                     return;
                 }
             }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use mesh_crypto::{DirectionKey, Suite};
 use mesh_dataplane::engine::{LinkPlan, ReceivePlan, SendPlan};
-use mesh_dataplane::{Config, Dataplane, Report, StartError};
+use mesh_dataplane::{Config, Dataplane, Report, StartError, Uplink};
 use mesh_wire::{PeerId, ReceiverIndex};
 use rustix::thread::{UnshareFlags, gettid, unshare_unsafe};
 
@@ -82,7 +82,7 @@ impl Namespace {
         mtu: u32,
     ) -> Result<(Dataplane, Receiver<Report>), StartError> {
         let config = Config {
-            tap_name: TAP.to_owned(),
+            uplink: Uplink::Tap(TAP.to_owned()),
             listen: None,
             port: 6783,
             workers,
