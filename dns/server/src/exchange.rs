@@ -100,7 +100,7 @@ fn receive(socket: &UdpSocket) -> io::Result<Vec<u8>> {
 }
 
 impl Question<'_> {
-    fn is_answered_by(&self, message: &[u8]) -> bool {
+    pub(crate) fn is_answered_by(&self, message: &[u8]) -> bool {
         let question = raw::HEADER_LEN..raw::HEADER_LEN + self.question.len();
         raw::is_response(message)
             && raw::opcode(message) == 0

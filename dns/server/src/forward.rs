@@ -153,14 +153,9 @@ impl Forwarder {
 
     async fn ask(&self, query: &[u8]) -> Forwarded {
         let asked = time::timeout(FORWARD_TIME_MAX, self.ask_in_turn(query)).await;
-        let Ok(Some(answer)) = asked else { return Forwarded::Failed };
-        match Raw::read(&answer) {
-            Some(raw) if is_rebinding(&raw, &self.private) => {
-                tracing::debug!("an upstream answer with an address that it may not give was emptied");
-                Forwarded::Withheld(raw.emptied(Truncated::No).into())
-            }
-            Some(_) => Forwarded::Answer(answer.into()),
-            None => Forwarded::Failed,
+        match asked {
+            Ok(Some(answer)) => judged(answer, &self.private),
+            Ok(None) | Err(_) => Forwarded::Failed,
         }
     }
 
@@ -201,8 +196,20 @@ impl Forwarder {
     }
 }
 
+/// What is passed on of an answer to the question asked.
+pub(crate) fn judged(answer: Vec<u8>, private: &[IpNet]) -> Forwarded {
+    match Raw::read(&answer) {
+        Some(raw) if is_rebinding(&raw, private) => {
+            tracing::debug!("an upstream answer with an address that it may not give was emptied");
+            Forwarded::Withheld(raw.emptied(Truncated::No).into())
+        }
+        Some(_) => Forwarded::Answer(answer.into()),
+        None => Forwarded::Failed,
+    }
+}
+
 /// Puts the id and the question of `query` into `answer`, whose question differs in the case of the name at most.
-fn address_to(query: &[u8], question: &[u8], answer: &mut [u8]) {
+pub(crate) fn address_to(query: &[u8], question: &[u8], answer: &mut [u8]) {
     answer[..2].copy_from_slice(&query[..2]);
     answer[HEADER_LEN..HEADER_LEN + question.len()].copy_from_slice(question);
 }

@@ -25,6 +25,8 @@ mod config;
 mod error;
 mod exchange;
 mod forward;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod limits;
 mod rate;
 mod raw;

@@ -165,7 +165,7 @@ impl Service {
 }
 
 /// An answer of others, emptied and marked as truncated if the client does not take that much.
-fn fitted(answer: Vec<u8>, len_max: usize) -> Vec<u8> {
+pub(crate) fn fitted(answer: Vec<u8>, len_max: usize) -> Vec<u8> {
     if answer.len() <= len_max {
         return answer;
     }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time;
@@ -51,8 +51,8 @@ fn accept(stream: TcpStream, client: SocketAddr, service: &Arc<Service>) {
     });
 }
 
-/// One client's connection.
-struct Connection {
+/// One client's connection, of which the stream is somebody else's.
+pub(crate) struct Connection {
     client: IpAddr,
     service: Arc<Service>,
     /// What has come and is not yet a whole query.
@@ -77,13 +77,14 @@ enum Reading {
 }
 
 impl Connection {
-    fn new(client: IpAddr, service: Arc<Service>, slot: Slot) -> Self {
+    pub(crate) fn new(client: IpAddr, service: Arc<Service>, slot: Slot) -> Self {
         let (answer, answers) = mpsc::channel(PIPELINED_MAX);
         let (input, reading) = (Vec::new(), Reading::On);
         Self { client, service, input, taken: 0, pending: 0, reading, answers, answer, _slot: slot }
     }
 
-    async fn run(mut self, mut stream: TcpStream) -> io::Result<()> {
+    /// Serves the client until it has said enough.
+    pub(crate) async fn run(mut self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
         let mut deadline = time::Instant::now() + CONNECTION_IDLE;
         while self.reading == Reading::On || self.pending > 0 {
             let may_read = self.reading == Reading::On && self.pending < PIPELINED_MAX;
@@ -116,7 +117,7 @@ impl Connection {
     }
 
     /// Handles the whole queries that have come; whether there was one.
-    async fn handle_input(&mut self, stream: &mut TcpStream) -> io::Result<bool> {
+    async fn handle_input(&mut self, stream: &mut (impl AsyncWrite + Unpin)) -> io::Result<bool> {
         let mut handled = 0;
         while self.pending < PIPELINED_MAX {
             let rest = &self.input[handled..];
@@ -156,7 +157,12 @@ impl Connection {
         self.input.len()
     }
 
-    async fn write(&self, stream: &mut TcpStream, answer: &[u8], since: Instant) -> io::Result<()> {
+    async fn write(
+        &self,
+        stream: &mut (impl AsyncWrite + Unpin),
+        answer: &[u8],
+        since: Instant,
+    ) -> io::Result<()> {
         let len = u16::try_from(answer.len()).unwrap_or_default();
         if len == 0 {
             return Ok(());

@@ -10,13 +10,14 @@ mod decoders;
 mod handshakes;
 mod input;
 mod member;
+mod names;
 mod routers;
 
 /// A name, and what is done with the bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 12] = [
     ("control-message", decoders::control_message),
     ("record", decoders::record),
     ("sleeve-packet", decoders::sleeve_packet),
@@ -26,6 +27,9 @@ pub const TARGETS: [Target; 9] = [
     ("session-frames", handshakes::frames),
     ("router-strangers", routers::strangers),
     ("router-member", member::member),
+    ("dns-query", names::query),
+    ("dns-connection", names::connection),
+    ("dns-upstream-answer", names::upstream_answer),
 ];
 
 /// The target of that name.
