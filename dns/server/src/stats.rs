@@ -109,6 +109,21 @@ impl Stats {
     pub const fn outcome(&self, outcome: Outcome) -> u64 {
         self.outcomes[outcome as usize]
     }
+
+    /// What two servers have done together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            outcomes: std::array::from_fn(|at| self.outcomes[at] + other.outcomes[at]),
+            latency: std::array::from_fn(|at| self.latency[at] + other.latency[at]),
+            latency_sum_us: self.latency_sum_us + other.latency_sum_us,
+            upstream_mismatches: self.upstream_mismatches + other.upstream_mismatches,
+            upstream_failures: self.upstream_failures + other.upstream_failures,
+            connections: self.connections + other.connections,
+            forwards: self.forwards + other.forwards,
+            cached: self.cached + other.cached,
+        }
+    }
 }
 
 /// Where the server counts.

@@ -32,6 +32,10 @@ fn prometheus_takes_the_metrics_and_they_tell_of_what_has_passed() -> Result<()>
     let (_lab, [one, two]) = chain("metrics", Some("a long enough secret"))?;
     all_ping(&[&one, &two])?;
     let host = &one.host;
+    for (name, status) in [("mesh.internal", "NOERROR"), ("nobody.mesh.internal", "NXDOMAIN")] {
+        let answer = one.container.run(["dig", "+time=2", "@169.254.32.53", name, "SOA"])?.stdout;
+        ensure!(answer.contains(status), "{answer}");
+    }
     let (code, text) = get(host, "/metrics", &[])?;
     ensure!(code == 200, "{text}");
     let file = tempfile::NamedTempFile::new()?;
@@ -49,6 +53,11 @@ fn prometheus_takes_the_metrics_and_they_tell_of_what_has_passed() -> Result<()>
         let text = metrics()?;
         ensure!(sample(&text, established)? == 1.0, "{text}");
         ensure!(sample(&text, "mesh_peers")? == 2.0, "{text}");
+        for result in ["answered", "nxdomain"] {
+            let queries = format!("mesh_dns_queries_total{{result=\"{result}\"}}");
+            ensure!(sample(&text, &queries)? >= 1.0, "{text}");
+        }
+        ensure!(sample(&text, "mesh_dns_query_seconds_count")? >= 2.0, "{text}");
         ensure!(sample(&text, "mesh_frames_total{path=\"sleeve\",direction=\"out\"}")? > 0.0, "{text}");
         ensure!(
             sample(&text, "mesh_gossip_bytes_total{channel=\"topology\",direction=\"in\"}")? > 0.0,

@@ -13,7 +13,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mesh_api::{
     DnsDocument, DnsEntryDocument, DnsNameDocument, DnsSummaryDocument, ErrorKind, Failure, Response,
 };
-use mesh_dns::{Listen, Outcome, Server, Snapshot, Upstream};
+use mesh_dns::{Listen, Outcome, Server, Snapshot, Stats, Upstream};
 use mesh_hostnet::{AddressPlace, Bridge};
 use mesh_names::{Name, Order, Rng, Zone};
 use mesh_node::Node;
@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::config::{DnsConfig, DnsListen, ServerConfig};
+use crate::metrics::DnsReadings;
 use crate::resolv_conf::ResolvConfs;
 use crate::{AddressConfig, Config, Error};
 
@@ -180,6 +181,14 @@ impl NameServers {
             names: node.name_entries().count() as u64,
             queries: queries.filter(|(_, count)| *count > 0).collect(),
         }
+    }
+
+    /// What they have done together, as metrics; nothing where none runs.
+    pub(crate) fn readings(&self, node: &Node) -> Option<DnsReadings> {
+        let docker = lock(&self.docker);
+        let servers = self.first.iter().chain(docker.as_ref());
+        let stats = servers.map(Server::stats).reduce(Stats::plus)?;
+        Some(DnsReadings { entries: node.name_entries().count() as u64, stats })
     }
 
     /// The overview with all names.

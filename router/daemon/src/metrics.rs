@@ -2,6 +2,7 @@
 //!
 //! Owns their names, labels and the text. The numbers are counted where things happen; here they are only written down.
 
+mod dns;
 mod process;
 mod text;
 
@@ -15,6 +16,7 @@ use mesh_wire::control::Channel;
 use crate::shell::Shell;
 
 use crate::fastpath::misses;
+pub(crate) use crate::metrics::dns::DnsReadings;
 use crate::metrics::process::Process;
 pub(crate) use crate::metrics::text::Format;
 use crate::metrics::text::{Kind, Text};
@@ -34,6 +36,8 @@ pub(crate) struct Readings {
     pub(crate) control: Vec<(Count, u64)>,
     /// Bytes received and sent by channel.
     pub(crate) gossip: Vec<(String, u64, u64)>,
+    /// Nothing where no name server runs.
+    pub(crate) dns: Option<DnsReadings>,
 }
 
 impl Readings {
@@ -43,6 +47,7 @@ impl Readings {
         connections: Vec<ConnectionDocument>,
         ipam: IpamDocument,
         walls: BTreeMap<&'static str, u64>,
+        dns: Option<DnsReadings>,
     ) -> Self {
         let node = shell.node();
         let gossip =
@@ -57,6 +62,7 @@ impl Readings {
             walls,
             control: Count::ALL.into_iter().map(|count| (count, node.counters().get(count))).collect(),
             gossip: gossip.collect(),
+            dns,
         }
     }
 
@@ -73,6 +79,9 @@ impl Readings {
         self.control(&mut text);
         self.addresses(&mut text);
         self.traffic(&mut text);
+        if let Some(dns) = &self.dns {
+            dns.write(&mut text);
+        }
         if let Some(process) = Process::read() {
             process.write(&mut text);
         }
@@ -194,6 +203,7 @@ fn name(channel: Channel) -> String {
 #[cfg(test)]
 mod tests {
     use mesh_api::{ConnectionState, IpamState, OwnedDocument};
+    use mesh_dns::{Outcome, Stats};
 
     use super::*;
 
@@ -221,6 +231,9 @@ mod tests {
             received: None,
             sent: None,
         };
+        let mut dns = Stats { latency_sum_us: 5_000_120, ..Stats::default() };
+        dns.outcomes[Outcome::Cached as usize] = 8;
+        (dns.latency[1], dns.latency[10]) = (2, 1);
         Readings {
             me: "a1".to_owned(),
             peers: 2,
@@ -240,6 +253,7 @@ mod tests {
             walls: BTreeMap::from([("source-mac", 2)]),
             control: vec![(Count::SessionClosed, 3)],
             gossip: vec![("topology".to_owned(), 5, 6)],
+            dns: Some(DnsReadings { entries: 3, stats: dns }),
         }
     }
 
@@ -258,6 +272,14 @@ mod tests {
             "mesh_bytes_total{path=\"bridge\",direction=\"in\"} 0",
             "mesh_drops_total{reason=\"no_route\"} 0",
             "mesh_gossip_bytes_total{channel=\"topology\",direction=\"out\"} 6",
+            "mesh_dns_entries 3",
+            "mesh_dns_queries_total{result=\"cached\"} 8",
+            "mesh_dns_queries_total{result=\"slowed\"} 0",
+            "mesh_dns_query_seconds_bucket{le=\"0.00005\"} 0",
+            "mesh_dns_query_seconds_bucket{le=\"4\"} 2",
+            "mesh_dns_query_seconds_bucket{le=\"+Inf\"} 3",
+            "mesh_dns_query_seconds_count 3",
+            "mesh_dns_query_seconds_sum 5.00012",
             "mesh_rtt_seconds{peer=\"b2\",nickname=\"a \\\"b\\\\\\n\"} 0.0015",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");

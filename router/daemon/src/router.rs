@@ -530,7 +530,8 @@ impl Surroundings {
         let connections = documents::connections(shell);
         let ipam = ipam::document(shell.node(), &self.addresses, &self.config, shell.now());
         let walls = firewall::drops(&self.firewall);
-        let readings = Readings::take(shell, connections, ipam, walls);
+        let dns = self.name_servers.readings(shell.node());
+        let readings = Readings::take(shell, connections, ipam, walls, dns);
         // A client that has gone away needs none.
         let _sent = scrape.send(readings);
     }

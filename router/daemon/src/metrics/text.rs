@@ -19,6 +19,8 @@ pub(crate) enum Kind {
     Counter,
     /// What goes up and down.
     Gauge,
+    /// How often values fell below bounds.
+    Histogram,
 }
 
 /// Metrics, as far as they are written.
@@ -51,6 +53,7 @@ impl Text {
             (Kind::Counter, Format::OpenMetrics) => ("", "counter"),
             (Kind::Counter, Format::Prometheus) => ("_total", "counter"),
             (Kind::Gauge, Format::OpenMetrics | Format::Prometheus) => ("", "gauge"),
+            (Kind::Histogram, Format::OpenMetrics | Format::Prometheus) => ("", "histogram"),
         };
         self.line(format_args!("# TYPE {name}{suffix} {kind}\n# HELP {name}{suffix} {help}"));
     }
