@@ -20,6 +20,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
         bridge.or_else(|| config.as_ref().map(|config| config.bridge.to_string())).unwrap_or_default();
     let range = config.as_ref().and_then(|config| config.ipam.as_ref()).map(|ipam| ipam.range);
     let mut findings = vec![mtu(files), forwarding(files), name_servers(files)];
+    findings.extend(systemd_resolved(files, facts, &bridge));
     findings.extend(range.map(|range| routes(files, range, &bridge)));
     findings.push(filter(files, forward_policy().as_deref()));
     findings
@@ -73,6 +74,24 @@ fn name_servers(files: &Files) -> Finding {
         return Finding::warn("dns", message, "add a line 'nameserver ADDRESS'");
     }
     Finding::ok("dns", format!("names are asked of {}", servers.join(", ")))
+}
+
+/// How this host's own programs come to know the network's names where systemd-resolved asks for them: by a server for
+/// one domain at an interface (resolvectl(1)). Containers need nothing of it.
+fn systemd_resolved(files: &Files, facts: &Facts, bridge: &str) -> Option<Finding> {
+    let dns = facts.router.as_ref()?.status.dns.as_ref()?;
+    let server = dns.listen.iter().find(|server| server.port() == 53)?.ip();
+    if !files.exists("run/systemd/resolve") {
+        return None;
+    }
+    let domain = dns.domain.trim_end_matches('.');
+    let mut finding = Finding::ok(
+        "dns",
+        format!("systemd-resolved asks for this host; names of {domain} it asks of {server} once it is told"),
+    );
+    finding.remedy =
+        Some(format!("resolvectl dns {bridge} {server} && resolvectl domain {bridge} '~{domain}'"));
+    Some(finding)
 }
 
 /// Whether the host has routes of its own into the network's addresses.
