@@ -22,6 +22,14 @@ use crate::underlay::RUNTIME_BRIDGE_PREFIXES;
 const GROUP_FRAMES_PER_SECOND_MAX: u32 = 10_000;
 const GROUP_FRAMES_BURST_MAX: u32 = 20_000;
 
+/// Datagrams that one address may send to the host's name servers, a second, and at once: twice what those answer. They tell
+/// who asks too much; what is beyond that is dropped in the time of whoever sends it, so that nobody else's waits behind it.
+const QUERIES_PER_SECOND_MAX: u32 = 10_000;
+const QUERIES_BURST_MAX: u32 = 2_000;
+
+/// Addresses whose queries are counted. Those of further ones are not held back here.
+const ASKERS_MAX: u32 = 4_096;
+
 /// MACs that are known to belong to one set of subnets, and for how long after their last word. Further ones are not learnt:
 /// they have all but link-local addresses.
 const FRIENDS_MAX: u32 = 65_536;
@@ -443,21 +451,26 @@ fn any_of(subnets: &[&IpNet]) -> Option<String> {
 
 /// Frames from and to other hosts.
 fn uplinks(text: &mut Text, walls: &Walls) {
-    let kept_back = walls.name_servers.iter().flat_map(|server| {
-        let address = server.ip();
-        [format!("arp daddr ip {address} drop"), format!("arp saddr ip {address} drop")]
-    });
-    let not_across = kept_back.chain(["accept".to_owned()]);
+    // What names an address that each host has for itself stays on its host. Of what goes out, port security has seen the
+    // sources, and each rule fewer is worth having where every frame passes.
+    let stays = |fields: &[&str]| {
+        let addresses: BTreeSet<_> = walls.name_servers.iter().map(SocketAddrV4::ip).collect();
+        let rules = fields
+            .iter()
+            .flat_map(|field| addresses.iter().map(move |address| format!("{field} {address} drop")));
+        rules.collect::<Vec<_>>()
+    };
+    text.chain("node_local_arp", stays(&["arp daddr ip", "arp saddr ip"]));
+    text.chain("node_local_in", stays(&["ip saddr", "ip daddr"]));
+    text.chain("node_local_out", stays(&["ip daddr"]));
     text.chain(
         "from_uplink",
         [
             format!("ether saddr @macs {}", dropped(Wall::MacMoved)),
-            "ether type != arp accept".to_owned(),
-            "goto node_local".to_owned(),
+            "ether type vmap { ip : goto node_local_in, arp : goto node_local_arp }".to_owned(),
         ],
     );
-    text.chain("to_uplink", ["ether type != arp accept", "goto node_local"]);
-    text.chain("node_local", not_across);
+    text.chain("to_uplink", ["ether type vmap { ip : goto node_local_out, arp : goto node_local_arp }"]);
 }
 
 /// The host is no way from one subnet of the overlay to another, even where it has an address in both: what is
@@ -526,9 +539,17 @@ fn inet_table(text: &mut Text, table: &str, walls: &Walls) {
 
 /// What the overlay reaches of the host: its DNS server, and where it is exposed all but the router's own ports.
 fn to_host(text: &mut Text, walls: &Walls) {
+    text.line(format_args!(
+        "set askers {{ typeof ip saddr; flags dynamic, timeout; size {ASKERS_MAX}; timeout 1m; }}"
+    ));
     let of_server = |server: &SocketAddrV4| {
         let (address, port) = (server.ip(), server.port());
         [
+            format!(
+                "ip daddr {address} udp dport {port} update @askers {{ ip saddr limit rate over \
+                 {QUERIES_PER_SECOND_MAX}/second burst {QUERIES_BURST_MAX} packets }} {}",
+                dropped(Wall::NameFlood)
+            ),
             format!("ip daddr {address} meta l4proto {{ tcp, udp }} th dport {port} accept"),
             format!("ip daddr {address} meta l4proto icmp accept"),
         ]

@@ -103,11 +103,13 @@ pub enum Wall {
     Forwarding,
     /// A tunnel's packet came from an address that is no peer's.
     TunnelSource,
+    /// A container sent the host's name server more datagrams than any resolver does.
+    NameFlood,
 }
 
 impl Wall {
     /// All reasons.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::SourceMac,
         Self::SourceAddress,
         Self::ArpSender,
@@ -121,6 +123,7 @@ impl Wall {
         Self::HostPort,
         Self::Forwarding,
         Self::TunnelSource,
+        Self::NameFlood,
     ];
 
     /// Its name in status and metrics, and that of its counter in nftables.
@@ -140,13 +143,14 @@ impl Wall {
             Self::HostPort => "host-port",
             Self::Forwarding => "forwarding",
             Self::TunnelSource => "tunnel-source",
+            Self::NameFlood => "name-flood",
         }
     }
 
     /// Whether the table of family `inet` counts it, rather than that of family `bridge`.
     pub(crate) const fn is_inet(self) -> bool {
         match self {
-            Self::HostPort | Self::Forwarding | Self::TunnelSource => true,
+            Self::HostPort | Self::Forwarding | Self::TunnelSource | Self::NameFlood => true,
             Self::SourceMac
             | Self::SourceAddress
             | Self::ArpSender
