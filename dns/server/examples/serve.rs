@@ -24,7 +24,9 @@ type Failure = Box<dyn std::error::Error>;
 fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
     let address: SocketAddr = arguments.next().ok_or("ADDRESS:PORT is missing")?.parse()?;
-    let count: u32 = arguments.next().map_or(Ok(1_000), |text| text.parse())?;
+    let total: u32 = arguments.next().map_or(Ok(1_000), |text| text.parse())?;
+    // The rest comes while changes are timed.
+    let count = total.checked_sub(CHANGES.into()).filter(|count| *count > 0).ok_or("too few NAMES")?;
     let rates = match arguments.next().as_deref() {
         Some("limited") => Rates::default(),
         Some("unlimited") | None => Rates { queries: u32::MAX, same_question: u32::MAX, no_name: u32::MAX },
@@ -34,9 +36,9 @@ fn main() -> Result<(), Failure> {
 
     let before = resident_bytes();
     let mut names = names(count)?;
-    let snapshot = names.snapshot();
-    println!("{count} names take {} kB", (resident_bytes() - before) / 1024);
     time_changes(&mut names)?;
+    let snapshot = names.snapshot();
+    println!("{total} names take {} kB", (resident_bytes() - before) / 1024);
     time_lookups(&snapshot, count)?;
 
     let config = Config {

@@ -29,6 +29,7 @@ mod moving;
 mod mtu;
 mod names;
 mod names_answers;
+mod names_faults;
 mod names_timing;
 mod nat;
 mod odd_frames;

@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use mesh_api::{DnsDocument, DnsEntryDocument, DnsNameDocument};
+use mesh_api::{DnsDocument, DnsEntryDocument, DnsNameDocument, Overlay};
 use mesh_lab::{Container, Host, Lab, eventually, secs};
 use serde_json::Value;
 
-use crate::support::{READY, all_connected, hints_at, launch, refused, words};
+use crate::support::{READY, all_connected, connections, hints_at, launch, refused, words};
 
 /// Where each host has its name server.
 pub(crate) const SERVER: &str = "169.254.32.53";
@@ -269,6 +269,39 @@ fn each_host_answers_for_itself_and_nothing_of_that_crosses_the_overlay() -> Res
         ensure!(!frames.contains(&[169, 254, 32, 53]), "the address is on the wire");
     }
     Ok(())
+}
+
+/// A container can send a packet for the name server's address to any MAC. On its way to another host's container it is
+/// dropped, whether the kernel carries frames or user space does, and an answer from there never comes.
+#[test]
+fn a_packet_for_the_name_servers_address_that_is_sent_to_another_host_is_dropped() -> Result<()> {
+    let (lab, members) = network("names-astray", 2, &[])?;
+    let [one, two] = &members[..] else { anyhow::bail!("two members") };
+    let by_kernel = || {
+        one.container.ping(two.address)?;
+        let all = connections(&one.host)?;
+        ensure!(all.iter().any(|link| link.overlay == Some(Overlay::Vxlan)), "{all:?}");
+        Ok(())
+    };
+    eventually(READY, by_kernel)?;
+    let elsewhere = two.container.mac("ethmesh")?;
+    let neighbour = ["ip", "neigh", "replace", SERVER, "lladdr", &elsewhere, "dev", "ethmesh"];
+    one.container.run(neighbour.into_iter().chain(["nud", "permanent"]))?;
+    // Whoever has the address over there would answer.
+    two.container.run(["ip", "address", "add", &format!("{SERVER}/32"), "dev", "lo"])?;
+    let captures = [lab.capture(&one.host)?, lab.capture(&two.host)?];
+    let lost =
+        one.container.cmd("dig").args(["+time=1", "+tries=2", &format!("@{SERVER}"), "c2."]).outcome()?;
+    ensure!(lost.code() != Some(0) && lost.stdout.contains("no servers could be reached"), "{lost:?}");
+    one.container.cannot_ping(SERVER)?;
+    // The other way round: a name server's answer that a container makes up for one of another host.
+    let forged = format!("ping -c 2 -W 1 -I {SERVER} {}", one.address);
+    two.container.cmd("sh").args(["-c", &forged]).outcome()?;
+    for capture in captures {
+        let frames = capture.stop()?;
+        ensure!(!frames.contains(&[169, 254, 32, 53]), "the address is on the wire");
+    }
+    by_kernel()
 }
 
 #[test]

@@ -4,9 +4,9 @@
 use std::net::IpAddr;
 
 use anyhow::{Result, ensure};
-use mesh_lab::{eventually, secs};
+use mesh_lab::eventually;
 
-use crate::names::{Named, SERVER, attach, everywhere, network};
+use crate::names::{SERVER, attach, everywhere, network};
 use crate::support::READY;
 
 /// Wants all of these in an answer.
@@ -121,80 +121,4 @@ fn replicas_come_in_changing_order_and_what_is_too_much_for_a_datagram_comes_by_
         ensure!(first.len() == 2, "only {first:?} comes first");
         Ok(())
     })
-}
-
-#[test]
-fn connections_that_are_broken_off_or_idle_take_nothing_from_others() -> Result<()> {
-    use std::io::Write;
-    use std::net::{Shutdown, SocketAddr, TcpStream};
-
-    let (_lab, members) = network("names-tcp", 1, &[])?;
-    let one = &members[0];
-    everywhere(&members, "c1.mesh.internal", &[one.address])?;
-    let server: SocketAddr = format!("{SERVER}:53").parse()?;
-    // Two bytes of length and a query for the domain's SOA, with a random id.
-    let mut query = vec![0, 31, 7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 4];
-    query.extend(b"mesh\x08internal\0\0\x06\0\x01");
-    let other = one.host.container("t")?;
-    attach(&one.host, &other, &[])?;
-    let held = other.enter(|| -> Result<usize> {
-        for cut in 0..query.len() {
-            let mut stream = TcpStream::connect_timeout(&server, secs(2))?;
-            stream.write_all(&query[..cut])?;
-            // A reset for every other one: what was not read is thrown away.
-            if cut % 2 == 0 {
-                let _reset = stream.shutdown(Shutdown::Both);
-            }
-        }
-        // A thousand that say a byte and then nothing.
-        let mut slow = Vec::new();
-        for _ in 0..1_000 {
-            let Ok(mut stream) = TcpStream::connect_timeout(&server, secs(1)) else { break };
-            let _sent = stream.write_all(&[0]);
-            slow.push(stream);
-            if slow.len() % 100 == 0 {
-                let answer = one.dig("+tcp c1.mesh.internal A")?;
-                ensure!(answer.contains("status: NOERROR"), "after {}: {answer}", slow.len());
-            }
-        }
-        Ok(slow.len())
-    })??;
-    let answer = one.dig("c1.mesh.internal A")?;
-    ensure!(answer.contains("status: NOERROR"), "{answer}");
-    eprintln!("measured: {held} slow connections from one container while another was answered over TCP");
-    ensure!(one.host.router_pid().is_ok(), "the router has ended");
-    Ok(())
-}
-
-#[test]
-fn a_flood_from_one_container_leaves_anothers_queries_alone() -> Result<()> {
-    let (_lab, members) = network("names-flood", 1, &[])?;
-    let one: &Named = &members[0];
-    everywhere(&members, "c1.mesh.internal", &[one.address])?;
-    let other = one.host.container("x")?;
-    attach(&one.host, &other, &[])?;
-    let questions = "c1.mesh.internal A\nnobody.mesh.internal A\n";
-    let flood = other
-        .cmd("dnsperf")
-        .args(["-s", SERVER, "-d", "/dev/stdin", "-l", "4", "-q", "1000", "-t", "1"])
-        .stdin(questions)
-        .spawn()?;
-    let mut times = Vec::new();
-    for _ in 0..20 {
-        let answer = one.dig("c1.mesh.internal A")?;
-        ensure!(answer.contains("status: NOERROR"), "{answer}");
-        let time = answer
-            .lines()
-            .find_map(|line| line.strip_prefix(";; Query time: ")?.split(' ').next()?.parse::<u64>().ok());
-        times.extend(time);
-    }
-    drop(flood);
-    times.sort_unstable();
-    eprintln!(
-        "measured: queries beside a flood took {} ms in the median, {} ms at most",
-        times[times.len() / 2],
-        times[times.len() - 1]
-    );
-    ensure!(times[times.len() / 2] < 200, "{times:?}");
-    Ok(())
 }

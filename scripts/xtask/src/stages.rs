@@ -150,10 +150,13 @@ pub(crate) fn bench(quick: bool) -> Vec<Stage> {
         return vec![Stage::skip("bench", "network namespaces need root")];
     }
     let quick = quick.then(|| "--quick".to_owned());
+    let of_names = quick.clone();
     vec![
         Stage::cargo("release build", "build --release --locked --package mesh --package mesh-lab --bins"),
         Stage::cargo("bench", "bench --locked --package mesh-netns-tests --bench throughput --").args(quick),
         Stage::cargo("addresses", "bench --locked --package mesh-netns-tests --bench addresses"),
+        Stage::cargo("server of names", "build --release --locked --package mesh-dns --example serve"),
+        Stage::cargo("names", "bench --locked --package mesh-netns-tests --bench names --").args(of_names),
     ]
 }
 
