@@ -133,6 +133,10 @@ pub const MACS_LEN_MAX: usize = 32 * 1024 * 1024;
 /// together, is limited by [`ENTRIES_MAX`](mesh_names::ENTRIES_MAX).
 pub const NAMES_LEN_MAX: usize = 64 * 1024 * 1024;
 
+/// Names of a peer to whom frames find no way any more are shown for so long: another way may open, and one lost probe is no
+/// reason to deny what others still reach. Together with what it takes to notice, names are gone within three seconds.
+pub const NAMES_WITHOUT_WAY_SHOWN: Duration = Duration::from_secs(1);
+
 /// Entries that go into one gossip message, in bytes together; a greater one goes alone. A record of
 /// [`LINKS_MAX`](mesh_wire::control::LINKS_MAX) links has about 450 kB, so that all stay below the frame limit of 1 MiB.
 pub const GOSSIP_LEN: usize = 256 * 1024;

@@ -18,7 +18,7 @@ use mesh_wire::control::{Channel, DecodeError, NamesRecord, RecordHeader};
 use mesh_wire::{Moment, PeerId};
 
 use crate::interface::{Event, Output};
-use crate::limits::NAMES_LEN_MAX;
+use crate::limits::{NAMES_LEN_MAX, NAMES_WITHOUT_WAY_SHOWN};
 use crate::node::Node;
 
 /// All peers' names, with the records that prove who said so.
@@ -26,6 +26,16 @@ pub(crate) struct NameRecords {
     names: Names,
     /// By the index of the chunk. Only channels with records.
     channels: BTreeMap<u16, Records<Part>>,
+    /// The frames' ways to peers with names that can be reached, if there ever was one. A peer without is shown all the
+    /// same: where no frame ever passed, as before the first probe, it is the control sessions that know of it.
+    ways: BTreeMap<PeerId, Way>,
+}
+
+/// Whether frames find a way to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Open,
+    LostAt(Moment),
 }
 
 /// What a record of names says: a chunk, or that there is no such chunk any more.
@@ -49,7 +59,7 @@ impl Content for Part {
 
 impl NameRecords {
     pub(crate) const fn new(names: Names) -> Self {
-        Self { names, channels: BTreeMap::new() }
+        Self { names, channels: BTreeMap::new(), ways: BTreeMap::new() }
     }
 
     /// The records of the chunks with this index, if there are any.
@@ -192,11 +202,29 @@ impl Node {
         self.announce_names(changed, now);
     }
 
-    /// Hides the names of peers that cannot be reached, and shows those of others.
+    /// Hides the names of peers that cannot be reached, and shows those of others. Frames tell of a silent partition long
+    /// before the sessions do; so names are hidden, too, when there was a way for frames and has been none for a while.
     pub(crate) fn show_names_of_reachable(&mut self, now: Moment) {
         let origins = self.names.names.origins();
-        let reachable: BTreeSet<_> = origins.filter(|origin| self.topology.reaches(*origin)).collect();
-        self.names.names.set_reachable(&reachable, now);
+        let reached: Vec<_> = origins.filter(|origin| self.topology.reaches(*origin)).collect();
+        let open: BTreeSet<_> =
+            reached.iter().copied().filter(|peer| self.routes().next_hop.contains_key(peer)).collect();
+        let before = std::mem::take(&mut self.names.ways);
+        let way = |peer: &PeerId| match before.get(peer) {
+            _ if open.contains(peer) => Some(Way::Open),
+            Some(Way::Open) => Some(Way::LostAt(now)),
+            Some(Way::LostAt(at)) => Some(Way::LostAt(*at)),
+            None => None,
+        };
+        let ways: BTreeMap<_, _> = reached.iter().filter_map(|peer| Some((*peer, way(peer)?))).collect();
+        let hide_at = |peer: &PeerId| match ways.get(peer)? {
+            Way::Open => None,
+            Way::LostAt(at) => Some(*at + NAMES_WITHOUT_WAY_SHOWN),
+        };
+        self.timers.names = reached.iter().filter_map(hide_at).filter(|at| *at > now).min();
+        let reachable = reached.iter().copied().filter(|peer| hide_at(peer).is_none_or(|at| at > now));
+        self.names.names.set_reachable(&reachable.collect(), now);
+        self.names.ways = ways;
     }
 
     fn announce_names(&mut self, changed: Vec<Channel>, now: Moment) {

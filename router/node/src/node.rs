@@ -91,6 +91,7 @@ pub(crate) struct Timers {
     pub(crate) forget: Option<Moment>,
     pub(crate) surplus: Option<Moment>,
     pub(crate) anti_entropy: Option<Moment>,
+    pub(crate) names: Option<Moment>,
 }
 
 impl Node {
@@ -190,7 +191,7 @@ impl Node {
     pub fn poll_timeout(&self) -> Option<Moment> {
         let connections = self.connections.poll_timeout();
         let dials = self.connector.poll_timeout().filter(|_| !self.fenced);
-        let Timers { survey, forget, surplus, anti_entropy } = self.timers;
+        let Timers { survey, forget, surplus, anti_entropy, names } = self.timers;
         let addresses = self.ipam.as_ref().and_then(Ipam::poll_timeout);
         let others = [
             dials,
@@ -199,7 +200,7 @@ impl Node {
             addresses,
             self.orphans.poll_timeout(),
         ];
-        let timers = [survey, forget, surplus, anti_entropy];
+        let timers = [survey, forget, surplus, anti_entropy, names];
         others.into_iter().chain(timers).flatten().chain(connections).min()
     }
 
@@ -323,6 +324,9 @@ impl Node {
         }
         if self.timers.surplus.is_some_and(|at| at <= now) {
             self.let_one_go(now);
+        }
+        if self.timers.names.is_some_and(|at| at <= now) {
+            self.show_names_of_reachable(now);
         }
         self.run_relay_timers(now);
         self.run_orphan_timers(now);

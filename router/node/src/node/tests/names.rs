@@ -120,6 +120,37 @@ fn names_of_a_peer_out_of_reach_are_hidden_and_come_back_with_it() {
 }
 
 #[test]
+fn names_without_a_way_for_frames_are_hidden_after_a_second_and_shown_with_the_next_frame() {
+    let mut net = Net::new(chain(2));
+    net.run(secs(2));
+    say(&mut net, 0, [entry("web", 1)]);
+    net.run(Duration::from_millis(200));
+    assert_eq!(lookup(&mut net, 1, "web"), addresses(&[1]), "before any frame has passed");
+    let (a, b) = (net.nodes[0].peer_id(), net.nodes[1].peer_id());
+    let frames_pass = |net: &mut Net, pass: bool| {
+        for (from, peer) in [(0, b), (1, a)] {
+            let alive = Report::Alive { peer, rtt: Duration::from_millis(3) };
+            let dead = Report::Dead { peer, silent_for: secs(1) };
+            net.input(from, Input::Report(if pass { alive } else { dead }));
+        }
+        net.run(Duration::from_millis(100));
+    };
+    frames_pass(&mut net, true);
+    frames_pass(&mut net, false);
+    net.run(Duration::from_millis(700));
+    assert_eq!(lookup(&mut net, 1, "web"), addresses(&[1]), "another way may open");
+    net.run(Duration::from_millis(300));
+    assert_eq!(lookup(&mut net, 1, "web"), addresses(&[]), "though the session still stands");
+    assert_eq!(net.nodes[1].peer_status().len(), 2);
+    frames_pass(&mut net, true);
+    assert_eq!(lookup(&mut net, 1, "web"), addresses(&[1]));
+    frames_pass(&mut net, false);
+    frames_pass(&mut net, true);
+    net.run(secs(2));
+    assert_eq!(lookup(&mut net, 1, "web"), addresses(&[1]), "a short silence is none");
+}
+
+#[test]
 fn a_set_that_grows_is_cut_and_one_that_shrinks_leaves_nothing_behind() {
     let mut net = Net::new(chain(3));
     net.run(secs(2));
