@@ -33,6 +33,7 @@ mod names_faults;
 mod names_timing;
 mod nat;
 mod odd_frames;
+mod operations;
 mod package;
 mod page;
 mod partitions;
