@@ -20,7 +20,7 @@ use crate::control::Answer;
 use crate::desk::{self, Management};
 use crate::error::failure_of;
 use crate::names::Names;
-use crate::{Error, store};
+use crate::{Error, host, store};
 
 /// By this name the host holds its addresses.
 pub(crate) const HOLDER: &str = "mesh:expose";
@@ -95,17 +95,23 @@ impl Exposed {
 
     /// Makes true again what the file says. What cannot be is said, and kept for the next start.
     pub(crate) async fn start(self) -> Self {
+        self.again().await;
         let state = self.finish().await.clone();
-        let this = self;
-        if !state.addresses.is_empty()
-            && let Err(error) = this.make_true(&state)
-        {
-            warn!(%error, "the host is not exposed as it was");
-        }
-        if let Err(error) = this.name(&State::default(), &state).await {
+        if let Err(error) = self.name(&State::default(), &state).await {
             warn!(%error, "the host does not bear the names that it had");
         }
-        this
+        self
+    }
+
+    /// Exposes on the bridge what it does not have any more.
+    pub(crate) async fn again(&self) {
+        let (this, state) = (self.clone(), self.finish().await);
+        if state.addresses.is_empty() {
+            return;
+        }
+        if let Err(error) = host::look(move || this.make_true(&state)).await {
+            warn!(%error, "the host is not exposed as it was");
+        }
     }
 
     /// Exposes the host, and answers. A client that goes away before there are addresses takes its wish with it.

@@ -115,6 +115,24 @@ impl Host {
         .await
     }
 
+    /// Makes the bridge again what it is to be, with these node-local addresses, if somebody has taken it down or away.
+    /// Returns whether that was so.
+    pub(crate) async fn restore(&self, node_local: &[Ipv4Addr]) -> Result<bool, Failure> {
+        let bridge = self.bridge();
+        if look(move || mesh_hostnet::is_standing(&bridge)).await? {
+            return Ok(false);
+        }
+        let (turn, bridge, mtu) = (self.finish().await, self.bridge(), self.mtu.get());
+        let node_local = node_local.to_vec();
+        look(move || {
+            let _turn = turn;
+            mesh_hostnet::restore_bridge(&bridge, mtu)?;
+            node_local.iter().try_for_each(|address| mesh_hostnet::add_node_local(&bridge, *address))?;
+            Ok(true)
+        })
+        .await
+    }
+
     /// Does what concerns one container, whose turn the caller has.
     async fn change<T: Send + 'static>(
         &self,

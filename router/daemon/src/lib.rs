@@ -42,6 +42,7 @@ mod router;
 mod runtime;
 mod secrets;
 mod shell;
+mod standing;
 mod store;
 mod supervisor;
 mod targets;

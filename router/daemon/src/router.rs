@@ -48,7 +48,7 @@ use crate::targets::Targets;
 use crate::uplink::Uplink;
 use crate::{
     AddressConfig, BridgeName, Config, Error, PeerTarget, Peers, Ready, Reload, containers, dns, documents,
-    expose, firewall, ipam, names, network, pipe, privileges, runtime, secrets, targets,
+    expose, firewall, ipam, names, network, pipe, privileges, runtime, secrets, standing, targets,
 };
 
 /// After the last word to the peers, time for it to leave.
@@ -219,6 +219,7 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
     };
     let containers = Containers::new(host.clone(), services, known.attachments, settings);
     let keeping = tokio::spawn(containers.clone().keep());
+    let holding = tokio::spawn(standing::keep_bridge(host.clone(), node_local.clone(), exposed.clone()));
     let around = Surroundings {
         containers,
         host,
@@ -254,6 +255,7 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
     supervisor.tell(supervisor::Word::Stopping);
     accepting.abort();
     keeping.abort();
+    holding.abort();
     around.end(shell, ending).await
 }
 

@@ -75,7 +75,10 @@ pub fn ensure_bridge(name: &BridgeName, mtu: u32) -> Result<Bridge, HostError> {
     let mut host = open_host()?;
     let present = host.link_named(name.as_str()).map_err(|error| error.during("look for", name))?;
     match present {
-        None => create(&mut host, name, mtu)?,
+        None => {
+            let mac = MacAddress::random_host().map_err(|source| HostError::Random { source })?;
+            create(&mut host, name, mtu, (mac, 0))?;
+        }
         Some(link) if is_ours(&link, mark::BRIDGE, "bridge") => {
             configure(&mut host, link.index, name.interface())?;
             bring_up(&mut host, link.index, name)?;
@@ -86,6 +89,31 @@ pub fn ensure_bridge(name: &BridgeName, mtu: u32) -> Result<Bridge, HostError> {
         }
     }
     find(&mut host, name)
+}
+
+/// Whether the bridge is there and up.
+///
+/// # Errors
+/// What the kernel refuses.
+pub fn is_standing(bridge: &Bridge) -> Result<bool, HostError> {
+    let link = open_host()?.link_named(bridge.name.as_str());
+    let link = link.map_err(|error| error.during("look for", &bridge.name))?;
+    Ok(link.is_some_and(|link| link.is_up && link.index == bridge.index))
+}
+
+/// Brings a bridge up that somebody has taken down, or makes one that was removed again, with its number and its Ethernet
+/// address: whoever was bound to it, or knew its address, need not learn another. Its TAP is a port of it again;
+/// containers and the bridge's IP addresses are not. `mtu` in bytes.
+///
+/// # Errors
+/// [`HostError::NameInUse`], and what the kernel refuses: another interface may have got the number by now.
+pub fn restore_bridge(bridge: &Bridge, mtu: u32) -> Result<(), HostError> {
+    let (mut host, name) = (open_host()?, &bridge.name);
+    if host.link_named(name.as_str()).map_err(|error| error.during("look for", name))?.is_none() {
+        create(&mut host, name, mtu, (bridge.mac, bridge.index))?;
+    }
+    let bridge = ensure_bridge(name, mtu)?;
+    add_port(&bridge, &name.tap(), PortKind::Uplink)
 }
 
 /// Makes an interface a port of the bridge: marks it as ours, gives it the bridge's MTU, switches IPv6 off on it, and
@@ -180,11 +208,17 @@ pub(crate) fn join(
 
 /// Makes the bridge under a passing name, and gives it its own only once it bears our mark: the kernel has no request
 /// that does both, and a router killed in between would leave a bridge that the next one takes for a stranger's.
-fn create(host: &mut Netlink, name: &BridgeName, mtu: u32) -> Result<(), HostError> {
+///
+/// With a number of 0 the kernel chooses one.
+fn create(
+    host: &mut Netlink,
+    name: &BridgeName,
+    mtu: u32,
+    (mac, index): (MacAddress, u32),
+) -> Result<(), HostError> {
     let staging = name.staging();
     remove_staging(host, name)?;
-    let mac = MacAddress::random_host().map_err(|source| HostError::Random { source })?;
-    host.create_bridge(&staging, mac).map_err(|error| error.during("create the bridge", name))?;
+    host.create_bridge(&staging, mac, index).map_err(|error| error.during("create the bridge", name))?;
     let link = host.link_named(staging.as_str()).map_err(|error| error.during("look for", &staging))?;
     let index = link.ok_or_else(|| HostError::BridgeGone { name: name.clone() })?.index;
     let Err(cause) = finish(host, index, name, mtu) else { return Ok(()) };

@@ -49,7 +49,10 @@ mod watch;
 
 pub use address::AddressFault;
 pub use attach::{AttachSpec, Attachment, attach, check_container};
-pub use bridge::{Bridge, MTU_MAX, MTU_MIN, PortKind, add_port, attachments, ensure_bridge, set_mtu};
+pub use bridge::{
+    Bridge, MTU_MAX, MTU_MIN, PortKind, add_port, attachments, ensure_bridge, is_standing, restore_bridge,
+    set_mtu,
+};
 pub use capture::{make_capture_pair, remove_capture_pair};
 pub use detach::detach;
 pub use error::{HostError, KernelError};

@@ -214,9 +214,14 @@ impl Netlink {
         }
     }
 
-    /// Makes a bridge that is down.
-    pub(crate) fn create_bridge(&mut self, name: &InterfaceName, mac: MacAddress) -> Result<(), KernelError> {
-        let mut message = LinkMessage::default();
+    /// Makes a bridge that is down; `index` 0 leaves its number to the kernel.
+    pub(crate) fn create_bridge(
+        &mut self,
+        name: &InterfaceName,
+        mac: MacAddress,
+        index: u32,
+    ) -> Result<(), KernelError> {
+        let mut message = at(index);
         message.attributes = vec![
             LinkAttribute::IfName(name.as_str().to_owned()),
             LinkAttribute::Address(mac.0.to_vec()),
