@@ -92,6 +92,36 @@ fn containers_on_two_hosts_are_attached_by_name_and_reach_each_other() -> Result
 }
 
 #[test]
+fn containers_of_two_dockerds_find_each_other_by_name_as_long_as_they_run() -> Result<()> {
+    if is_skipped() {
+        return Ok(());
+    }
+    let lab = Lab::new("dockerdns")?;
+    let (h1, d1) = host_with_docker(&lab, "h1", &[])?;
+    let (h2, d2) = host_with_docker(&lab, "h2", &[h1.ip().to_string()])?;
+    let arguments = h1.mesh(["dns", "args"])?.stdout;
+    let options: Vec<_> = arguments.split_whitespace().collect();
+    d1.run("one", &[&["-h", "web"][..], &options].concat())?;
+    d2.run("two", &[&["-h", "db"][..], &options].concat())?;
+    let (web, db) = (attach(&h1, "docker:one")?, attach(&h2, "docker:two")?);
+    ensure!(web.names.contains(&"web.mesh.internal.".to_owned()), "{web:?}");
+    let finds = |docker: &Docker, from: &str, name: &str, to: &AttachDocument| {
+        let answer = docker.exec(from, &["/bin/nslookup", name])?.stdout;
+        ensure!(answer.contains(&format!(" {}\n", address(to)?)), "{from} finds {name} at {answer:?}");
+        Ok::<_, anyhow::Error>(())
+    };
+    eventually(READY, || finds(&d1, "one", "db.mesh.internal", &db))?;
+    eventually(READY, || finds(&d2, "two", "web.mesh.internal", &web))?;
+    eventually(READY, || d1.ping("one", &address(&db)?))?;
+
+    d1.docker(["kill", "one"])?;
+    eventually(AGAIN, || d2.exec("two", &["/bin/nslookup", "web.mesh.internal"]).is_err())?;
+    d1.docker(["start", "one"])?;
+    eventually(AGAIN, || finds(&d2, "two", "web.mesh.internal", &web))?;
+    Ok(())
+}
+
+#[test]
 fn a_container_that_is_restarted_killed_or_removed_keeps_or_loses_its_place() -> Result<()> {
     if is_skipped() {
         return Ok(());
