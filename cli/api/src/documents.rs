@@ -70,6 +70,17 @@ pub struct DetachDocument {
     pub addresses: Vec<IpNet>,
 }
 
+/// The other end of a container's interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortDocument {
+    /// The container.
+    pub container: String,
+    /// Its interface.
+    pub interface: String,
+    /// The interface of the host that it is joined with, a port of the bridge.
+    pub port: String,
+}
+
 /// `status`: overview of a router.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StatusDocument {

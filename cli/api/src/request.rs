@@ -106,6 +106,13 @@ pub enum Command {
         /// Only these; all when empty.
         containers: Vec<ContainerTarget>,
     },
+    /// Where frames of a container pass on this host. Answer: [`crate::PortDocument`].
+    Port {
+        /// The container.
+        container: ContainerTarget,
+        /// Its interface.
+        ifname: String,
+    },
     /// Give an address to a holder that the user names. Answer: [`crate::AddressesDocument`].
     IpamAllocate {
         /// The holder.
@@ -373,6 +380,10 @@ mod tests {
             (
                 Command::Ps { containers: vec!["docker:web".parse().unwrap()] },
                 r#"{"version":1,"command":"ps","containers":["docker:web"]}"#,
+            ),
+            (
+                Command::Port { container: "pid:7".parse().unwrap(), ifname: "ethmesh".to_owned() },
+                r#"{"version":1,"command":"port","container":"pid:7","ifname":"ethmesh"}"#,
             ),
         ] {
             let encoded = Request::encode(command.clone()).unwrap();

@@ -466,7 +466,7 @@ reads any more. Frames of TCP may be longer than the MTU, and lack their checksu
 Examples:
   mesh capture | tcpdump -nr -
   mesh capture --peer host2 -w host2.pcap
-  mesh capture --container netns:web --count 100 | tcpdump -nr -")]
+  mesh capture --container docker:web --count 100 | tcpdump -nr -")]
 pub(crate) struct CaptureArgs {
     /// Only from and to containers of this peer, by its nickname, its id or the beginning of it, as far as their hardware addresses
     /// are known ('mesh status macs')

@@ -9,7 +9,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime}; // house: a capture says when a frame passed
 
-use mesh_api::{Command, ContainerTarget, ErrorKind, Failure, MacDocument, PeerDocument, StatusDocument};
+use mesh_api::{Command, ErrorKind, Failure, MacDocument, PeerDocument, PortDocument, StatusDocument};
 use mesh_daemon::{BridgeName, NameError, Sniffer};
 
 use crate::args::CaptureArgs;
@@ -99,15 +99,9 @@ fn wanted(args: &CaptureArgs) -> Result<(Vec<Sniffer>, Filter), Failure> {
         let Some(target) = address::container(container, &mut problems) else {
             return Err(problems.into_failure("CONTAINER is named as for 'mesh attach'"));
         };
-        // No router is asked, and so no runtime.
-        let ContainerTarget::Netns(target) = target else {
-            let message =
-                format!("{container} is one of a runtime, and frames are taken from a network namespace");
-            return Err(Failure::new(ErrorKind::Unsupported, message).with_hint(
-                "name it as pid:N, by any process of it: `docker inspect -f {{.State.Pid}} NAME`",
-            ));
-        };
-        let sniffer = mesh_daemon::sniff_container(&target, &args.ifname).map_err(failed)?;
+        let command = Command::Port { container: target, ifname: args.ifname.clone() };
+        let place: PortDocument = connect(&args.router)?.call(command)?;
+        let sniffer = mesh_daemon::sniff_port(&place.port).map_err(failed)?;
         let unknown = || Failure::new(ErrorKind::Unknown, format!("{container} is not attached"));
         return Ok((vec![sniffer.ok_or_else(unknown)?], Filter::All));
     }

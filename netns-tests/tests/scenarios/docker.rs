@@ -1,5 +1,6 @@
 //! Containers of a real dockerd: what a name is enough for, and what is kept when anything restarts.
 
+use std::fs;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -78,6 +79,16 @@ fn containers_on_two_hosts_are_attached_by_name_and_reach_each_other() -> Result
         let listed: Vec<AttachDocument> = h1.mesh(["ps", name, "-o", "json"])?.json()?;
         ensure!(listed == [web.clone()], "{name}: {listed:?}");
     }
+    let capture = h1.mesh_cmd(["capture", "--container", "docker:web", "--count", "1", "-w"])?;
+    let file = tempfile::NamedTempFile::new()?;
+    let mut capture = capture.arg(file.path()).spawn()?;
+    eventually(READY, || {
+        d1.ping("web", &address(&db)?)?;
+        ensure!(!capture.is_running(), "nothing is captured yet");
+        Ok::<_, anyhow::Error>(())
+    })?;
+    ensure!(fs::metadata(file.path())?.len() > 24, "no frame was written");
+    refused(&h1, 4, &["capture", "--container", "docker:nobody", "-w", "/dev/null"])?;
     refused(&h1, 4, &["attach", "docker:nobody"])?;
     refused(&h1, 4, &["attach", "nobody"])?;
     refused(&h1, 4, &["ps", "docker:nobody"])?;

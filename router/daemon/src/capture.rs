@@ -1,10 +1,8 @@
 //! Where `mesh capture` looks. The router itself has no part in it: packet sockets on the interfaces see what the data plane and
 //! the kernel's paths carry alike, and cost nothing when nobody looks.
 
-use mesh_api::NetnsTarget;
 use mesh_hostnet::Sniffer;
 
-use crate::host::netns_ref;
 use crate::{BridgeName, Error};
 
 /// Looks at the interfaces by which frames leave and enter the bridge.
@@ -15,11 +13,10 @@ pub fn sniff_uplinks(bridge: &BridgeName) -> Result<Vec<Sniffer>, Error> {
     Ok(Sniffer::uplinks(bridge)?)
 }
 
-/// Looks at a container's interface in the network; `None` when it has none.
+/// Looks at one port of the bridge; `None` when there is no such interface.
 ///
 /// # Errors
-/// When there is no such container, or this process may not look.
-pub fn sniff_container(container: &NetnsTarget, ifname: &str) -> Result<Option<Sniffer>, Error> {
-    let Ok(ifname) = ifname.parse() else { return Ok(None) };
-    Ok(Sniffer::container(&netns_ref(container), &ifname)?)
+/// When this process may not look.
+pub fn sniff_port(port: &str) -> Result<Option<Sniffer>, Error> {
+    Ok(Sniffer::port(port)?)
 }

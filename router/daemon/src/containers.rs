@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use mesh_api::{
-    AddressTarget, AttachDocument, ContainerTarget, DetachDocument, ErrorKind, Failure, Response,
+    AddressTarget, AttachDocument, ContainerTarget, DetachDocument, ErrorKind, Failure, PortDocument,
+    Response,
 };
 use mesh_hostnet::{Attachment, InterfaceName, MacAddress, host_end_name};
 use mesh_ipam::Ident;
@@ -157,6 +158,15 @@ impl Containers {
         tokio::spawn(async move {
             let result = this.try_ps(&containers).await;
             answer.send(result.map_or_else(Response::from, |documents| Response::document(&documents)));
+        });
+    }
+
+    /// Tells by which port of the bridge frames of a container's interface pass, and answers.
+    pub(crate) fn port(&self, container: ContainerTarget, ifname: String, answer: Answer) {
+        let this = self.clone();
+        tokio::spawn(async move {
+            let result = this.try_port(&container, &ifname).await;
+            answer.send(result.map_or_else(Response::from, |document| Response::document(&document)));
         });
     }
 
@@ -475,6 +485,21 @@ impl Containers {
             documents.extend(found.iter().map(listed));
         }
         Ok(documents)
+    }
+
+    async fn try_port(&self, container: &ContainerTarget, ifname: &str) -> Result<PortDocument, Failure> {
+        let found = self.registry.of(&self.find_known(container).await?.identity);
+        let port = found.into_iter().find_map(|(key, Entry { record, presence })| match presence {
+            Presence::Attached { port } if key.ifname == ifname => {
+                Some(PortDocument { container: record.shown, interface: key.ifname, port: port.to_string() })
+            }
+            Presence::Attached { .. }
+            | Presence::Unknown { .. }
+            | Presence::Stopped
+            | Presence::Gone { .. } => None,
+        });
+        let unknown = || Failure::new(ErrorKind::Unknown, format!("{container} is not attached by {ifname}"));
+        port.ok_or_else(unknown)
     }
 
     /// The Ethernet address of a container's interface: the same in all its lives.

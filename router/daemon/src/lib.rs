@@ -52,7 +52,7 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-pub use capture::{sniff_container, sniff_uplinks};
+pub use capture::{sniff_port, sniff_uplinks};
 pub use config::{
     AddressConfig, CONNECTION_LIMIT, CONTROL_PORT, Config, ContainerConfig, DNS_ADDRESS, DnsConfig,
     DnsListen, FoundingRule, HttpConfig, MtuSetting, PeerTarget, PeerTargetError, Peers, ServerConfig,

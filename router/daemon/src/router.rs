@@ -608,6 +608,7 @@ impl Surroundings {
             }
             Command::Hide { addresses } => self.exposed.hide(addresses, answer),
             Command::Detach { container, addresses } => self.containers.detach(container, addresses, answer),
+            Command::Port { container, ifname } => self.containers.port(container, ifname, answer),
             Command::Ps { containers } => self.containers.ps(containers, answer),
             Command::Ipam => {
                 let document = ipam::document(shell.node(), &self.addresses, &self.config, shell.now());

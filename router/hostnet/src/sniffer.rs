@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use crate::error::{HostError, KernelError};
 use crate::netlink::link::Link;
-use crate::{BridgeName, InterfaceName, Netns, NetnsRef, bridge, veth};
+use crate::{BridgeName, bridge};
 
 /// All protocols, in the order of bytes of the network.
 const ALL_PROTOCOLS: u16 = (libc::ETH_P_ALL as u16).to_be();
@@ -40,15 +40,12 @@ impl Sniffer {
         links.iter().filter(is_uplink).map(Self::open).collect()
     }
 
-    /// Looks at all that passes a container's interface.
+    /// Looks at all that passes an interface of the host; `None` when there is none of this name.
     ///
     /// # Errors
-    /// [`HostError`] when there is no such container or interface, or this process may not look.
-    pub fn container(netns: &NetnsRef, ifname: &InterfaceName) -> Result<Option<Self>, HostError> {
-        let name = veth::host_end_name(Netns::open(netns)?.id(), ifname);
-        let link = bridge::open_host()?
-            .link_named(name.as_str())
-            .map_err(|error| error.during("look for", &name))?;
+    /// [`HostError`] when this process may not look.
+    pub fn port(name: &str) -> Result<Option<Self>, HostError> {
+        let link = bridge::open_host()?.link_named(name).map_err(|error| error.during("look for", name))?;
         link.as_ref().map(Self::open).transpose()
     }
 
