@@ -182,7 +182,7 @@ impl Docker {
     fn import(&self) -> Result<()> {
         let root = self.directory.join("image");
         let archive = self.directory.join("image.tar");
-        make_root(&root)?;
+        busybox_root(&root)?;
         Cmd::on_the_machine("tar")
             .args(["-C".as_ref(), root.as_os_str(), "-cf".as_ref()])
             .arg(&archive)
@@ -217,8 +217,11 @@ impl Host {
     }
 }
 
-/// Makes a root file system of one static binary.
-pub(crate) fn make_root(root: &Path) -> Result<()> {
+/// Makes a root file system of one static binary, as containers of all runtimes have it here.
+///
+/// # Errors
+/// When busybox is not installed, or the files cannot be written.
+pub fn busybox_root(root: &Path) -> Result<()> {
     let programs = root.join("bin");
     fs::create_dir_all(&programs)?;
     fs::copy(tools::locate("busybox")?, programs.join("busybox"))?;

@@ -73,7 +73,7 @@ pub use capture::{CAPTURE_BYTES_MAX, Capture};
 pub use chaos::{CHAOS_FRAMES_MAX, Chaos, ChaosCounts, ChaosQueue};
 pub use command::{COMMAND_DEADLINE, Cmd, CommandFailed, Output};
 pub use container::Container;
-pub use docker::{Docker, IMAGE};
+pub use docker::{Docker, IMAGE, busybox_root};
 pub use eventually::{Sight, always, eventually, millis, secs};
 pub use faults::{Direction, Protocol};
 pub use frames::{Frame, Frames, Transport};

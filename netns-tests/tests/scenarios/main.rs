@@ -40,6 +40,7 @@ mod partitions;
 mod pcap;
 mod peering;
 mod places;
+mod podman;
 mod port_security;
 mod restart;
 mod secrets;
