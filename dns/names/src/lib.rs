@@ -10,7 +10,8 @@
 //! its chunks, or the origin starts a new life, all chunks are written anew as a new *layout*: others show the old
 //! layout until the new one is complete.
 //!
-//! **Visibility.** Names of peers that cannot be reached are kept and hidden, and return with their peer.
+//! **Visibility.** Names of peers that cannot be reached are hidden, and return with their peer. Their sets are kept no longer
+//! than the records that prove them: a peer that comes back with fewer names has no record of those that are gone.
 //!
 //! **Snapshots.** [`Names::snapshot`] gives an immutable [`Snapshot`], cheap to make (tables are shared until they
 //! change), which answers questions without the [`Names`] it came from.
@@ -32,8 +33,6 @@ pub use entry::{CONTAINER_LEN_MAX, ContainerId, ContainerIdError, Entry, EntryEr
 /// The generator that shuffles answers, so that a server which names only this crate can bring one.
 pub use mesh_crypto::Rng;
 pub use name::{LABEL_LEN_MAX, NAME_LEN_MAX, Name, NameError};
-pub use names::{
-    CHUNKS_MAX, Comparison, ENTRIES_MAX, HIDDEN_KEPT, MergeError, Merged, Names, ORIGINS_MAX, Owned,
-};
+pub use names::{CHUNKS_MAX, Comparison, ENTRIES_MAX, MergeError, Merged, Names, ORIGINS_MAX, Owned};
 pub use own::{AddError, ORIGIN_ENTRIES_MAX, Selection};
 pub use zone::{Order, Zone};

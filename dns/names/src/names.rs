@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mesh_wire::{BootCount, Moment, PeerId};
 
@@ -30,10 +29,6 @@ pub const ORIGINS_MAX: usize = 10_000;
 
 /// What other peers may have together.
 const OTHERS_ENTRIES_MAX: usize = ENTRIES_MAX - ORIGIN_ENTRIES_MAX;
-
-/// The set of a peer that cannot be reached is forgotten after this long. Until then its number also keeps an older
-/// set of that peer, which may still go round, from being taken for its newest.
-pub const HIDDEN_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The names of a network as one router knows them.
 pub struct Names {
@@ -202,7 +197,7 @@ impl Names {
         Ok(Merged::Newer(key))
     }
 
-    /// Says which peers can be reached now. Names of others are hidden; after [`HIDDEN_KEPT`] they are forgotten.
+    /// Says which peers can be reached now. Names of others are hidden.
     pub fn set_reachable(&mut self, reachable: &BTreeSet<PeerId>, now: Moment) {
         let lost: Vec<PeerId> = self.reachable.difference(reachable).copied().collect();
         let found: Vec<PeerId> = reachable.difference(&self.reachable).copied().collect();
@@ -216,9 +211,13 @@ impl Names {
         for peer in found {
             self.show_all_of(peer);
         }
-        let is_old =
-            |origin: &Origin| origin.hidden_since.is_some_and(|since| now.since(since) >= HIDDEN_KEPT);
-        for (_, forgotten) in self.others.extract_if(.., |_, origin| is_old(origin)) {
+    }
+
+    /// Forgets the hidden sets of peers that `keep` does not name. A set must not outlive whatever else proves that it is the
+    /// newest: its peer may come back with fewer names, or none.
+    pub fn retain(&mut self, keep: impl Fn(PeerId) -> bool) {
+        let is_gone = |peer: &PeerId, origin: &Origin| origin.hidden_since.is_some() && !keep(*peer);
+        for (_, forgotten) in self.others.extract_if(.., |peer, origin| is_gone(peer, origin)) {
             self.load = self.load.minus(forgotten.load());
         }
     }

@@ -148,8 +148,9 @@ impl NameRecords {
         chunk.expect("a set has a first chunk").number()
     }
 
-    /// Forgets the records of all origins but those that `keep` names. Their sets stay hidden for a while.
+    /// Forgets the records of all origins but those that `keep` names, and their sets with them.
     pub(crate) fn retain(&mut self, keep: impl Fn(PeerId) -> bool) {
+        self.names.retain(&keep);
         self.channels.retain(|_, records| {
             records.retain(&keep);
             !records.is_empty()

@@ -289,16 +289,16 @@ fn a_digest_repairs_what_was_lost_and_offers_nothing_that_is_out_of_reach() {
 }
 
 #[test]
-fn a_hidden_set_is_forgotten_after_a_day_and_sooner_when_room_is_needed() {
+fn a_hidden_set_is_forgotten_with_its_peer_and_when_room_is_needed() {
     let (mut a, mut b) = (names(1, 1), names(2, 1));
     reach(&mut b, &[1]);
     a.add(numbered(1)).unwrap();
     give(&mut b, news(&mut a));
     reach(&mut b, &[]);
     let key = ChunkKey { origin: peer(1), index: 0 };
-    b.set_reachable(&BTreeSet::new(), NOW + HIDDEN_KEPT - Duration::from_secs(1));
+    b.retain(|origin| origin == peer(1));
     assert!(b.number(key).is_some());
-    b.set_reachable(&BTreeSet::new(), NOW + HIDDEN_KEPT);
+    b.retain(|_| false);
     assert!(b.number(key).is_none());
 
     for origin in 10..19 {
