@@ -58,6 +58,13 @@ pub enum Fault {
     Move(HostId),
     /// A host's NAT loses its table.
     ForgetMappings(HostId),
+    /// A host's clock jumps, as after a sleep in which nobody missed it.
+    ClockJump {
+        /// Whose.
+        host: HostId,
+        /// How far.
+        by: Duration,
+    },
     /// All is repaired, and every router runs.
     Calm,
 }
@@ -99,6 +106,7 @@ impl fmt::Display for Fault {
             Self::Pause { host, length } => write!(f, "{host} pauses for {} ms", length.as_millis()),
             Self::Move(host) => write!(f, "{host} moves"),
             Self::ForgetMappings(host) => write!(f, "the NAT of {host} forgets"),
+            Self::ClockJump { host, by } => write!(f, "the clock of {host} jumps by {} s", by.as_secs()),
             Self::Calm => f.write_str("calm"),
         }
     }

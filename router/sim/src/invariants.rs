@@ -7,7 +7,8 @@ use mesh_crypto::DirectionKey;
 use mesh_node::{PeerStatus, Plan};
 use mesh_wire::{Moment, PeerId, ReceiverIndex};
 
-use crate::{HostId, World};
+use crate::HostId;
+use crate::world::{Host, World};
 
 /// Most times that one router's timeout may be due at one moment.
 const WAKES_PER_MOMENT_MAX: u32 = 8;
@@ -200,7 +201,9 @@ impl World {
                 return Err(Violation::Stranger { host, peer: status.peer });
             }
             let name = (status.peer, status.version);
+            // What a copy says twice within one step was not noted in between.
             if !status.is_self
+                && !self.is_doubled(status.peer)
                 && !self.histories.records.get(&name).is_some_and(|sets| sets.contains(&links(status)))
             {
                 return Err(Violation::Forged { host, peer: status.peer, version: status.version });
@@ -239,10 +242,16 @@ impl World {
         Ok(())
     }
 
+    /// Whether two machines have had this identity.
+    fn is_doubled(&self, peer: PeerId) -> bool {
+        self.hosts.iter().filter(|host| host.peer == peer || host.former.contains(&peer)).count() > 1
+    }
+
     /// Whether `peer` is the router of a host that knows the same secret.
     fn is_member_with(&self, host: HostId, peer: PeerId) -> bool {
         let secret = self.hosts[host.0].plan.secret;
-        self.hosts.iter().any(|other| other.peer == peer && other.plan.secret == secret)
+        let is = |other: &Host| other.peer == peer || other.former.contains(&peer);
+        self.hosts.iter().any(|other| is(other) && other.plan.secret == secret)
     }
 }
 

@@ -14,6 +14,7 @@ mod addresses;
 mod convergence;
 mod faults;
 mod gather;
+mod host;
 mod invariants;
 mod names;
 pub mod nat;
@@ -30,10 +31,11 @@ mod world;
 #[cfg(test)]
 mod tests;
 
-pub use addresses::{AddressFailure, AddressOutcome, Wrong, run_addresses};
+pub use addresses::{AddressFailure, AddressOutcome, AddressTally, Wrong, run_addresses};
 pub use convergence::Difference;
 pub use faults::{Boot, Crash, Fault};
 pub use invariants::{Panic, Violation};
+pub use names::{NameFailure, NameOutcome, NameTally, WrongName, run_names};
 pub use run::{
     CONVERGED_WITHIN, Failure, Outcome, QUIET_FOR, Reason, SETTLED_FOR, Unrest, control_bytes_max, run,
 };

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use mesh_sim::{Failure, Outcome, Scenario, Sink, measure, run, run_addresses};
+use mesh_sim::{Scenario, Sink, measure, run, run_addresses, run_names};
 
 /// Up to so many seeds, each gets a line.
 const SHOWN_MAX: u64 = 100;
@@ -38,22 +38,41 @@ struct Options {
     #[arg(long)]
     measure: bool,
     /// Routers that manage addresses, whose disks and clients are simulated, too
-    #[arg(long)]
+    #[arg(long, conflicts_with = "measure")]
     addresses: bool,
+    /// Routers whose containers have names, compared with a model of what each must answer
+    #[arg(long, conflicts_with_all = ["measure", "addresses"])]
+    names: bool,
     /// Seeds that run at once
     #[arg(long, default_value_t = 1)]
     jobs: usize,
 }
 
-/// What came of a seed, and how long it really took.
-type Done = (u64, Result<Outcome, Failure>, Duration);
+/// What is simulated.
+#[derive(Clone, Copy)]
+enum Mode {
+    Network,
+    Addresses,
+    Names,
+}
+
+/// What came of a seed, in words, and after which time the network had converged, where that is measured.
+#[derive(PartialEq, Eq)]
+struct Done {
+    text: String,
+    converged_after: Option<Duration>,
+}
+
+/// A seed, what came of it or why it failed, and how long it really took.
+type Report = (u64, Result<Done, String>, Duration);
 
 fn main() -> ExitCode {
     let options = Options::parse();
     match &options {
         Options { measure: true, .. } => measured(&options),
-        Options { addresses: true, .. } => addresses(&options),
-        Options { .. } => seeds(&options),
+        Options { addresses: true, .. } => seeds(&options, Mode::Addresses),
+        Options { names: true, .. } => seeds(&options, Mode::Names),
+        Options { .. } => seeds(&options, Mode::Network),
     }
 }
 
@@ -72,41 +91,24 @@ fn measured(options: &Options) -> ExitCode {
 }
 
 #[expect(clippy::print_stdout, reason = "printing is what this program is for")]
-fn addresses(options: &Options) -> ExitCode {
-    let mut failures = 0_u32;
-    for seed in options.seed..options.seed + options.seeds {
-        match run_addresses(seed, options.nodes, Duration::from_secs(options.chaos)) {
-            Ok(outcome) if options.seeds <= SHOWN_MAX => println!("seed {seed}: {outcome}"),
-            Ok(_) => {}
-            Err(failure) => {
-                println!("FAILED {failure}");
-                failures += 1;
-            }
-        }
-    }
-    println!("{} seeds, {failures} failures", options.seeds);
-    if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-#[expect(clippy::print_stdout, reason = "printing is what this program is for")]
-fn seeds(options: &Options) -> ExitCode {
+fn seeds(options: &Options, mode: Mode) -> ExitCode {
     let next = AtomicU64::new(options.seed);
-    let (done, results) = mpsc::channel();
+    let (done, reports) = mpsc::channel();
     let mut converged = Vec::new();
     let mut failures = 0_u32;
     thread::scope(|scope| {
         for _ in 0..options.jobs.max(1) {
             let (next, done) = (&next, done.clone());
-            scope.spawn(move || run_seeds(options, next, &done));
+            scope.spawn(move || run_seeds(options, mode, next, &done));
         }
         drop(done);
-        for (seed, outcome, took) in results {
+        for (seed, outcome, took) in reports {
             match outcome {
-                Ok(outcome) => {
+                Ok(Done { text, converged_after }) => {
                     if options.seeds <= SHOWN_MAX {
-                        println!("seed {seed}: {outcome}, in {:.2} s", took.as_secs_f64());
+                        println!("seed {seed}: {text}, in {:.2} s", took.as_secs_f64());
                     }
-                    converged.push(outcome.converged_after);
+                    converged.extend(converged_after);
                 }
                 Err(failure) => {
                     println!("FAILED {failure}");
@@ -117,24 +119,25 @@ fn seeds(options: &Options) -> ExitCode {
     });
     converged.sort_unstable();
     let at = |index: usize| converged.get(index).copied().unwrap_or(Duration::ZERO).as_secs_f64();
-    let worst = at(converged.len().saturating_sub(1));
-    println!("converged: median {:.2} s, worst {worst:.2} s; {failures} failures", at(converged.len() / 2));
+    if let Some(last) = converged.len().checked_sub(1) {
+        println!("converged: median {:.2} s, worst {:.2} s", at(converged.len() / 2), at(last));
+    }
+    println!("{} seeds, {failures} failures", options.seeds);
     if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Runs seeds until none is left. Each is a world of its own, so that they do not know of each other.
-fn run_seeds(options: &Options, next: &AtomicU64, done: &mpsc::Sender<Done>) {
+fn run_seeds(options: &Options, mode: Mode, next: &AtomicU64, done: &mpsc::Sender<Report>) {
     loop {
         let seed = next.fetch_add(1, Ordering::Relaxed);
         if seed >= options.seed + options.seeds {
             return;
         }
-        let scenario = Scenario::from_seed(seed, options.nodes, Duration::from_secs(options.chaos));
         let started = Instant::now();
-        let outcome = run(&scenario, options.verbose.then(|| Box::new(print_line) as Sink));
+        let outcome = one(options, mode, seed, options.verbose.then(|| Box::new(print_line) as Sink));
         let took = started.elapsed();
-        let repeated = if options.twice && run(&scenario, None) != outcome {
-            Err(Failure::differs(&scenario))
+        let repeated = if options.twice && one(options, mode, seed, None) != outcome {
+            Err(format!("seed {seed}: a second run differs"))
         } else {
             outcome
         };
@@ -142,6 +145,25 @@ fn run_seeds(options: &Options, next: &AtomicU64, done: &mpsc::Sender<Done>) {
             return;
         }
     }
+}
+
+fn one(options: &Options, mode: Mode, seed: u64, sink: Option<Sink>) -> Result<Done, String> {
+    let chaos = Duration::from_secs(options.chaos);
+    match mode {
+        Mode::Network => match run(&Scenario::from_seed(seed, options.nodes, chaos), sink) {
+            Ok(outcome) => {
+                Ok(Done { text: outcome.to_string(), converged_after: Some(outcome.converged_after) })
+            }
+            Err(failure) => Err(failure.to_string()),
+        },
+        Mode::Addresses => told(run_addresses(seed, options.nodes, chaos, sink)),
+        Mode::Names => told(run_names(seed, options.nodes, chaos, sink)),
+    }
+}
+
+fn told(outcome: Result<impl ToString, impl ToString>) -> Result<Done, String> {
+    let done = |outcome: &dyn ToString| Done { text: outcome.to_string(), converged_after: None };
+    outcome.map(|outcome| done(&outcome)).map_err(|failure| failure.to_string())
 }
 
 #[expect(clippy::print_stdout, reason = "printing is what this program is for")]

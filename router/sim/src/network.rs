@@ -64,13 +64,17 @@ impl Network {
             loss_percent: 0,
             duplicate_percent: 0,
         };
-        for (host, nat) in nats.iter().enumerate() {
-            let (own, outside) = addresses(HostId(host), 0, nat.is_some());
-            network.holders.insert(outside, HostId(host));
-            let nat = nat.map(|kind| Nat::new(kind, outside));
-            network.places.push(Place { own, outside, nat, powered: true, side: false, moves: 0 });
-        }
+        nats.iter().for_each(|nat| network.add_host(*nat, false));
         network
+    }
+
+    /// Adds a host on a side, the next in order.
+    pub fn add_host(&mut self, nat: Option<NatKind>, side: bool) {
+        let host = HostId(self.places.len());
+        let (own, outside) = addresses(host, 0, nat.is_some());
+        self.holders.insert(outside, host);
+        let nat = nat.map(|kind| Nat::new(kind, outside));
+        self.places.push(Place { own, outside, nat, powered: true, side, moves: 0 });
     }
 
     /// Whether a packet that is on its way now arrives, loss apart.

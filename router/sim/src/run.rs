@@ -65,15 +65,6 @@ pub struct Failure {
     pub fault: Reason,
 }
 
-impl Failure {
-    /// A second run of a scenario went another way than the first.
-    #[must_use]
-    pub fn differs(scenario: &Scenario) -> Self {
-        let (seed, hosts) = (scenario.seed, scenario.hosts.len());
-        Self { seed, hosts, at: Moment::ORIGIN, fault: Reason::Differs }
-    }
-}
-
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -99,9 +90,6 @@ pub enum Reason {
     /// The members do not agree in time.
     #[error("not converged within {limit} s: {0}", limit = CONVERGED_WITHIN.as_secs())]
     NotConverged(Difference),
-    /// The same seed led elsewhere the second time.
-    #[error("a second run differs")]
-    Differs,
     /// A change does not reach all in time.
     #[error("after {} s there are still {views} views of the topology", within.as_secs())]
     NotSettled {
@@ -148,15 +136,19 @@ pub fn control_bytes_max(scenario: &Scenario) -> u64 {
 /// The first thing that went wrong.
 pub fn run(scenario: &Scenario, sink: Option<Sink>) -> Result<Outcome, Failure> {
     let mut world = World::new(scenario, sink);
-    let outcome = catch_unwind(AssertUnwindSafe(|| phases(&mut world, scenario)));
-    let outcome = outcome.unwrap_or_else(|panic| {
+    let outcome = caught(|| phases(&mut world, scenario));
+    let (seed, hosts, at) = (scenario.seed, scenario.hosts.len(), world.now());
+    outcome.map_err(|fault| Failure { seed, hosts, at, fault })
+}
+
+/// Does something, and takes a panic for the violation that it is.
+pub(crate) fn caught<T, E: From<Violation>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text =
             panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
         let text = text.unwrap_or("without words").to_owned();
-        Err(Reason::Unsafe(Violation::Panic(Panic { text })))
-    });
-    let (seed, hosts, at) = (scenario.seed, scenario.hosts.len(), world.now());
-    outcome.map_err(|fault| Failure { seed, hosts, at, fault })
+        Err(Violation::Panic(Panic { text }).into())
+    })
 }
 
 fn phases(world: &mut World, scenario: &Scenario) -> Result<Outcome, Reason> {

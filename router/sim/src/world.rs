@@ -8,18 +8,18 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use mesh_crypto::{Identity, Psk, Rng, SecretBytes};
-use mesh_names::Names;
-use mesh_node::{Config, ConnectionId, DialFailure, Event, Input, Node, Output, Plan, Report};
+use mesh_crypto::{Rng, SecretBytes};
+use mesh_node::{ConnectionId, DialFailure, Event, Input, Node, Output, Plan, Report};
 use mesh_topology::{Routes, Target};
 use mesh_wire::{BootCount, Moment, PeerId};
 
 use crate::addresses::Management;
 use crate::faults::{Boot, Crash, Fault};
 use crate::invariants::{Histories, Violation};
+use crate::names::Naming;
 use crate::network::{self, Network, PORT};
 use crate::scale::Memo;
-use crate::scenario::{HostPlan, Scenario, Secret, rng_from};
+use crate::scenario::{HostPlan, Scenario, rng_from};
 use crate::sleeve::{Arrival, Datagram, Sleeve};
 use crate::tcp::{self, End, EndState, Pipe, Segment, Stream};
 use crate::trace::{Sink, Trace};
@@ -63,27 +63,33 @@ pub struct World {
     pub(crate) histories: Histories,
     /// Where addresses are managed: disks, clients, and who was told what.
     pub(crate) management: Option<Management>,
+    /// What each host's containers are called.
+    pub(crate) naming: Naming,
     /// Where there are many hosts: what opens records once for all.
     memo: Option<Memo>,
     rng: Rng,
-    trace: Trace,
+    pub(crate) trace: Trace,
 }
 
 /// A host: what survives its router's lives, and the present one.
 pub(crate) struct Host {
     pub(crate) plan: HostPlan,
     pub(crate) peer: PeerId,
-    secret: SecretBytes,
-    boot: BootCount,
+    /// Those that it was before its state was lost.
+    pub(crate) former: Vec<PeerId>,
+    pub(crate) secret: SecretBytes,
+    pub(crate) boot: BootCount,
     /// Whether its count of lives has ever gone back.
     pub(crate) restored: bool,
-    lives: u64,
-    rng: Rng,
+    pub(crate) lives: u64,
+    pub(crate) rng: Rng,
+    /// How far its clock is ahead of virtual time.
+    pub(crate) ahead: Duration,
     pub(crate) life: Option<Life>,
     /// Its router does nothing until then.
-    paused_until: Option<Moment>,
+    pub(crate) paused_until: Option<Moment>,
     /// What has come for it meanwhile.
-    waiting: Vec<Input>,
+    pub(crate) waiting: Vec<Input>,
     /// The number of its own record that was noted last.
     pub(crate) noted: (BootCount, u64),
     pub(crate) tally: Tally,
@@ -158,6 +164,7 @@ impl World {
             streams_opened: 0,
             histories: Histories::default(),
             management: None,
+            naming: Naming::default(),
             memo: scenario.light.then(Memo::default),
             rng,
             trace: if scenario.light { Trace::silent() } else { Trace::new(sink) },
@@ -173,6 +180,11 @@ impl World {
             world.at(Moment::ORIGIN + *after, fault.clone());
         }
         world
+    }
+
+    /// What the clock of a host shows.
+    pub(crate) fn clock(&self, host: HostId) -> Moment {
+        self.now + self.hosts[host.0].ahead
     }
 
     /// Virtual time.
@@ -297,20 +309,20 @@ impl World {
     /// Runs what is due at a router: its timers and its probes.
     fn wake(&mut self, host: HostId, number: u64) -> Result<(), Violation> {
         let now = self.now;
-        let paused = self.hosts[host.0].paused_until.is_some();
+        let (paused, clock) = (self.hosts[host.0].paused_until.is_some(), self.clock(host));
         let Some(life) = self.hosts[host.0].life_numbered(number) else { return Ok(()) };
         if life.wake != Some(now) || paused {
             return Ok(());
         }
         life.wake = None;
         let node_due = life.node_timeout.is_some_and(|at| at <= now);
-        let sleeve_due = life.sleeve.as_ref().and_then(Sleeve::poll_timeout).is_some_and(|at| at <= now);
+        let sleeve_due = life.sleeve.as_ref().and_then(Sleeve::poll_timeout).is_some_and(|at| at <= clock);
         if node_due {
             life.wakes_at = if life.wakes_at.0 == now { (now, life.wakes_at.1 + 1) } else { (now, 1) };
             self.input(host, Input::Timeout)?;
         }
         if sleeve_due && let Some(sleeve) = self.hosts[host.0].sleeve() {
-            let (probes, reports) = sleeve.handle_timeout(now);
+            let (probes, reports) = sleeve.handle_timeout(clock);
             for probe in probes {
                 self.send_datagram(host, probe);
             }
@@ -324,8 +336,9 @@ impl World {
 
     fn schedule_wake(&mut self, host: HostId) {
         let now = self.now;
+        let ahead = self.hosts[host.0].ahead;
         let Some(life) = &mut self.hosts[host.0].life else { return };
-        let sleeve = life.sleeve.as_ref().and_then(Sleeve::poll_timeout);
+        let sleeve = life.sleeve.as_ref().and_then(Sleeve::poll_timeout).map(|at| world_time(at, ahead));
         let Some(at) = life.node_timeout.into_iter().chain(sleeve).min() else { return };
         let at = at.max(now);
         if life.wake.is_none_or(|wake| at < wake) {
@@ -366,12 +379,13 @@ impl World {
             | Input::Stop => self.trace.record(now, format_args!("{host} {input:?}"), &[]),
         }
         let news = matches!(input, Input::Received { .. });
-        life.node.handle(input, now);
+        let clock = now + place.ahead;
+        life.node.handle(input, clock);
         let mut outputs = Vec::new();
         while let Some(output) = life.node.poll_output() {
             outputs.push(output);
         }
-        life.node_timeout = life.node.poll_timeout();
+        life.node_timeout = life.node.poll_timeout().map(|at| world_time(at, place.ahead));
         let mut planned = false;
         for output in outputs {
             planned |= matches!(output, Output::PlanChanged);
@@ -391,7 +405,7 @@ impl World {
     }
 
     pub(crate) fn output(&mut self, host: HostId, output: Output) {
-        let now = self.now;
+        let (now, clock) = (self.now, self.clock(host));
         match output {
             Output::Dial { id, target } => self.dial(host, id, &target),
             Output::Write { id, bytes } => self.write(host, id, bytes),
@@ -414,8 +428,8 @@ impl World {
                 let before = life.sleeve.as_ref().map(|sleeve| ways(sleeve.plan()));
                 let is_other = before.is_none_or(|before| before != ways(&plan));
                 match &mut life.sleeve {
-                    Some(sleeve) => sleeve.install(plan, now),
-                    None => life.sleeve = Some(Sleeve::new(plan, now)),
+                    Some(sleeve) => sleeve.install(plan, clock),
+                    None => life.sleeve = Some(Sleeve::new(plan, clock)),
                 }
                 self.hosts[host.0].tally.plans += u64::from(is_other);
             }
@@ -637,9 +651,10 @@ impl World {
             self.push(resumes, Happening::Datagram { from, source, to: address, bytes });
             return Ok(());
         }
+        let clock = self.clock(to);
         let Some(sleeve) = self.hosts[to.0].sleeve() else { return Ok(()) };
-        let arrival = sleeve.receive(source, &bytes, now);
-        let reports = sleeve.reports(now);
+        let arrival = sleeve.receive(source, &bytes, clock);
+        let reports = sleeve.reports(clock);
         let outcome = match &arrival {
             Arrival::Unknown => "of an unknown session",
             Arrival::Replayed => "that came before",
@@ -672,6 +687,10 @@ impl World {
             Fault::Pause { host, length } => self.pause(*host, *length),
             Fault::Move(host) => self.move_host(*host)?,
             Fault::ForgetMappings(host) => self.network.forget_mappings(*host),
+            Fault::ClockJump { host, by } => {
+                self.hosts[host.0].ahead += *by;
+                self.input(*host, Input::Timeout)?;
+            }
             Fault::Calm => {
                 self.network.heal();
                 for host in (0..self.hosts.len()).map(HostId) {
@@ -712,7 +731,7 @@ impl World {
     }
 
     fn start(&mut self, host: HostId, boot: Boot) -> Result<(), Violation> {
-        let now = self.now;
+        let (now, clock) = (self.now, self.clock(host));
         let place = &mut self.hosts[host.0];
         if place.life.is_some() {
             return Ok(());
@@ -728,12 +747,12 @@ impl World {
         let mut config = place.config(host);
         config.ipam = self.management.as_mut().and_then(|management| management.opened(host, place.peer));
         let node = match &self.memo {
-            Some(memo) => Node::with_opener(config, Box::new(memo.clone()), place.rng.fork(), now),
-            None => Node::new(config, place.rng.fork(), now),
+            Some(memo) => Node::with_opener(config, Box::new(memo.clone()), place.rng.fork(), clock),
+            None => Node::new(config, place.rng.fork(), clock),
         };
         let life = Life {
             number: place.lives,
-            node_timeout: node.poll_timeout(),
+            node_timeout: node.poll_timeout().map(|at| world_time(at, place.ahead)),
             node,
             sleeve: None,
             streams: BTreeMap::new(),
@@ -747,6 +766,7 @@ impl World {
         place.waiting.clear();
         self.network.set_powered(host, true);
         self.input(host, Input::Addresses(vec![self.network.own_address(host)]))?;
+        self.name_all(host)?;
         self.input(host, Input::Timeout)
     }
 
@@ -791,9 +811,10 @@ impl World {
         }
         for to in self.hosts[host.0].plan.talks_to.clone() {
             let peer = self.peer(to);
+            let clock = self.clock(host);
             let Some(sleeve) = self.hosts[host.0].sleeve() else { return Ok(()) };
             let Some(next) = sleeve.plan().routes.next_hop.get(&peer).copied() else { continue };
-            sleeve.carried(next, now);
+            sleeve.carried(next, clock);
             if next != peer {
                 self.input(host, Input::Report(Report::Relayed { peer }))?;
             }
@@ -801,6 +822,11 @@ impl World {
         self.schedule_wake(host);
         Ok(())
     }
+}
+
+/// When a clock that is so far ahead shows this.
+fn world_time(shown: Moment, ahead: Duration) -> Moment {
+    Moment::ORIGIN + shown.since_origin().saturating_sub(ahead)
 }
 
 /// The port that the dialing end of a stream has.
@@ -811,69 +837,4 @@ pub(crate) fn ephemeral_port(stream: u64) -> u16 {
 /// What a plan says about where frames go, its keys apart.
 fn ways(plan: &Plan) -> (u32, Vec<PeerId>, &BTreeMap<PeerId, PeerId>) {
     (plan.routes.digest, plan.links.iter().map(|link| link.peer).collect(), &plan.routes.next_hop)
-}
-
-impl Host {
-    fn new(plan: HostPlan, rng: &mut Rng) -> Self {
-        let mut rng = rng.fork();
-        let identity = Identity::generate(&mut rng);
-        Self {
-            plan,
-            peer: identity.peer_id(),
-            secret: identity.secret(),
-            boot: BootCount(0),
-            restored: false,
-            lives: 0,
-            rng,
-            life: None,
-            paused_until: None,
-            waiting: Vec::new(),
-            noted: (BootCount(0), 0),
-            tally: Tally::default(),
-        }
-    }
-
-    fn config(&self, host: HostId) -> Config {
-        let psk = match self.plan.secret {
-            Secret::Right => Some(Psk::from_bytes([1; 32])),
-            Secret::Wrong => Some(Psk::from_bytes([2; 32])),
-            Secret::Missing => None,
-        };
-        let target = |to: &HostId| Target::Named { host: to.to_string(), port: PORT };
-        let names = Names::new(self.peer, self.boot, crate::names::zone()).expect("the domain is short");
-        Config {
-            identity: Identity::from_secret(&self.secret).expect("it is an identity's secret"),
-            boot: self.boot,
-            nickname: host.to_string().parse().expect("a letter and digits"),
-            port: PORT,
-            nonce: self.lives,
-            secrets: psk.into_iter().collect(),
-            network: None,
-            allowed: None,
-            trusted_subnets: Vec::new(),
-            ipam: None,
-            names,
-            connection_limit: self.plan.connection_limit,
-            aes_preferred: self.plan.aes,
-            discovery: self.plan.discovery,
-            targets: self.plan.targets.iter().map(target).collect(),
-        }
-    }
-
-    /// Sessions that count.
-    pub(crate) fn degree(&self) -> usize {
-        self.life.as_ref().map_or(0, |life| life.node.own_record().links.len())
-    }
-
-    fn life_numbered(&mut self, number: u64) -> Option<&mut Life> {
-        self.life.as_mut().filter(|life| life.number == number)
-    }
-
-    fn sleeve(&mut self) -> Option<&mut Sleeve> {
-        self.life.as_mut()?.sleeve.as_mut()
-    }
-
-    fn stream(&self, id: ConnectionId) -> Option<(u64, usize)> {
-        self.life.as_ref()?.streams.get(&id).copied()
-    }
 }

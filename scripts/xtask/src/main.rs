@@ -77,6 +77,12 @@ struct SimArguments {
     /// Figures of one quiet network of that size, in place of seeds with faults
     #[arg(long)]
     measure: bool,
+    /// Routers that manage addresses, with clients, and disks that fail, are lost, put back and copied
+    #[arg(long, conflicts_with = "measure")]
+    addresses: bool,
+    /// Routers whose containers have names, against a model of what each must answer
+    #[arg(long, conflicts_with_all = ["measure", "addresses"])]
+    names: bool,
 }
 
 fn main() -> Result<ExitCode> {
@@ -87,9 +93,11 @@ fn main() -> Result<ExitCode> {
         Task::Vm { filter, kernel } => {
             (vec![stages::debug_build(), stages::vm(filter, kernel.as_deref())], OnFailure::Stop)
         }
-        Task::Sim(SimArguments { seeds, seed, nodes, measure }) => {
+        Task::Sim(SimArguments { seeds, seed, nodes, measure, addresses, names }) => {
             let options = [("--seeds", seeds), ("--seed", seed), ("--nodes", nodes.map(u64::from))];
-            (vec![stages::sim(options, measure)], OnFailure::Stop)
+            let modes = [(measure, "--measure"), (addresses, "--addresses"), (names, "--names")];
+            let mode = modes.into_iter().find_map(|(is_on, mode)| is_on.then_some(mode));
+            (vec![stages::sim(options, mode)], OnFailure::Stop)
         }
         Task::Fuzz { target, seconds } => (stages::fuzz(target.as_deref(), seconds), OnFailure::Continue),
         Task::Bench { quick } => (stages::bench(quick), OnFailure::Stop),

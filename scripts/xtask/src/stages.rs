@@ -7,6 +7,10 @@ use crate::stage::{Stage, workspace_root};
 /// Seeds of the simulation in `ci`, and routers in each: some two minutes on two cores.
 const CI_SIM: [(&str, Option<u64>); 2] = [("--seeds", Some(2_000)), ("--nodes", Some(5))];
 
+/// The same with addresses, and with names: half a minute each.
+const CI_SIM_ADDRESSES: [(&str, Option<u64>); 2] = [("--seeds", Some(200)), ("--nodes", Some(5))];
+const CI_SIM_NAMES: [(&str, Option<u64>); 2] = [("--seeds", Some(20)), ("--nodes", Some(30))];
+
 /// Scenarios that `ci` runs in the virtual machine too, whose emulated CPU is some ten times slower.
 const CI_VM: [&str; 2] = ["attach::", "mesh::containers_on_three_hosts"];
 
@@ -26,7 +30,9 @@ pub(crate) fn ci() -> Vec<Stage> {
     stages.extend(lints());
     stages.push(deny());
     stages.push(Stage::cargo("unit", "nextest run --workspace --locked --profile ci"));
-    stages.push(sim(CI_SIM, false));
+    stages.push(sim(CI_SIM, None));
+    stages.push(sim(CI_SIM_ADDRESSES, Some("--addresses")));
+    stages.push(sim(CI_SIM_NAMES, Some("--names")));
     stages.push(Stage::cargo("release build", "build --release --locked --package mesh"));
     stages.extend(netns(None, Vec::new()));
     stages.push(vm(Vec::new(), None));
@@ -86,16 +92,16 @@ pub(crate) fn vm(filter: Vec<String>, kernel: Option<&str>) -> Stage {
     Stage::cargo("vm", tests).args(filter).env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", runner)
 }
 
-/// The simulator, with those of its options that are given; as many seeds at once as there are cores.
-pub(crate) fn sim<const N: usize>(options: [(&str, Option<u64>); N], measure: bool) -> Stage {
+/// The simulator, with those of its options that are given, in one of its modes if it is named; as many seeds at once as there
+/// are cores.
+pub(crate) fn sim<const N: usize>(options: [(&str, Option<u64>); N], mode: Option<&str>) -> Stage {
     let given =
         options.into_iter().filter_map(|(option, value)| Some([option.to_owned(), value?.to_string()]));
     let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).to_string();
-    let measure = measure.then(|| "--measure".to_owned());
     Stage::cargo("sim", "run --locked --quiet --package mesh-sim --")
         .args(given.flatten())
         .args(["--jobs".to_owned(), jobs])
-        .args(measure)
+        .args(mode.map(str::to_owned))
 }
 
 /// What `-C passes=sancov-module` instruments, as libFuzzer wants it; all of it is stable.
