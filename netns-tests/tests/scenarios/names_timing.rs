@@ -117,3 +117,32 @@ fn other_names_are_asked_of_servers_that_answer_and_ours_of_nobody() -> Result<(
     drop(again);
     Ok(())
 }
+
+/// weave-net.md 166, 174, 179, 186.
+#[test]
+fn names_end_with_their_container_and_outlive_their_router_and_none_comes_back_from_the_dead() -> Result<()> {
+    let (_lab, members) = network("names-lives", 2, &[])?;
+    let (host, peer) = (&members[0].host, members[1].host.ip().to_string());
+    let (kept, lost, gone) = (host.container("k")?, host.container("l")?, host.container("g")?);
+    let at = |container, name: &str| attach(host, container, &["--name", name]);
+    let (kept_at, lost_at, gone_at) = (at(&kept, "kept")?, at(&lost, "Lost")?, at(&gone, "gone")?);
+    // One name in two cases is one name, of two containers.
+    let again_at = at(&kept, "lost")?;
+    everywhere(&members, "LOST.mesh.internal", &[lost_at, again_at])?;
+    everywhere(&members, "gone.mesh.internal", &[gone_at])?;
+
+    // A container that ends takes its name along, whoever noticed first.
+    host.run(["ip", "netns", "delete", gone.name()])?;
+    settled(&[&members[0], &members[1]], "gone.mesh.internal", 0, Instant::now())?;
+
+    // Another ends while the router is dead. What others remember of that life is not what comes back.
+    host.kill_router(Signal::KILL)?;
+    host.run(["ip", "netns", "delete", lost.name()])?;
+    launch(host, &[words(["--ipam-range", RANGE]).as_slice(), &[peer]].concat(), None)?;
+    everywhere(&members, "kept.mesh.internal", &[kept_at])?;
+    everywhere(&members, "lost.mesh.internal", &[again_at])?;
+    for member in &members {
+        ensure!(list(&member.host)?.iter().all(|entry| entry.address != lost_at), "a stale name");
+    }
+    Ok(())
+}
