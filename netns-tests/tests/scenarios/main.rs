@@ -34,6 +34,7 @@ mod names_timing;
 mod nat;
 mod odd_frames;
 mod operations;
+mod ovs;
 mod package;
 mod page;
 mod partitions;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use mesh_api::{ConnectionState, FlowsDocument, Overlay};
+use mesh_api::{ConnectionState, FlowDocument, FlowsDocument, Overlay};
 use mesh_lab::{Direction, Host, Lab, Ping, Protocol, Signal, always, eventually, secs};
 
 use crate::heartbeat::{Heartbeat, now};
@@ -40,25 +40,34 @@ pub(crate) fn kernel_path() -> Overlay {
 
 /// Wants the kernel of each member to carry frames to each other one's container.
 fn kernels_carry(members: &[&Member]) -> Result<()> {
+    kernels_carry_by(kernel_path(), members)
+}
+
+pub(crate) fn kernels_carry_by(overlay: Overlay, members: &[&Member]) -> Result<()> {
     for (from, to) in ordered_pairs(members) {
-        goes_by(&from.host, to.host.label(), kernel_path())?;
+        goes_by(&from.host, to.host.label(), overlay)?;
         let action = action(&from.host, &to.mac)?;
-        let wanted = format!("{} to {} ", kernel_path().as_str(), to.host.ip());
+        let wanted = format!("{} to {} ", overlay.as_str(), to.host.ip());
         ensure!(action.starts_with(&wanted), "{} sends {} {action}", from.host.label(), to.mac);
     }
     Ok(())
 }
 
 /// What a host does with frames for a MAC.
-fn action(host: &Host, mac: &str) -> Result<String> {
+pub(crate) fn action(host: &Host, mac: &str) -> Result<String> {
+    Ok(entry(host, mac)?.action)
+}
+
+/// A host's flow for a MAC.
+pub(crate) fn entry(host: &Host, mac: &str) -> Result<FlowDocument> {
     let flows = flows(host)?;
     let key = format!("to {mac}");
     let found = flows.entries.iter().find(|flow| flow.key == key);
-    Ok(found.with_context(|| format!("{} has no flow for {mac}: {flows:?}", host.label()))?.action.clone())
+    Ok(found.with_context(|| format!("{} has no flow for {mac}: {flows:?}", host.label()))?.clone())
 }
 
 /// Frames that user space has sent to other hosts.
-fn sent_by_user_space(host: &Host) -> Result<u64> {
+pub(crate) fn sent_by_user_space(host: &Host) -> Result<u64> {
     let passed = status(host)?.traffic.passed;
     Ok(passed.get("sleeve").and_then(|sleeve| sleeve.get("out")).map_or(0, |out| out.frames))
 }
@@ -89,8 +98,7 @@ fn frames_between_known_macs_pass_in_the_kernel_alone() -> Result<()> {
     let document = flows(&one.host)?;
     let out = document.entries.iter().find(|flow| flow.key == "out").context("no sum")?;
     ensure!(out.packets >= Some(225), "{document:?}");
-    let flow =
-        document.entries.iter().find(|flow| flow.key == format!("to {}", two.mac)).context("no flow")?;
+    let flow = entry(&one.host, &two.mac)?;
     ensure!(flow.idle_seconds.is_some_and(|idle| idle < 30), "{flow:?}");
     ensure!(flow.peer_id.as_ref() == Some(&two.peer_id), "{flow:?}");
     Ok(())
@@ -175,7 +183,7 @@ fn a_router_that_is_killed_and_one_that_is_stopped_lose_no_frame_of_the_kernel()
 fn flushed_entries_and_removed_devices_are_there_again_within_a_moment() -> Result<()> {
     let (_lab, [one, two]) = carrying_chain("repair")?;
     let heartbeat = Heartbeat::beating(&one.container, &two)?;
-    for command in [
+    let of_devices = [
         &["bridge", "fdb", "flush", "dev", "mesh0-vx", "master"][..],
         &["bridge", "fdb", "flush", "dev", "mesh0-vx", "self"],
         &["bridge", "fdb", "del", &two.mac, "dev", "mesh0-vx", "self"],
@@ -183,11 +191,22 @@ fn flushed_entries_and_removed_devices_are_there_again_within_a_moment() -> Resu
         &["ip", "link", "set", "mesh0-vx", "down"],
         &["ip", "link", "set", "mesh0-vx", "nomaster"],
         &["ip", "link", "del", "mesh0-vx"],
-    ] {
+    ];
+    let of_a_datapath = [
+        &["bridge", "fdb", "flush", "dev", "mesh0-ov", "master"][..],
+        &["ip", "link", "set", "mesh0-ovp", "down"],
+        &["ip", "link", "set", "mesh0-ov", "nomaster"],
+        &["ip", "link", "del", "mesh0-ovx"],
+        &["ip", "link", "del", "mesh0-ov"],
+    ];
+    let is_ovs = kernel_path() == Overlay::Ovs;
+    for command in if is_ovs { &of_a_datapath[..] } else { &of_devices } {
         let before = now()?;
         one.host.run(command.iter().copied())?;
         eventually(SWITCHED, || kernels_carry(&[&one, &two]))?;
-        eventually(SWITCHED, || has_both_entries(&one.host, &two.mac))?;
+        if !is_ovs {
+            eventually(SWITCHED, || has_both_entries(&one.host, &two.mac))?;
+        }
         println!("measured: {:.2} s after {command:?}", now()? - before);
         eventually(READY, || one.container.ping(two.ip))?;
     }
@@ -271,8 +290,8 @@ fn encrypted_links_never_use_vxlan() -> Result<()> {
 fn packets_of_strangers_do_not_reach_a_container() -> Result<()> {
     let (lab, [one, two]) = carrying_chain("strangers")?;
     let eve = lab.host("eve")?;
-    let device = one.host.run(["ip", "-d", "link", "show", "mesh0-vx"])?.stdout;
-    let vni = device.split("vxlan id ").nth(1).and_then(|rest| rest.split(' ').next()).context("no VNI")?;
+    let action = action(&two.host, &one.mac)?;
+    let vni = action.split(" vni ").nth(1).context("no VNI")?;
     let (target, port) = (one.host.ip().to_string(), PORT.to_string());
     eve.run(["ip", "link", "add", "vx", "type", "vxlan", "id", vni, "remote", &target, "dstport", &port])?;
     eve.run(["ip", "addr", "add", "10.32.0.99/24", "dev", "vx"])?;

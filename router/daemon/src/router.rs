@@ -124,9 +124,9 @@ pub(crate) fn reset_host(
 
 fn remove_everything(run_dir: &Path, state_dir: &Path, bridge: &BridgeName) -> Result<Vec<String>, Error> {
     expose::restore_forwarding(state_dir)?;
-    mesh_fastpath::ovs::remove(bridge)?;
-    let mut removed: Vec<_> =
-        mesh_hostnet::remove_all(bridge).map_err(Error::Reset)?.iter().map(ToString::to_string).collect();
+    let datapath = mesh_fastpath::ovs::remove(bridge)?;
+    let interfaces = mesh_hostnet::remove_all(bridge).map_err(Error::Reset)?;
+    let mut removed: Vec<_> = datapath.iter().chain(&interfaces).map(ToString::to_string).collect();
     removed.extend(ResolvConfs::new(state_dir, None, "").remove_all()?);
     removed.extend(store::remove(run_dir, state_dir)?);
     Ok(removed)

@@ -146,7 +146,10 @@ impl Genl {
     /// Asks for something of which nobody has to know whether it is done.
     pub(super) fn tell(&mut self, family: Family, request: &Request) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
-        self.socket.send(&encode(family, request, 0, self.sequence), 0).map(drop)
+        self.socket.send(&encode(family, request, 0, self.sequence), 0)?;
+        // What the kernel has against it must not fill the socket.
+        let _refused = take(&self.socket, &mut self.datagram);
+        Ok(())
     }
 
     fn exchange(

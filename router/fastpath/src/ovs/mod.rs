@@ -388,22 +388,23 @@ impl Datapath {
     }
 }
 
-/// Removes the datapath with all its flows, its VXLAN port, and the pair to the bridge. Where there is none, nothing
-/// happens, and no module is loaded.
+/// Removes the datapath with all its flows, its VXLAN port, and the pair to the bridge; returns its name. Where there is
+/// none, nothing happens, and no module is loaded.
 ///
 /// # Errors
 /// [`HostError::Kernel`].
-pub fn remove(bridge: &BridgeName) -> Result<(), HostError> {
+pub fn remove(bridge: &BridgeName) -> Result<Option<InterfaceName>, HostError> {
     let name = bridge.datapath();
-    if mesh_hostnet::has_interface(&name)? {
+    let is_there = mesh_hostnet::has_interface(&name)?;
+    if is_there {
         let mut genl = Genl::open().map_err(during("open a socket to", "generic netlink"))?;
         let (family, version) = messages::DATAPATH_FAMILY;
-        let removed = genl
-            .family(family, version)
-            .and_then(|family| genl.ask(family, &messages::delete_datapath(name.as_str()), &mut |_| {}));
+        let request = messages::delete_datapath(name.as_str());
+        let removed = genl.family(family, version).and_then(|family| genl.ask(family, &request, &mut |_| {}));
         absent_is_none(removed.map(Some)).map_err(during("remove the datapath", &name))?;
     }
-    remove_patch(bridge)
+    remove_patch(bridge)?;
+    Ok(is_there.then_some(name))
 }
 
 /// What a frame without a flow would be sent on by; `None` is for frames that nobody here has a place for.

@@ -171,7 +171,7 @@ impl FastPath {
             // What cannot be removed either is told when it is in the way.
             let _removed = match config.back_end {
                 BackEnd::Vxlan => mesh_hostnet::remove_vxlan(&config.bridge.name),
-                BackEnd::Ovs => crate::ovs::remove(&config.bridge.name),
+                BackEnd::Ovs => crate::ovs::remove(&config.bridge.name).map(drop),
             };
         })?;
         let thread = thread::Builder::new()
