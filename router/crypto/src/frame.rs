@@ -21,6 +21,9 @@ const HEADER_LEN: usize = 3;
 /// what goes beyond is refused, and with it the session.
 const BUFFER_LEN_MAX: usize = FRAME_LEN_MAX + (64 << 10);
 
+/// Bytes that a [`FrameOpener`] without a frame keeps room for.
+const BUFFER_KEPT_MAX: usize = 2 << 10;
+
 /// Frames under one key after which the session must be opened anew. 2^28 frames of at most 2^16 cipher blocks keep an
 /// attacker's advantage against AES-GCM under 2^-40; at a thousand frames a second they last three days of nothing
 /// else, and the connection's end costs one handshake.
@@ -83,6 +86,10 @@ impl FrameOpener {
         }
         self.buffer.drain(..self.start);
         self.start = 0;
+        // A long frame is rare, and a router has many sessions.
+        if self.buffer.is_empty() && self.buffer.capacity() > BUFFER_KEPT_MAX {
+            self.buffer = Vec::new();
+        }
         if self.buffer.len() + bytes.len() > BUFFER_LEN_MAX {
             self.fail(FrameError::Overrun);
             return;

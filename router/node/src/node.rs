@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mesh_crypto::{Identity, Rng};
 use mesh_ipam::{Ipam, Reachable};
-use mesh_topology::{Carried, Connector, OpenRecord, Record, Target, Topology, Verify};
+use mesh_topology::{Carried, Connector, OpenRecord, Record, Records, Target, Topology, Verify};
 use mesh_wire::control::{Channel, Farewell, LinkRecord, Message, PeerRecord};
 use mesh_wire::{Moment, Nickname, PeerId};
 
@@ -66,7 +66,6 @@ pub struct Node {
     pub(crate) clones: Clones,
     /// Whether this router has found itself to be the copy of another that is at work, and has given up.
     pub(crate) fenced: bool,
-    pub(crate) connection_limit: usize,
     pub(crate) news: News,
     /// Allows lines in the log about gossip that was refused.
     pub(crate) complaints: Bucket,
@@ -137,7 +136,6 @@ impl Node {
             strangers: Strangers::default(),
             clones: Clones::default(),
             fenced: false,
-            connection_limit: config.connection_limit,
             news: News::default(),
             complaints: Bucket::default(),
             counters: Counters::new(),
@@ -229,9 +227,9 @@ impl Node {
         self.topology.records().len()
     }
 
-    /// Takes in records that others have told of already, and tells nobody: how a simulator begins with a network too large to
-    /// be joined one by one. Call it between two inputs.
-    pub fn adopt(&mut self, records: &[Arc<Record<PeerRecord>>]) {
+    /// Takes in the records of a network that this router is about to have its links in, and tells nobody: how a simulator begins
+    /// with a network too large to be joined one by one. Call it between two inputs.
+    pub fn adopt(&mut self, records: &Records<PeerRecord>) {
         self.topology.adopt(records);
         self.topology_changed = true;
     }

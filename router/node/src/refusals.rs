@@ -1,7 +1,7 @@
 //! Connection attempts of others that were refused lately, for `status`: whoever mistyped a password looks there.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use mesh_wire::Moment;
 
@@ -20,6 +20,8 @@ pub(crate) struct Refusal {
     pub(crate) remote: SocketAddr,
     pub(crate) cause: CloseCause,
     at: Moment,
+    /// Whether somebody at that address has been let in since.
+    is_over: bool,
 }
 
 impl Refusals {
@@ -35,7 +37,7 @@ impl Refusals {
         if crowded {
             self.recent.pop_front();
         }
-        self.recent.push_back(Refusal { remote, cause, at: now });
+        self.recent.push_back(Refusal { remote, cause, at: now, is_over: false });
         !known && !crowded
     }
 
@@ -43,8 +45,16 @@ impl Refusals {
         self.recent.retain(|refusal| now.since(refusal.at) < REFUSAL_SHOWN_FOR);
     }
 
+    /// Somebody at this address was let in: what it was refused for, such as the first of several secrets, is over. It is shown
+    /// no more, and is no news either if it comes again.
+    pub(crate) fn let_in(&mut self, address: IpAddr) {
+        let same = self.recent.iter_mut().filter(|refusal| refusal.remote.ip() == address);
+        same.for_each(|refusal| refusal.is_over = true);
+    }
+
+    /// Those that are to be shown.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Refusal> {
-        self.recent.iter()
+        self.recent.iter().filter(|refusal| !refusal.is_over)
     }
 }
 
@@ -64,6 +74,17 @@ mod tests {
         assert!(!refusals.add(remote(1), CloseCause::HandshakeTimeout, start + REFUSAL_SHOWN_FOR / 2));
         assert!(refusals.add(remote(1), CloseCause::Closed, start + REFUSAL_SHOWN_FOR / 2));
         assert!(refusals.add(remote(1), CloseCause::Closed, start + REFUSAL_SHOWN_FOR * 2));
+    }
+
+    #[test]
+    fn what_a_host_was_refused_for_is_not_shown_once_it_is_in_and_is_no_news_when_it_comes_again() {
+        let mut refusals = Refusals::default();
+        assert!(refusals.add(remote(1), CloseCause::Closed, Moment::ORIGIN));
+        assert!(refusals.add(remote(2), CloseCause::Closed, Moment::ORIGIN));
+        refusals.let_in(remote(1).ip());
+        assert_eq!(refusals.iter().map(|refusal| refusal.remote).collect::<Vec<_>>(), [remote(2)]);
+        assert!(!refusals.add(remote(1), CloseCause::Closed, Moment::ORIGIN));
+        assert_eq!(refusals.iter().count(), 2);
     }
 
     #[test]

@@ -125,6 +125,7 @@ impl Node {
             self.connector.connected(target, peer);
             self.failures.remove(target);
         }
+        self.refusals.let_in(remote.ip());
         let outbound = target.is_some();
         let both_trust = hello.trusts && self.admission.trusts(Some(remote));
         let (protection, pinned) = Admission::protection(session.secured_by, both_trust);

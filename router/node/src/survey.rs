@@ -78,7 +78,7 @@ impl Node {
         self.tell_members(now);
         let connected = self.connected();
         self.connector.discover(&self.topology, &connected, now);
-        if connected.len() > self.connection_limit {
+        if self.connector.has_too_many(&self.topology, connected.len()) {
             self.timers.surplus.get_or_insert(now + SURPLUS_EVERY);
         }
     }

@@ -47,9 +47,16 @@ pub enum Fault {
     Loss(u64),
     /// So many datagrams of a hundred arrive twice.
     Duplicates(u64),
-    /// A router does nothing for a while: its process is stopped, or its host sleeps.
+    /// A router does nothing for a while: its process is stopped. What comes for it waits.
     Pause {
         /// Whose.
+        host: HostId,
+        /// For how long.
+        length: Duration,
+    },
+    /// A host sleeps: nothing reaches it, and when it wakes its router finds the clock so much later at one stroke.
+    Sleep {
+        /// Which.
         host: HostId,
         /// For how long.
         length: Duration,
@@ -104,6 +111,7 @@ impl fmt::Display for Fault {
             Self::Loss(percent) => write!(f, "loss {percent} %"),
             Self::Duplicates(percent) => write!(f, "duplicates {percent} %"),
             Self::Pause { host, length } => write!(f, "{host} pauses for {} ms", length.as_millis()),
+            Self::Sleep { host, length } => write!(f, "{host} sleeps for {} ms", length.as_millis()),
             Self::Move(host) => write!(f, "{host} moves"),
             Self::ForgetMappings(host) => write!(f, "the NAT of {host} forgets"),
             Self::ClockJump { host, by } => write!(f, "the clock of {host} jumps by {} s", by.as_secs()),
@@ -120,17 +128,19 @@ enum Kind {
     Loss,
     Duplicates,
     Pause,
+    Sleep,
     Move,
     Mappings,
 }
 
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 9] = [
     Kind::Crash,
     Kind::Partition,
     Kind::Cut,
     Kind::Loss,
     Kind::Duplicates,
     Kind::Pause,
+    Kind::Sleep,
     Kind::Move,
     Kind::Mappings,
 ];
@@ -186,6 +196,7 @@ fn episode(rng: &mut Rng, hosts: usize, kind: Kind, at: Duration) -> Vec<(Durati
         Kind::Loss => vec![(at, Fault::Loss(rng_up_to(rng, 30)))],
         Kind::Duplicates => vec![(at, Fault::Duplicates(rng_up_to(rng, 100)))],
         Kind::Pause => vec![(at, Fault::Pause { host: a, length: end - at })],
+        Kind::Sleep => vec![(at, Fault::Sleep { host: a, length: end - at })],
         Kind::Move => vec![(at, Fault::Move(a))],
         Kind::Mappings => vec![(at, Fault::ForgetMappings(a))],
     }

@@ -8,11 +8,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use mesh_node::{ConnectionId, Event, Input, Output, Report};
-use mesh_topology::{Formation, Record, Target};
-use mesh_wire::PeerId;
+use mesh_topology::{Formation, Records, Target, Topology};
 use mesh_wire::control::PeerRecord;
 
 use crate::faults::{Boot, Fault};
@@ -30,19 +28,21 @@ impl World {
     /// # Errors
     /// The first thing that must never happen.
     pub(crate) fn gathered(scenario: &Scenario) -> Result<Self, Violation> {
-        let first = Self::introduced(scenario, &[])?;
-        let records: BTreeMap<PeerId, _> =
+        let first = Self::introduced(scenario, None)?;
+        let signed: BTreeMap<_, _> =
             first.nodes().map(|node| (node.peer_id(), node.signed_record())).collect();
         drop(first);
-        Self::introduced(scenario, &records.into_values().collect::<Vec<_>>())
+        let mut records = Topology::empty();
+        signed.into_values().for_each(|record| drop(records.put(record)));
+        Self::introduced(scenario, Some(&records))
     }
 
-    fn introduced(scenario: &Scenario, records: &[Arc<Record<PeerRecord>>]) -> Result<Self, Violation> {
+    fn introduced(scenario: &Scenario, records: Option<&Records<PeerRecord>>) -> Result<Self, Violation> {
         let mut world = Self::new(scenario, None);
         for index in 0..scenario.hosts.len() {
             world.hosts[index].plan.targets.clear();
             world.now_let(&Fault::Start { host: HostId(index), boot: Boot::Next })?;
-            if let Some(life) = &mut world.hosts[index].life {
+            if let Some((life, records)) = world.hosts[index].life.as_mut().zip(records) {
                 life.node.adopt(records);
             }
         }

@@ -39,7 +39,7 @@ pub use names::{NameFailure, NameOutcome, NameTally, WrongName, run_names};
 pub use run::{
     CONVERGED_WITHIN, Failure, Outcome, QUIET_FOR, Reason, SETTLED_FOR, Unrest, control_bytes_max, run,
 };
-pub use scale::{Figures, measure};
+pub use scale::{Figures, Measurement, measure};
 pub use scenario::{HostPlan, Scenario, Secret, Shape};
 pub use trace::{Sink, Trace};
 pub use world::{HostId, World};

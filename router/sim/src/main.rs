@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use mesh_sim::{Scenario, Sink, measure, run, run_addresses, run_names};
+use mesh_sim::{Measurement, Scenario, Sink, measure, run, run_addresses, run_names};
 
 /// Up to so many seeds, each gets a line.
 const SHOWN_MAX: u64 = 100;
@@ -37,6 +37,12 @@ struct Options {
     /// Instead of seeds with faults: figures of one quiet network of so many routers
     #[arg(long)]
     measure: bool,
+    /// With --measure: they join one by one instead of beginning as if they had
+    #[arg(long, requires = "measure")]
+    joining: bool,
+    /// With --measure: for how many seconds bytes are counted; before each change all rest half as long
+    #[arg(long, requires = "measure", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    rest: u64,
     /// Routers that manage addresses, whose disks and clients are simulated, too
     #[arg(long, conflicts_with = "measure")]
     addresses: bool,
@@ -76,9 +82,12 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "printing is what this program is for")]
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what this program is for")]
 fn measured(options: &Options) -> ExitCode {
-    match measure(options.nodes, options.seed) {
+    let Options { nodes: peers, seed, joining, rest, .. } = *options;
+    let began = Instant::now();
+    let progress = |done: &str| eprintln!("{:.0} s: {done}", began.elapsed().as_secs_f64());
+    match measure(&Measurement { peers, seed, joining, rest: Duration::from_secs(rest) }, progress) {
         Ok(figures) => {
             println!("{figures}");
             ExitCode::SUCCESS

@@ -1,6 +1,6 @@
 //! How the control plane behaves when there are many: figures, taken from the same nodes in virtual time.
 //!
-//! They are simulated lightly ([`Scenario::light`]). More than [`JOINED_MAX`] hosts begin as if they had joined
+//! They are simulated lightly ([`Scenario::light`]). Hosts join one by one, or begin as if they had joined
 //! ([`World::gathered`]). Routes are checked on a sample at the end.
 
 use std::collections::{BTreeSet, HashMap};
@@ -18,21 +18,11 @@ use crate::run::Reason;
 use crate::scenario::{Scenario, Shape};
 use crate::{Fault, HostId, World};
 
-/// So many hosts join each other one by one: each of them takes in several records of each, and there are no more of
-/// either than a machine handles in a minute.
-const JOINED_MAX: usize = 150;
-
 /// All hosts have joined so long after the first at the latest.
 const JOINED_WITHIN: Duration = Duration::from_secs(300);
 
 /// A change has reached all so long after at the latest.
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
-
-/// Time for closing what the beginning left open, before anything is measured.
-const REST_BEFORE: Duration = Duration::from_secs(15);
-
-/// For how long bytes are counted.
-const REST: Duration = Duration::from_secs(30);
 
 /// How often it is asked whether all agree.
 const ASKED_EVERY: Duration = Duration::from_millis(5);
@@ -61,6 +51,20 @@ impl OpenRecord<PeerRecord> for Memo {
         known.insert(tail, Arc::clone(&record));
         Ok(record)
     }
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Measurement {
+    /// Hosts.
+    pub peers: usize,
+    /// Feeds all randomness.
+    pub seed: u64,
+    /// Whether the hosts join each other one by one: each of them takes in several records of each, and what that costs grows
+    /// with the square of their number.
+    pub joining: bool,
+    /// For how long bytes are counted. Before each change, what the one before it has left open gets half as long.
+    pub rest: Duration,
 }
 
 /// What was measured. Times are virtual unless said otherwise.
@@ -118,35 +122,45 @@ impl fmt::Display for Figures {
     }
 }
 
-/// Starts so many hosts, lets one stop and start again, and then all rest.
+/// Starts the hosts, cuts a link, lets one host stop and start again, and then all rest. Tells `progress` what is done, so that
+/// something is known of a run that is broken off.
 ///
 /// # Errors
 /// What went wrong.
-pub fn measure(peers: usize, seed: u64) -> Result<Figures, Reason> {
+pub fn measure(asked: &Measurement, progress: impl Fn(&str)) -> Result<Figures, Reason> {
+    let Measurement { peers, seed, joining, rest } = *asked;
     let began = Instant::now();
     let mut scenario = Scenario::quiet(seed, peers, Shape::Random);
     scenario.light = true;
     scenario.latency_max = Duration::from_millis(30);
     let (mut world, joined) =
-        if peers > JOINED_MAX { (World::gathered(&scenario)?, None) } else { join(&mut scenario)? };
-    world.run_for(REST_BEFORE)?;
+        if joining { join(&mut scenario)? } else { (World::gathered(&scenario)?, None) };
+    let settled = |what: &str, after: Duration| {
+        progress(&format!("{what}: settled after {:.3} s", after.as_secs_f64()));
+    };
+    progress(&format!("all have joined; memory {} MB", memory_max() / 1_000_000));
+    world.run_for(rest / 2)?;
     agree(&mut world, peers)?;
 
     let one = HostId(peers / 2);
     let cut_settled = cut_one_link(&mut world, one, peers)?;
-    world.run_for(REST_BEFORE)?;
+    settled("one link cut", cut_settled);
+    world.run_for(rest / 2)?;
     world.now_let(&Fault::Crash { host: one, how: Crash::Stopped })?;
     let stop_settled = agree(&mut world, peers - 1)?;
-    world.run_for(REST_BEFORE)?;
+    settled("one stopped", stop_settled);
+    world.run_for(rest / 2)?;
     world.now_let(&Fault::Start { host: one, boot: Boot::Next })?;
     let start_settled = agree(&mut world, peers)?;
-    world.run_for(REST_BEFORE)?;
+    settled("one started", start_settled);
+    world.run_for(rest / 2)?;
 
     let before: Vec<_> = world.hosts.iter().map(|host| host.tally).collect();
     let rest_began = Instant::now();
-    world.run_for(REST)?;
-    let cpu_at_rest = rest_began.elapsed() / u32::try_from(peers).unwrap_or(u32::MAX) / 30;
-    let per_second = |bytes: u64| bytes / REST.as_secs();
+    world.run_for(rest)?;
+    let cpu_at_rest = rest_began.elapsed().div_f64(peers as f64 * rest.as_secs_f64());
+    let per_second = |bytes: u64| bytes / rest.as_secs();
+    progress("all have rested");
     let control: Vec<_> = world
         .hosts
         .iter()

@@ -684,7 +684,14 @@ impl World {
             Fault::Partition(side) => self.network.set_sides(side),
             Fault::Loss(percent) => self.network.set_loss(*percent),
             Fault::Duplicates(percent) => self.network.set_duplicates(*percent),
-            Fault::Pause { host, length } => self.pause(*host, *length),
+            Fault::Pause { host, length } => {
+                self.pause(*host, *length);
+            }
+            Fault::Sleep { host, length } => {
+                if self.pause(*host, *length) {
+                    self.network.set_powered(*host, false);
+                }
+            }
             Fault::Move(host) => self.move_host(*host)?,
             Fault::ForgetMappings(host) => self.network.forget_mappings(*host),
             Fault::ClockJump { host, by } => {
@@ -770,14 +777,16 @@ impl World {
         self.input(host, Input::Timeout)
     }
 
-    /// Stops a router without ending it: what comes for it waits.
-    fn pause(&mut self, host: HostId, length: Duration) {
+    /// Stops a router without ending it: what comes for it waits. Returns whether it ran.
+    fn pause(&mut self, host: HostId, length: Duration) -> bool {
         let resumes = self.now + length;
         let place = &mut self.hosts[host.0];
-        if place.life.is_some() && place.paused_until.is_none() {
+        let runs = place.life.is_some() && place.paused_until.is_none();
+        if runs {
             place.paused_until = Some(resumes);
             self.push(resumes, Happening::Resume { host });
         }
+        runs
     }
 
     fn resume(&mut self, host: HostId) -> Result<(), Violation> {
@@ -787,7 +796,9 @@ impl World {
             return Ok(());
         }
         place.paused_until = None;
-        for input in std::mem::take(&mut place.waiting) {
+        let waiting = std::mem::take(&mut place.waiting);
+        self.network.set_powered(host, true);
+        for input in waiting {
             self.input(host, input)?;
         }
         let Some(life) = &mut self.hosts[host.0].life else { return Ok(()) };

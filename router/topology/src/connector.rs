@@ -11,6 +11,7 @@
 //!                       nobody else reaches the peer
 //! ```
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
@@ -118,11 +119,9 @@ pub struct Connector {
     discovery: bool,
     connection_limit: usize,
     targets: BTreeMap<Target, Entry>,
-    /// Who shall be connected with whom, as of `members`.
-    formation: Formation,
-    /// Whom this router chooses.
+    /// Whom this router chooses, as of `members`.
     wanted: BTreeSet<PeerId>,
-    /// [`Topology::members`] when `formation` was made.
+    /// [`Topology::members`] when `wanted` were chosen.
     members: Option<u64>,
     /// Peers with whom one of the two had connections enough, and since when. Only peers that others reach.
     resting: BTreeMap<PeerId, Moment>,
@@ -145,7 +144,6 @@ impl Connector {
             discovery,
             connection_limit,
             targets: targets.collect(),
-            formation: Formation::default(),
             wanted: BTreeSet::new(),
             members: None,
             resting: BTreeMap::new(),
@@ -211,22 +209,33 @@ impl Connector {
         self.targets.retain(|target, entry| {
             target.is_named() || entry.is_kept(connected, now) || sought.contains(target)
         });
-        for target in sought {
+        // It names all peers, and is most often not needed.
+        let formation = LazyCell::new(|| self.formation(topology));
+        let me = self.me;
+        let mut added = Vec::new();
+        for target in sought.into_iter().filter(|target| !self.targets.contains_key(target)) {
             let Target::Discovered { peer, .. } = target else { continue };
-            let entry = || {
-                let yields = self.me > peer && self.formation.chooses(peer, self.me);
-                Entry::due_at(if yields { now + YIELD } else { now }, Some(peer))
-            };
-            self.targets.entry(target).or_insert_with(entry);
+            let yields = me > peer && formation.chooses(peer, me);
+            let entry = Entry::due_at(if yields { now + YIELD } else { now }, Some(peer));
+            added.push((target, entry));
         }
+        self.targets.extend(added);
+    }
+
+    /// Whether there are so many connections that [`Self::surplus`] may name some.
+    #[must_use]
+    pub fn has_too_many(&self, topology: &Topology, connections: usize) -> bool {
+        connections > Formation::links_max(topology.records().len(), self.connection_limit)
     }
 
     /// The neighbours that this router shall let go, since it has more than it may: say goodbye to some, and tell
     /// [`Self::enough`].
     #[must_use]
-    pub fn surplus(&mut self, topology: &Topology, connected: &BTreeSet<PeerId>) -> Vec<PeerId> {
-        self.choose(topology);
-        self.formation.surplus(topology, connected)
+    pub fn surplus(&self, topology: &Topology, connected: &BTreeSet<PeerId>) -> Vec<PeerId> {
+        if !self.has_too_many(topology, connected.len()) {
+            return Vec::new();
+        }
+        self.formation(topology).surplus(topology, connected)
     }
 
     /// Something was heard of a peer that has no session with this router: it may be back, or elsewhere. What leads to
@@ -330,18 +339,22 @@ impl Connector {
         self.targets.iter().map(|(target, entry)| (target, entry.status))
     }
 
-    /// Makes the formation anew if others are known than before. Who is wanted now and was not is left alone no longer.
+    /// Chooses anew if others are known than before. Who is wanted now and was not is left alone no longer.
     fn choose(&mut self, topology: &Topology) {
         if self.members == Some(topology.members()) {
             return;
         }
         self.members = Some(topology.members());
-        self.formation = Formation::new(topology.records().map(|(peer, _)| peer), self.connection_limit);
         if self.discovery {
-            let wanted = self.formation.choices(self.me);
+            let wanted = self.formation(topology).choices(self.me);
             self.resting.retain(|peer, _| self.wanted.contains(peer) || !wanted.contains(peer));
             self.wanted = wanted;
         }
+    }
+
+    /// Who shall be connected with whom, of those who are known now.
+    fn formation(&self, topology: &Topology) -> Formation {
+        Formation::new(topology.records().map(|(peer, _)| peer), self.connection_limit)
     }
 
     /// Ends the rest of peers that nobody else reaches, or that are connected again, or that this router has wanted for

@@ -18,14 +18,19 @@ pub const CHOICES_MIN: usize = 8;
 /// Choices beyond the binary logarithm of the number of peers.
 pub const CHOICES_MORE: usize = 3;
 
+/// A full mesh in which a peer too many turns up stays as it is until there are so many more, as a share of the connection
+/// limit: or one that comes and goes would have all others take most of their links down and set them up again.
+const MESH_KEPT: usize = 4;
+
 /// The rule, for the peers known at one time.
 #[derive(Debug, Default)]
 pub struct Formation {
     /// All peers, in order.
     peers: Vec<PeerId>,
-    connection_limit: usize,
     /// How many others each peer chooses by hash.
     choices: usize,
+    /// See [`Self::links_max`].
+    links_max: usize,
 }
 
 impl Formation {
@@ -33,11 +38,19 @@ impl Formation {
     pub fn new(peers: impl IntoIterator<Item = PeerId>, connection_limit: usize) -> Self {
         let peers: Vec<_> = peers.into_iter().collect();
         debug_assert!(peers.is_sorted(), "peers come in order");
-        let others = peers.len().saturating_sub(1);
-        let log2 = usize::try_from(peers.len().next_power_of_two().ilog2()).unwrap_or(usize::MAX);
-        let partial = CHOICES_MIN.max(log2 + CHOICES_MORE).min(others);
-        let choices = if others <= connection_limit { others } else { partial };
-        Self { peers, connection_limit, choices }
+        let (choices, links_max) =
+            (choices(peers.len(), connection_limit), Self::links_max(peers.len(), connection_limit));
+        Self { peers, choices, links_max }
+    }
+
+    /// Among so many peers, a router with more connections than these shall let those go that neither end chooses. In a
+    /// partial mesh that is twice what it chooses itself: most have fewer once all links are as they shall be.
+    #[must_use]
+    pub fn links_max(peers: usize, connection_limit: usize) -> usize {
+        let others = peers.saturating_sub(1);
+        let partial = others > connection_limit + connection_limit / MESH_KEPT;
+        let chosen = 2 * (choices(peers, connection_limit) + 1);
+        if partial { chosen.min(connection_limit) } else { connection_limit }
     }
 
     /// Whom `chooser` chooses: it dials them.
@@ -61,13 +74,13 @@ impl Formation {
         self.successor(chooser) == Some(other) || nearer.take(self.choices).count() < self.choices
     }
 
-    /// The neighbours, among those that `me` is connected with, that it shall let go since it has more than the
-    /// connection limit: neither end chooses the other, and the neighbour has links enough without it. As many as there
+    /// The neighbours, among those that `me` is connected with, that it shall let go since it has more than
+    /// [`Self::links_max`]: neither end chooses the other, and the neighbour has links enough without it. As many as there
     /// are too many, if there are, and those first that both ends hold for the worst.
     #[must_use]
     pub fn surplus(&self, topology: &Topology, connected: &BTreeSet<PeerId>) -> Vec<PeerId> {
         let me = topology.me();
-        let too_many = connected.len().saturating_sub(self.connection_limit);
+        let too_many = connected.len().saturating_sub(self.links_max);
         if too_many == 0 {
             return Vec::new();
         }
@@ -93,6 +106,14 @@ impl Formation {
         let after = self.peers.partition_point(|peer| *peer <= of);
         self.peers.get(after).or_else(|| self.peers.first()).copied().filter(|peer| *peer != of)
     }
+}
+
+/// How many others each of so many peers chooses by hash.
+fn choices(peers: usize, connection_limit: usize) -> usize {
+    let others = peers.saturating_sub(1);
+    let log2 = usize::try_from(peers.next_power_of_two().ilog2()).unwrap_or(usize::MAX);
+    let partial = CHOICES_MIN.max(log2 + CHOICES_MORE).min(others);
+    if others <= connection_limit { others } else { partial }
 }
 
 #[cfg(test)]

@@ -139,7 +139,7 @@ pub struct Limits {
 /// Of two records of one origin the one with the greater (boot count, version) holds. A tag of the signature decides
 /// between two that the origin numbered alike, and the bytes themselves between two whose tags are alike. So a merge is
 /// a maximum over a total order: whoever has seen the same records holds the same ones.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Records<T> {
     channel: Channel,
     limits: Limits,
@@ -224,8 +224,20 @@ impl<T> Records<T> {
     /// A row for each record in `buckets`.
     #[must_use]
     pub fn digest(&self, buckets: u64, reply: bool) -> Digest {
-        let rows = self.iter().map(|record| record.row).filter(|row| is_in(buckets, row.origin)).collect();
+        let rows = self.within(buckets).map(|record| record.row).collect();
         Digest { channel: self.channel, rows, reply, buckets }
+    }
+
+    /// The records in `buckets`, by origin. Costs in proportion to these: an origin's bucket is the beginning of its id, so
+    /// that the records of each stand together.
+    fn within(&self, buckets: u64) -> impl Iterator<Item = &Arc<Record<T>>> {
+        let bucket = |record: &Arc<Record<T>>| DigestRow::bucket(record.row.origin);
+        let asked = (0..BUCKETS).filter(move |number| buckets >> number & 1 == 1);
+        asked.flat_map(move |number| {
+            let start = self.records.partition_point(|record| bucket(record) < number);
+            let len = self.records[start..].partition_point(|record| bucket(record) == number);
+            &self.records[start..start + len]
+        })
     }
 
     /// What differs between here and `digest`, within its buckets. Of the records here, only those of origins that may
@@ -234,9 +246,8 @@ impl<T> Records<T> {
     pub fn compare(&self, digest: &Digest, offer: impl Fn(PeerId) -> bool) -> Compared {
         let theirs: BTreeMap<_, _> = digest.rows.iter().map(|row| (row.origin, number(row))).collect();
         let newer_here = self
-            .iter()
+            .within(digest.buckets)
             .map(|record| record.row)
-            .filter(|row| is_in(digest.buckets, row.origin))
             .filter(|row| theirs.get(&row.origin).is_none_or(|theirs| *theirs < number(row)))
             .map(|row| row.origin)
             .filter(|origin| offer(*origin))
@@ -309,9 +320,7 @@ impl<T> Records<T> {
 
     /// Forgets the records of all origins but those that `keep` names, and returns whose.
     pub fn retain(&mut self, keep: impl Fn(PeerId) -> bool) -> Vec<PeerId> {
-        let (kept, gone): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.records).into_iter().partition(|record| keep(record.row.origin));
-        self.records = kept;
+        let gone: Vec<_> = self.records.extract_if(.., |record| !keep(record.row.origin)).collect();
         gone.iter().for_each(|record| self.discount(record));
         gone.into_iter().map(|record| record.row.origin).collect()
     }
@@ -367,10 +376,6 @@ const fn number(row: &DigestRow) -> (BootCount, u64, u64) {
 /// The bytes that are signed: an entry of one channel is none of another.
 fn in_channel(channel: Channel, body: &[u8]) -> Vec<u8> {
     [&channel.0.to_be_bytes(), body].concat()
-}
-
-const fn is_in(buckets: u64, origin: PeerId) -> bool {
-    buckets >> DigestRow::bucket(origin) & 1 == 1
 }
 
 #[cfg(test)]

@@ -49,15 +49,21 @@ impl Topology {
         nonce: u64,
         opener: Box<dyn OpenRecord<PeerRecord>>,
     ) -> Self {
-        let limits =
-            Limits { records_max: PEERS_MAX, entry_len_max: PEER_RECORD_LEN_MAX, len_max: TOPOLOGY_LEN_MAX };
         let key = *identity.public_key().as_bytes();
         let record = PeerRecord { key, boot, version: 1, nickname, port, links: Vec::new(), nonce };
-        let records = Records::new(Channel::TOPOLOGY, limits);
+        let records = Self::empty();
         let me = identity.peer_id();
         let mut topology = Self { me, records, opener, members: 0, reached: OnceCell::new() };
         topology.put_own(identity, record);
         topology
+    }
+
+    /// The channel without records.
+    #[must_use]
+    pub const fn empty() -> Records<PeerRecord> {
+        let limits =
+            Limits { records_max: PEERS_MAX, entry_len_max: PEER_RECORD_LEN_MAX, len_max: TOPOLOGY_LEN_MAX };
+        Records::new(Channel::TOPOLOGY, limits)
     }
 
     /// Merges an entry of the topology channel.
@@ -78,14 +84,14 @@ impl Topology {
         Ok(Merged::Newer(row.origin))
     }
 
-    /// Takes in records of others that somebody has opened already, where they are newer than what is held and there is room.
-    pub fn adopt(&mut self, records: &[Arc<Record<PeerRecord>>]) {
-        for record in records {
-            let is_new = record.row.origin != self.me && self.records.lacks(&record.row, &record.entry);
-            if is_new && self.records.admit(record.row.origin, record.entry.len()).is_ok() {
-                self.put(Arc::clone(record));
-            }
-        }
+    /// Takes in the records of a network that this router belongs to, as it hears them from others at once: how a simulator
+    /// begins. Until this router's links say so, too, it takes all these peers for reached.
+    pub fn adopt(&mut self, records: &Records<PeerRecord>) {
+        self.members += 1;
+        let own = self.records.get(self.me).map(Arc::clone).expect("the own record is never removed");
+        self.records.clone_from(records);
+        self.records.put(own);
+        self.reached = OnceCell::from(Reach::default());
     }
 
     /// Publishes this router's links under the next version. Returns whether anything was different.

@@ -128,6 +128,14 @@ fn what_neither_end_chooses_goes_first_where_there_are_too_many() {
     assert_eq!(formation.surplus(&here, &fewer), vec![], "the limit is not passed");
 }
 
+#[test]
+fn a_partial_mesh_keeps_twice_what_is_chosen_and_a_full_one_takes_a_few_more_in() {
+    let links_max = |peers| Formation::links_max(peers, LIMIT);
+    assert_eq!([2, 65, 66, 81].map(links_max), [LIMIT; 4]);
+    assert_eq!([82, 300, 10_000].map(links_max), [22, 26, 36]);
+    assert_eq!(Formation::links_max(300, 8), 8, "no more than the limit");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 

@@ -68,6 +68,30 @@ fn an_initiator_finds_the_secret_that_the_other_router_knows() {
     net.run(secs(5));
     assert_eq!(net.secured_by(1, 0), Some(Membership::Psk(secret(2).id())));
     assert!(!net.events[1].iter().any(|event| matches!(event, Event::DialFailed { .. })));
+    for node in [0, 1] {
+        let states = net.states(node);
+        assert_eq!(states.len(), 1, "the secrets that did not fit are not spoken of any more: {states:?}");
+    }
+}
+
+#[test]
+fn a_target_that_failed_for_its_secret_is_shown_as_it_is_once_a_roll_lets_it_in() {
+    let mut net = Net::new(vec![with_secrets(1, &[4], vec![]), with_secrets(2, &[1, 3], vec![named(0)])]);
+    net.run(secs(20));
+    states_say(&net, 1, "passwords differ");
+    for (node, secrets) in [(0, &[4, 5][..]), (1, &[1, 5])] {
+        net.set_secrets(node, secrets);
+        net.run(secs(1));
+    }
+    net.run(secs(30));
+    assert!(net.is_connected(1, 0));
+    for node in [0, 1] {
+        let states = net.states(node);
+        assert_eq!(states.len(), 1, "node {node}: {states:?}");
+    }
+    let targets = net.nodes[1].target_status(net.now);
+    let shown: Vec<_> = targets.iter().map(|target| (target.state, target.last_error.as_ref())).collect();
+    assert_eq!(shown, [(crate::TargetState::Connected, None)]);
 }
 
 #[test]
