@@ -88,7 +88,7 @@ fn screen(now: &Sample, earlier: Option<&Sample>, trouble: Option<&Failure>, row
     lines.push(String::new());
     lines.extend(rates(now, earlier).render(colour).lines().map(str::to_owned));
     lines.push(String::new());
-    lines.extend(peers(now).render(colour).lines().map(str::to_owned));
+    lines.extend(peers(now, earlier).render(colour).lines().map(str::to_owned));
     if lines.len() > rows && rows > 1 {
         let hidden = lines.len() - (rows - 1);
         lines.truncate(rows - 1);
@@ -125,10 +125,24 @@ fn rates(now: &Sample, earlier: Option<&Sample>) -> Table<4> {
     table
 }
 
-fn peers(now: &Sample) -> Table<7> {
-    let mut table = Table::new(["PEER", "ID", "REACHED", "OVERLAY", "ENCRYPTED", "RTT", "LINKS"]);
+fn peers(now: &Sample, earlier: Option<&Sample>) -> Table<9> {
+    let headings =
+        ["PEER", "ID", "REACHED", "OVERLAY", "ENCRYPTED", "RTT", "SLEEVE IN", "SLEEVE OUT", "LINKS"];
+    let mut table = Table::new(headings);
+    let seconds = earlier.map_or(1.0, |earlier| now.at.duration_since(earlier.at).as_secs_f64().max(0.001));
     for peer in &now.peers {
-        let link = now.connections.iter().find(|link| link.peer_id.as_ref() == Some(&peer.peer_id));
+        let to_peer = |sample: &Sample| {
+            sample.connections.iter().find(|link| link.peer_id.as_ref() == Some(&peer.peer_id)).cloned()
+        };
+        let (link, before) = (to_peer(now), earlier.and_then(to_peer));
+        // A link that was made anew counts from zero.
+        let rate = |passed: fn(&ConnectionDocument) -> Option<PassedDocument>| {
+            let new = link.as_ref().and_then(passed)?.bytes;
+            let old = before.as_ref().and_then(passed).map_or(new, |old| old.bytes);
+            Some(bits(8.0 * new.saturating_sub(old) as f64 / seconds))
+        };
+        let (received, sent) = (Cell::maybe(rate(|link| link.received)), Cell::maybe(rate(|link| link.sent)));
+        let link = link.as_ref();
         let reached = match &peer.via {
             _ if peer.is_self => Cell::new("here"),
             Some(via) if *via == peer.peer_id => Cell::toned("directly", Tone::Good),
@@ -142,6 +156,8 @@ fn peers(now: &Sample) -> Table<7> {
             Cell::maybe(link.and_then(|link| link.overlay).map(Overlay::as_str)),
             Cell::maybe(link.and_then(|link| link.encrypted).map(|sealed| if sealed { "yes" } else { "no" })),
             Cell::maybe(link.and_then(|link| link.rtt_ms).map(|rtt_ms| format!("{rtt_ms:.1} ms"))),
+            received,
+            sent,
             Cell::new(peer.connections.iter().filter(|link| link.established).count().to_string()),
         ]);
     }

@@ -65,6 +65,10 @@ fn prometheus_takes_the_metrics_and_they_tell_of_what_has_passed() -> Result<()>
         );
         let rtt = format!("mesh_rtt_seconds{{peer=\"{}\",nickname=\"h2\"}}", two.peer_id);
         ensure!(sample(&text, &rtt)? > 0.0, "{text}");
+        for direction in ["in", "out"] {
+            let labels = format!("peer=\"{}\",nickname=\"h2\",direction=\"{direction}\"", two.peer_id);
+            ensure!(sample(&text, &format!("mesh_neighbour_frames_total{{{labels}}}"))? > 0.0, "{text}");
+        }
         Ok(())
     })?;
     // Each family is described once, and each sample belongs to the family above it.

@@ -114,6 +114,30 @@ impl Readings {
                 text.sample("mesh_rtt_seconds", &[("peer", peer), ("nickname", nickname)], rtt_ms / 1000.0);
             }
         }
+        self.neighbours(text);
+    }
+
+    /// What passed each neighbour by sleeve, since its link was made.
+    fn neighbours(&self, text: &mut Text) {
+        let counted: Vec<_> = self
+            .connections
+            .iter()
+            .filter_map(|one| Some((one.peer_id.as_deref()?, one, one.received?, one.sent?)))
+            .flat_map(|(peer, one, received, sent)| {
+                let nickname = one.nickname.as_deref().unwrap_or_default();
+                [("in", received), ("out", sent)].map(|(direction, passed)| {
+                    ([("peer", peer), ("nickname", nickname), ("direction", direction)], passed)
+                })
+            })
+            .collect();
+        text.family("mesh_neighbour_frames", Kind::Counter, "Frames from and to a neighbour, by sleeve.");
+        for (labels, passed) in &counted {
+            text.sample("mesh_neighbour_frames_total", labels, passed.frames);
+        }
+        text.family("mesh_neighbour_bytes", Kind::Counter, "Their bytes, Ethernet header included.");
+        for (labels, passed) in &counted {
+            text.sample("mesh_neighbour_bytes_total", labels, passed.bytes);
+        }
     }
 
     fn control(&self, text: &mut Text) {

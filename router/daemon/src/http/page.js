@@ -7,6 +7,7 @@ const LINES_MAX = 2000;
 const SVG = "http://www.w3.org/2000/svg";
 
 let earlier = null;
+let earlierLinks = { at: 0, bytes: new Map() };
 
 const element = (id) => document.getElementById(id);
 
@@ -94,6 +95,16 @@ const TONES = { self: "", up: "good", relayed: "waiting", lost: "bad" };
 
 function peerTable(peers, connections, reach) {
   const byPeer = new Map(connections.filter((it) => it.peer_id).map((it) => [it.peer_id, it]));
+  const now = { at: performance.now(), bytes: new Map() };
+  const seconds = Math.max((now.at - earlierLinks.at) / 1000, 0.001);
+  // A link that is new, or was made anew, has no rate yet.
+  const rate = (peer, way, passed) => {
+    if (!passed) return { text: null, tone: "number" };
+    const key = `${peer.peer_id} ${way}`;
+    now.bytes.set(key, passed.bytes);
+    const before = Math.min(earlierLinks.bytes.get(key) ?? passed.bytes, passed.bytes);
+    return { text: bits((8 * (passed.bytes - before)) / seconds), tone: "number" };
+  };
   const rows = peers.map((peer) => {
     const link = byPeer.get(peer.peer_id) ?? {};
     const { kind, text } = reach(peer);
@@ -104,13 +115,17 @@ function peerTable(peers, connections, reach) {
       link.overlay,
       link.encrypted === undefined || link.encrypted === null ? null : link.encrypted ? "yes" : { text: "no", tone: "waiting" },
       { text: typeof link.rtt_ms === "number" ? `${link.rtt_ms.toFixed(1)} ms` : null, tone: "number" },
+      rate(peer, "in", link.received),
+      rate(peer, "out", link.sent),
       link.address,
     ];
   });
   const failed = connections.filter((it) => !it.peer_id).map((it) => [
-    null, null, { text: `${it.state}: ${it.info ?? ""}`, tone: it.state === "failed" ? "bad" : "waiting" }, null, null, null, it.address,
+    null, null, { text: `${it.state}: ${it.info ?? ""}`, tone: it.state === "failed" ? "bad" : "waiting" }, null, null, null, null, null, it.address,
   ]);
-  fill(element("peers"), ["name", "id", "reached", "overlay", "encrypted", { text: "rtt", tone: "number" }, "address"], [...rows, ...failed]);
+  earlierLinks = now;
+  const number = (text) => ({ text, tone: "number" });
+  fill(element("peers"), ["name", "id", "reached", "overlay", "encrypted", { text: "rtt", tone: "number" }, number("sleeve in"), number("sleeve out"), "address"], [...rows, ...failed]);
 }
 
 function rateTable(status) {
