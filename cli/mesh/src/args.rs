@@ -720,6 +720,9 @@ pub(crate) struct IpamArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum IpamCommand {
     /// Give a holder an address, the same again if it has one
+    ///
+    /// Nobody is asked on the wire whether the address is in use, as 'mesh attach' does: the holder may use it by then, at a MAC
+    /// that the router does not know, and would answer itself.
     #[command(after_help = "Example:\n  mesh ipam allocate db 10.32.7.0/24")]
     Allocate {
         #[command(flatten)]
@@ -738,6 +741,8 @@ pub(crate) enum IpamCommand {
         holder: HolderArgs,
     },
     /// Give a holder this very address
+    ///
+    /// As with 'allocate', nobody is asked on the wire whether the address is in use.
     #[command(after_help = "Example:\n  mesh ipam claim db 10.32.7.9/24")]
     Claim {
         /// The holder: any name, or a container as 'mesh attach' names it

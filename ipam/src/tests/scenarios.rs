@@ -53,6 +53,14 @@ fn retire(cluster: &mut Cluster, host: usize, gone: u8) -> Result<Answer, Refusa
 }
 
 #[test]
+fn a_host_alone_founds_at_once_with_an_address_that_its_user_chose() {
+    let mut one = Cluster::new(1, "10.32.0.0/12", |_| Founding::Alone, 1, Mutants::default());
+    let asked = one.now;
+    assert_eq!(claim(&mut one, 0, "c1", "10.33.7.9/24"), addresses(&["10.33.7.9/24"]));
+    assert!(one.now.since(asked) < Duration::from_secs(1), "it took {:?}", one.now.since(asked));
+}
+
+#[test]
 fn a_host_alone_founds_with_its_first_address_and_hands_out_the_lowest() {
     let mut one = Cluster::new(1, "10.32.0.0/12", |_| Founding::Alone, 1, Mutants::default());
     one.run(Duration::from_secs(30));
