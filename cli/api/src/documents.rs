@@ -412,6 +412,18 @@ pub struct RoutesDocument {
     pub unicast: Vec<UnicastDocument>,
     /// Where frames for all go on, one entry for each source, the router that answers among them.
     pub broadcast: Vec<BroadcastDocument>,
+    /// Which peers have members of groups of IPv4 and IPv6, one entry for each group.
+    #[serde(default)]
+    pub groups: Vec<GroupDocument>,
+}
+
+/// A group of IPv4 or IPv6 with members on other hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupDocument {
+    /// The MAC that frames for the group bear, which several groups may share.
+    pub mac: String,
+    /// The peers that have members.
+    pub peer_ids: Vec<String>,
 }
 
 /// The way to one peer.

@@ -4,10 +4,10 @@
 use mesh_api::{
     AddressesDocument, AttachDocument, BroadcastDocument, Capture, ConflictDocument, ConnectionCounts,
     ConnectionDocument, ConnectionState, Datapath, DetachDocument, ExposedDocument, FirewallDocument,
-    IpamDocument, IpamState, LaunchDocument, MacDocument, Overlay, OwnedDocument, PassedDocument,
-    PeerConnectionDocument, PeerDocument, PendingDocument, PrimeDocument, RemovedPeerDocument,
-    RemovedPeersDocument, ResetDocument, RouterDocument, RoutesDocument, StatusDocument, StopDocument,
-    TargetDocument, TargetListDocument, TrafficDocument, UnicastDocument,
+    GroupDocument, IpamDocument, IpamState, LaunchDocument, MacDocument, Overlay, OwnedDocument,
+    PassedDocument, PeerConnectionDocument, PeerDocument, PendingDocument, PrimeDocument,
+    RemovedPeerDocument, RemovedPeersDocument, ResetDocument, RouterDocument, RoutesDocument, StatusDocument,
+    StopDocument, TargetDocument, TargetListDocument, TrafficDocument, UnicastDocument,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -317,12 +317,14 @@ fn routes() {
         from: Some("0102030405ff".to_owned()),
         via: vec!["abcdef010203".to_owned()],
     };
+    let group =
+        GroupDocument { mac: "01:00:5e:01:01:01".to_owned(), peer_ids: vec!["abcdef010203".to_owned()] };
     golden(
-        &RoutesDocument { unicast: vec![direct, unreached], broadcast: vec![broadcast] },
+        &RoutesDocument { unicast: vec![direct, unreached], broadcast: vec![broadcast], groups: vec![group] },
         concat!(
             r#"{"unicast":[{"peer_id":"0102030405ff","nickname":"h2","via":"0102030405ff","hops":1,"info":null},"#,
             r#"{"peer_id":"abcdef010203","nickname":null,"via":null,"hops":null,"info":"no chain of links leads there"}],"#,
-            r#""broadcast":[{"source":"0102030405ff","nickname":"h2","from":"0102030405ff","via":["abcdef010203"]}]}"#
+            r#""broadcast":[{"source":"0102030405ff","nickname":"h2","from":"0102030405ff","via":["abcdef010203"]}],"groups":[{"mac":"01:00:5e:01:01:01","peer_ids":["abcdef010203"]}]}"#
         ),
     );
 }

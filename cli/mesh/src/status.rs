@@ -203,7 +203,16 @@ fn routes(routes: &RoutesDocument, colour: bool) -> String {
         let (nickname, from) = (Cell::maybe(tree.nickname.as_ref()), Cell::maybe(tree.from.as_ref()));
         broadcast.push([Cell::new(&tree.source), nickname, from, Cell::new(via)]);
     }
-    format!("{}\n{}", unicast.render(colour), broadcast.render(colour))
+    let mut text = format!("{}\n{}", unicast.render(colour), broadcast.render(colour));
+    if !routes.groups.is_empty() {
+        let mut groups = Table::new(["GROUP", "HAS MEMBERS AT"]);
+        for group in &routes.groups {
+            groups.push([Cell::new(&group.mac), Cell::new(group.peer_ids.join(", "))]);
+        }
+        text.push('\n');
+        text.push_str(&groups.render(colour));
+    }
+    text
 }
 
 /// Range and state, as `10.32.0.0/12, ready`.

@@ -21,6 +21,7 @@ mod documents;
 mod expose;
 mod faults;
 mod floods;
+mod groups;
 mod heartbeat;
 mod hostile;
 mod mesh;

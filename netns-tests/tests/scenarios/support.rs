@@ -265,6 +265,13 @@ pub(crate) fn multicast_arrives_once(from: &Member, to: &[&Member], group: &str,
     let listen = |member: &&Member| member.container.multicast_listen(group, IFNAME);
     let wanted = usize::from(count);
     let listeners = to.iter().map(listen).collect::<Result<Vec<_>>>()?;
+    // Frames for a group begin to come when the other hosts have heard of the member.
+    for (listener, member) in listeners.iter().zip(to) {
+        eventually(READY, || {
+            from.container.multicast_send(group, IFNAME, b"joined?")?;
+            listener.next(millis(100)).with_context(|| format!("{} hears nothing", member.host.label()))
+        })?;
+    }
     for number in 0..count {
         from.container.multicast_send(group, IFNAME, &number.to_be_bytes())?;
     }
@@ -272,6 +279,9 @@ pub(crate) fn multicast_arrives_once(from: &Member, to: &[&Member], group: &str,
         let mut seen = BTreeSet::new();
         // The first one may have a long way; when all are there, one more look finds copies.
         while let Ok((payload, _)) = listener.next(if seen.len() < wanted { secs(1) } else { millis(200) }) {
+            if payload == b"joined?" {
+                continue;
+            }
             let payload = <[u8; 2]>::try_from(payload).ok().context("a foreign datagram in the group")?;
             let number = u16::from_be_bytes(payload);
             ensure!(seen.insert(number), "datagram {number} came twice to {}", member.host.label());

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use mesh_api::{
     BroadcastDocument, ConnectionCounts, ConnectionDocument, ConnectionState, Datapath, DnsSummaryDocument,
-    FirewallDocument, IpamDocument, MacDocument, Overlay, PassedDocument, PeerConnectionDocument,
-    PeerDocument, RouterDocument, RoutesDocument, StatusDocument, TargetDocument, TrafficDocument,
-    UnicastDocument,
+    FirewallDocument, GroupDocument, IpamDocument, MacDocument, Overlay, PassedDocument,
+    PeerConnectionDocument, PeerDocument, RouterDocument, RoutesDocument, StatusDocument, TargetDocument,
+    TrafficDocument, UnicastDocument,
 };
 use mesh_dataplane::Dataplane;
 use mesh_dataplane::engine::{CounterSnapshot, Direction, DropReason, Event, MacEntry, Owner, Path, Traffic};
@@ -147,7 +147,11 @@ pub(crate) fn routes(node: &Node) -> RoutesDocument {
         from: route.from.map(|from| from.to_string()),
         via: route.via.iter().map(ToString::to_string).collect(),
     });
-    RoutesDocument { unicast: unicast.collect(), broadcast: broadcast.collect() }
+    let groups = node.group_members().members.iter().map(|(group, members)| GroupDocument {
+        mac: group.to_string(),
+        peer_ids: members.iter().map(ToString::to_string).collect(),
+    });
+    RoutesDocument { unicast: unicast.collect(), broadcast: broadcast.collect(), groups: groups.collect() }
 }
 
 pub(crate) fn connections(shell: &Shell) -> Vec<ConnectionDocument> {

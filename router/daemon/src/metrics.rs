@@ -220,6 +220,7 @@ fn name(channel: Channel) -> String {
         Channel::TOPOLOGY => "topology".to_owned(),
         Channel::ADDRESSES => "ipam".to_owned(),
         Channel::MACS => "macs".to_owned(),
+        Channel::GROUPS => "groups".to_owned(),
         Channel(number) => number.to_string(),
     }
 }

@@ -1,5 +1,7 @@
 //! The node's plan in the data plane's words. The two crates do not know each other.
 
+use std::sync::Arc;
+
 use mesh_dataplane::engine as dataplane;
 use mesh_node::Plan;
 
@@ -22,11 +24,14 @@ pub(crate) fn to_dataplane(plan: Plan) -> dataplane::Plan {
         .trees
         .into_iter()
         .map(|(source, tree)| (source, dataplane::Tree { parent: tree.parent, children: tree.children }));
+    let groups = Arc::unwrap_or_clone(plan.groups);
+    let groups = dataplane::Groups { selective: groups.selective, members: groups.members };
     dataplane::Plan {
         me: plan.me,
         digest: plan.routes.digest,
         links: links.collect(),
         next_hop: plan.routes.next_hop,
         trees: trees.collect(),
+        groups: Arc::new(groups),
     }
 }

@@ -11,9 +11,9 @@ use mesh_api::{Command, ResetDocument, Response, StopDocument};
 use mesh_crypto::{Identity, Psk, Rng};
 use mesh_dataplane::Dataplane;
 use mesh_fastpath::vxlan::Heard;
-use mesh_hostnet::{AddressWatch, Bridge, Firewall, PortKind};
+use mesh_hostnet::{AddressWatch, Bridge, Firewall, GroupWatch, PortKind, WantedGroups};
 use mesh_ipam::{Ident, Request};
-use mesh_node::{Input, Node};
+use mesh_node::{Input, Node, Wanted};
 use mesh_wire::{BootCount, NetworkId, PeerId};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
@@ -164,6 +164,12 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
     let journal = open_journal(&config, identity.peer_id())?;
     let (bridge, control) = join_host(&config, mtu)?;
     let firewall = firewall::start(&config, &bridge).inspect_err(|_| leave_host(&config, &bridge))?;
+    let (group_teller, mut groups) = watch::channel(WantedGroups::All);
+    let group_watch = GroupWatch::start(&bridge, move |now| drop(group_teller.send_replace(now)));
+    let _group_watch = group_watch.inspect_err(|_| {
+        firewall.close();
+        leave_host(&config, &bridge);
+    })?;
     let sightings = (dataplane.sightings(), dataplane.sightings());
     let lane = Lane::start(&config, &bridge, rng.u64() as u32, &firewall, sightings);
     let (lane, mut heard) = lane.inspect_err(|_| leave_host(&config, &bridge))?;
@@ -250,6 +256,7 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
         asked: &mut asked,
         words: &mut words,
         heard: &mut heard,
+        groups: &mut groups,
     };
     let ending = around.serve(&mut shell, &mut sources, &supervisor).await;
     supervisor.tell(supervisor::Word::Stopping);
@@ -411,6 +418,7 @@ struct Sources<'a> {
     asked: &'a mut mpsc::Receiver<Ask>,
     words: &'a mut watch::Receiver<Word>,
     heard: &'a mut watch::Receiver<Heard>,
+    groups: &'a mut watch::Receiver<WantedGroups>,
 }
 
 /// The signals that a router heeds.
@@ -458,7 +466,8 @@ fn leave_host(config: &Config, bridge: &Bridge) {
 impl Surroundings {
     /// Runs the shell until somebody ends it.
     async fn serve(&self, shell: &mut Shell, sources: &mut Sources<'_>, supervisor: &Supervisor) -> Ending {
-        let Sources { inputs, reports, addresses, alarm, signals, asked: asks, words, heard } = sources;
+        let Sources { inputs, reports, addresses, alarm, signals, asked: asks, words, heard, groups } =
+            sources;
         let (leaving, mut left) = mpsc::channel(1);
         let (requests, mut asked) = mpsc::channel(REQUESTS_QUEUED_MAX);
         let (scrapes, mut scraped) = mpsc::channel(SCRAPES_QUEUED_MAX);
@@ -499,6 +508,7 @@ impl Surroundings {
                     let found = heard.borrow_and_update().clone();
                     shell.fast_path_heard(found);
                 }
+                Ok(()) = groups.changed() => shell.handle(wanted_groups(groups), None),
                 Some(report) = reports.recv() => self.take_report(shell, report),
                 Some((input, pipe)) = inputs.recv() => shell.handle(input, pipe),
                 Ok(()) = addresses.changed() => shell.handle(addresses_of(addresses, self.config.listen), None),
@@ -758,6 +768,14 @@ fn addresses_of(addresses: &mut watch::Receiver<Vec<IpAddr>>, listen: Option<IpA
         Some(listen) => **address == listen,
     };
     Input::Addresses(addresses.borrow_and_update().iter().filter(reached).copied().collect())
+}
+
+/// The groups of the bridge's members as the node is told them.
+fn wanted_groups(groups: &mut watch::Receiver<WantedGroups>) -> Input {
+    Input::Groups(match &*groups.borrow_and_update() {
+        WantedGroups::All => Wanted::All,
+        WantedGroups::Only(groups) => Wanted::Only(groups.clone()),
+    })
 }
 
 /// Lets the router open as many files as the administrator allows: each connection is one.

@@ -7,6 +7,7 @@ mod bench;
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -74,6 +75,7 @@ fn plan_of_two(me: u8, other: u8, remote: &str, keys: Keys) -> Plan {
         links: vec![keys.link(me, other, at(remote))],
         next_hop: [(peer(other), peer(other))].into(),
         trees: [(peer(me), tree(None, &[other])), (peer(other), tree(Some(other), &[]))].into(),
+        groups: Arc::default(),
     }
 }
 
@@ -189,6 +191,7 @@ fn a_peer_between_two_others_relays_for_them() {
         links,
         next_hop,
         trees: [1, 2, 3].map(peer).into_iter().zip(trees).collect(),
+        groups: Arc::default(),
     };
     a.dataplane.publish(plan(
         1,
@@ -249,8 +252,14 @@ fn a_host_that_dies_is_reported_and_its_macs_go_with_the_plan() {
     let Report::Dead { peer: dead, silent_for } = report else { panic!("{report:?}") };
     assert_eq!(dead, peer(2));
     assert!((1_250..2_000).contains(&silent_for.as_millis()), "{silent_for:?}");
-    let nobody =
-        Plan { me: peer(1), digest: 2, links: vec![], next_hop: BTreeMap::new(), trees: BTreeMap::new() };
+    let nobody = Plan {
+        me: peer(1),
+        digest: 2,
+        links: vec![],
+        next_hop: BTreeMap::new(),
+        trees: BTreeMap::new(),
+        groups: Arc::default(),
+    };
     a.dataplane.publish(nobody);
     assert!(a.dataplane.macs().iter().all(|entry| entry.owner == Owner::Local));
     assert!(a.dataplane.links().is_empty());

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
@@ -50,6 +51,7 @@ impl Scene {
             links,
             next_hop: BTreeMap::new(),
             trees: BTreeMap::new(),
+            groups: Arc::default(),
         });
     }
 

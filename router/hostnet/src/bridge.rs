@@ -9,7 +9,7 @@
 
 use netlink_packet_route::link::{BridgeStpState, InfoBridge};
 
-use crate::error::HostError;
+use crate::error::{HostError, KernelError};
 use crate::expose;
 use crate::mac::MacAddress;
 use crate::name::{BridgeName, InterfaceName};
@@ -22,6 +22,9 @@ pub const MTU_MIN: u32 = 68;
 
 /// The largest MTU of a veth or bridge, in bytes: an IPv4 packet cannot be longer.
 pub const MTU_MAX: u32 = 65_535;
+
+/// Groups of which the bridge knows the members.
+const GROUPS_MAX: u32 = 65_536;
 
 /// What our interfaces bear in `IFLA_IFALIAS`.
 pub(crate) mod mark {
@@ -64,8 +67,8 @@ impl PortKind {
 /// Makes the bridge, or takes over the one that an earlier life of the router left, with the containers on it; brings it
 /// up. `mtu` in bytes goes to the bridge and the ports that it has.
 ///
-/// The bridge has no STP and no forwarding delay, floods groups to all ports, and keeps IPv6 off, so that the host takes
-/// no part in the overlay.
+/// The bridge has no STP and no forwarding delay, looks who is a member of which group, and keeps IPv6 off, so that the
+/// host takes no part in the overlay.
 ///
 /// # Errors
 /// [`HostError::NameInUse`] when an interface of this name is not ours; it is left alone. Where there was no bridge, a
@@ -117,14 +120,22 @@ pub fn restore_bridge(bridge: &Bridge, mtu: u32) -> Result<(), HostError> {
 }
 
 /// Makes an interface a port of the bridge: marks it as ours, gives it the bridge's MTU, switches IPv6 off on it, and
-/// brings it up. For a port that is there already it repairs what differs. When it fails, the port may be half set up.
+/// brings it up. An uplink gets the frames of all groups besides. For a port that is there already it repairs what
+/// differs. When it fails, the port may be half set up.
 ///
 /// # Errors
 /// [`HostError::PortMissing`], [`HostError::PortTaken`], [`HostError::BridgeGone`].
 pub fn add_port(bridge: &Bridge, port: &InterfaceName, kind: PortKind) -> Result<(), HostError> {
     let mut host = open_host()?;
     let bridge = find(&mut host, &bridge.name)?;
-    join(&mut host, &bridge, port, kind, bridge.mtu)
+    join(&mut host, &bridge, port, kind, bridge.mtu)?;
+    if kind != PortKind::Uplink {
+        return Ok(());
+    }
+    let failed = |error: KernelError| error.during("set the port flags of", port);
+    let link = host.link_named(port.as_str()).map_err(failed)?;
+    let link = link.ok_or_else(|| HostError::PortMissing { port: port.clone() })?;
+    host.set_group_flag(link.index, true).map_err(failed)
 }
 
 /// The names of the host ends of all containers that are attached to the bridge, sorted.
@@ -203,7 +214,14 @@ pub(crate) fn join(
         is_up: Some(true),
         ..LinkChange::default()
     };
-    host.change_link(link.index, &change).map_err(|error| error.during("make a port of the bridge of", port))
+    host.change_link(link.index, &change)
+        .map_err(|error| error.during("make a port of the bridge of", port))?;
+    match kind {
+        PortKind::Uplink => Ok(()),
+        PortKind::Container => host
+            .set_group_flag(link.index, false)
+            .map_err(|error| error.during("set the port flags of", port)),
+    }
 }
 
 /// Makes the bridge under a passing name, and gives it its own only once it bears our mark: the kernel has no request
@@ -270,7 +288,9 @@ fn configure(host: &mut Netlink, index: u32, name: &InterfaceName) -> Result<(),
     // net.bridge.bridge-nf-call-* are off: those, being everybody's, are left alone.
     let then = vec![
         InfoBridge::ForwardDelay(0),
-        InfoBridge::MulticastSnooping(false),
+        InfoBridge::MulticastSnooping(true),
+        // With one group more the kernel would stop to snoop. Each container of IPv6 is a member of two or three.
+        InfoBridge::MulticastHashMax(GROUPS_MAX),
         InfoBridge::NfCallIpTables(false),
         InfoBridge::NfCallIp6Tables(false),
         InfoBridge::NfCallArpTables(false),

@@ -8,6 +8,7 @@
 
 pub(crate) mod address;
 pub(crate) mod link;
+pub(crate) mod multicast;
 pub(crate) mod neighbour;
 pub(crate) mod route;
 
@@ -66,7 +67,8 @@ impl Netlink {
 
     /// Asks for a change, with the `NLM_F_*` flags beyond request and acknowledgement, and waits until it is done.
     pub(crate) fn change(&mut self, message: RouteNetlinkMessage, flags: u16) -> Result<(), KernelError> {
-        self.exchange(message, NLM_F_REQUEST | NLM_F_ACK | flags, &mut |_| {})?;
+        let flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        self.exchange(|sequence| serialize(message, flags, sequence), &mut |_| {})?;
         Ok(())
     }
 
@@ -115,7 +117,8 @@ impl Netlink {
         decode: impl Fn(&[u8]) -> Option<T>,
     ) -> Result<Option<T>, KernelError> {
         let mut found = None;
-        self.exchange(message, NLM_F_REQUEST | NLM_F_ACK, &mut |payload| found = decode(payload))?;
+        let request = |sequence| serialize(message, NLM_F_REQUEST | NLM_F_ACK, sequence);
+        self.exchange(request, &mut |payload| found = decode(payload))?;
         Ok(found)
     }
 
@@ -125,12 +128,35 @@ impl Netlink {
         message: &RouteNetlinkMessage,
         decode: impl Fn(&[u8]) -> Option<T>,
     ) -> Result<Vec<T>, KernelError> {
+        let request = |sequence| serialize(message.clone(), NLM_F_REQUEST | NLM_F_DUMP, sequence);
+        self.dump_with(request, decode)
+    }
+
+    /// The same for a kind that netlink-packet-route does not know: the request has this type, and `body` behind its header.
+    pub(crate) fn dump_bare<T>(
+        &mut self,
+        kind: u16,
+        body: &[u8],
+        decode: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, KernelError> {
+        let request = |sequence: u32| {
+            let len = u32::try_from(HEADER_BYTES + body.len()).expect("a request has a few bytes");
+            let flags = NLM_F_REQUEST | NLM_F_DUMP;
+            let kind_and_flags = [kind.to_ne_bytes(), flags.to_ne_bytes()].concat();
+            [&len.to_ne_bytes()[..], &kind_and_flags, &sequence.to_ne_bytes(), &[0; 4], body].concat()
+        };
+        self.dump_with(request, decode)
+    }
+
+    fn dump_with<T>(
+        &mut self,
+        request: impl Fn(u32) -> Vec<u8>,
+        decode: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, KernelError> {
         let mut attempt = 1;
         loop {
             let mut found = Vec::new();
-            let result = self.exchange(message.clone(), NLM_F_REQUEST | NLM_F_DUMP, &mut |payload| {
-                found.extend(decode(payload));
-            });
+            let result = self.exchange(&request, &mut |payload| found.extend(decode(payload)));
             let is_last = attempt == DUMP_ATTEMPTS_MAX;
             match result {
                 Ok(Consistency::Whole) => return Ok(found),
@@ -145,13 +171,12 @@ impl Netlink {
 
     fn exchange(
         &mut self,
-        message: RouteNetlinkMessage,
-        flags: u16,
+        request: impl FnOnce(u32) -> Vec<u8>,
         on_object: &mut dyn FnMut(&[u8]),
     ) -> Result<Consistency, KernelError> {
         self.sequence = self.sequence.wrapping_add(1);
         let deadline = Instant::now() + ANSWER_TIME_MAX;
-        let request = serialize(message, flags, self.sequence);
+        let request = request(self.sequence);
         retry_interrupted(|| self.socket.send(&request, 0))?;
         let mut consistency = Consistency::Whole;
         loop {

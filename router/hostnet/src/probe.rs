@@ -89,7 +89,7 @@ pub fn probe(bridge: &Bridge, wanted: &[Probe]) -> io::Result<BTreeMap<IpAddr, M
 }
 
 /// A socket for frames of one kind to and from an interface.
-fn open(index: u32, ether_type: u16) -> io::Result<OwnedFd> {
+pub(crate) fn open(index: u32, ether_type: u16) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     // Without a protocol it hears nothing before it is bound.
     let socket = socket_with(AddressFamily::PACKET, SocketType::RAW, flags, None)?;
@@ -182,12 +182,12 @@ fn solicitation(address: Ipv6Addr, from: MacAddress) -> Vec<u8> {
     frame
 }
 
-fn ethernet(to: [u8; 6], from: MacAddress, ether_type: u16) -> Vec<u8> {
+pub(crate) fn ethernet(to: [u8; 6], from: MacAddress, ether_type: u16) -> Vec<u8> {
     [&to[..], &from.0, &ether_type.to_be_bytes()].concat()
 }
 
 /// The checksum of an ICMPv6 message of whole 16-bit words (RFC 4443, section 2.3).
-fn checksum(from: Ipv6Addr, to: Ipv6Addr, message: &[u8]) -> u16 {
+pub(crate) fn checksum(from: Ipv6Addr, to: Ipv6Addr, message: &[u8]) -> u16 {
     let len = u32::try_from(message.len()).expect("a few bytes").to_be_bytes();
     let parts = [&from.octets()[..], &to.octets(), &len, &[0, 0, 0, ICMPV6], message];
     let words = parts.iter().flat_map(|part| part.chunks_exact(2));

@@ -70,6 +70,7 @@ impl Node {
             let merged = match (channel, channel.chunk_of_names()) {
                 (Channel::TOPOLOGY, _) => self.topology.merge(entry),
                 (Channel::MACS, _) => self.merge_macs(entry),
+                (Channel::GROUPS, _) => self.merge_groups(entry),
                 (_, Some(index)) => self.merge_names(index, entry, now),
                 (unknown, None) => self.carried.merge(unknown, entry),
             };
@@ -84,6 +85,7 @@ impl Node {
                 }
                 Ok(Merged::Known(_)) => self.counters.count(Count::RecordKnown),
                 Ok(Merged::Ghost(ghost)) if channel == Channel::MACS => self.outrun_macs(&ghost, now),
+                Ok(Merged::Ghost(ghost)) if channel == Channel::GROUPS => self.outrun_groups(&ghost, now),
                 Ok(Merged::Ghost(ghost)) => match channel.chunk_of_names() {
                     Some(index) => self.outrun_names(index, &ghost, now),
                     None => self.outrun(&ghost, now),
@@ -92,7 +94,8 @@ impl Node {
             }
         }
         let of_names = channel.chunk_of_names().is_some_and(|index| self.names.get(index).is_some());
-        if channel == Channel::MACS || of_names || self.carried.get(channel).is_some() {
+        let is_told = [Channel::MACS, Channel::GROUPS].contains(&channel);
+        if is_told || of_names || self.carried.get(channel).is_some() {
             self.counters.carry(channel);
         }
     }
@@ -252,7 +255,8 @@ impl Node {
             let (channel, origin) = name;
             let entry = match (channel, channel.chunk_of_names()) {
                 (Channel::TOPOLOGY, _) => self.topology.entry(origin),
-                (Channel::MACS, _) => self.macs.records().get(origin).map(|record| &*record.entry),
+                (Channel::MACS, _) => self.macs.told.entry(origin),
+                (Channel::GROUPS, _) => self.groups.told.entry(origin),
                 (_, Some(index)) => {
                     self.names.get(index).and_then(|records| Some(&*records.get(origin)?.entry))
                 }
@@ -286,9 +290,11 @@ impl Node {
 
     /// What `tell` says of each channel that has records, but the topology's.
     fn beside_topology(&self, tell: impl Fn(&dyn Channelled) -> Summary) -> Vec<Summary> {
-        let macs = self.macs.in_use().map(|records| tell(records));
+        let macs = self.macs.told.in_use().map(|records| tell(records));
+        let groups = self.groups.told.in_use().map(|records| tell(records));
         let names = self.names.channels().map(|records| tell(records));
-        macs.into_iter().chain(names).chain(self.carried.channels().map(|records| tell(records))).collect()
+        let carried = self.carried.channels().map(|records| tell(records));
+        macs.into_iter().chain(groups).chain(names).chain(carried).collect()
     }
 
     /// Lets `use_it` work with the records of a channel. `None` where there is no room for them.
@@ -297,7 +303,10 @@ impl Node {
             return Some(use_it(self.topology.store()));
         }
         if channel == Channel::MACS {
-            return Some(use_it(self.macs.records()));
+            return Some(use_it(self.macs.told.records()));
+        }
+        if channel == Channel::GROUPS {
+            return Some(use_it(self.groups.told.records()));
         }
         if let Some(index) = channel.chunk_of_names() {
             return Some(match self.names.get(index) {

@@ -13,6 +13,7 @@ use mesh_wire::{BootCount, MacAddr, NetworkId, Nickname, PeerId};
 
 use crate::addresses::Addresses;
 use crate::connection::CloseCause;
+use crate::groups::Wanted;
 
 /// What a node is made of.
 pub struct Config {
@@ -159,6 +160,8 @@ pub enum Input {
     Founded(NetworkId),
     /// The MACs on this router's bridge, but for those of peers: all of them, each time that they change.
     Macs(BTreeSet<MacAddr>),
+    /// The groups whose frames are of use on this router's bridge, all of them.
+    Groups(Wanted),
     /// This host's kernel takes frames from those of neighbours there, or no longer.
     Vxlan(Option<VxlanEnd>),
     /// The names of a container of this router are these from now on; none when it has gone.

@@ -14,6 +14,7 @@ mod connections;
 mod counters;
 mod data_link;
 mod gossip;
+mod groups;
 mod interface;
 pub mod limits;
 mod links;
@@ -34,11 +35,13 @@ mod status;
 mod strangers;
 mod survey;
 mod targets;
+mod told;
 mod vxlan;
 
 pub use addresses::Addresses;
 pub use connection::CloseCause;
 pub use counters::{Count, Counters, GossipTraffic};
+pub use groups::{GroupMembers, Wanted};
 pub use interface::{
     AddressOutput, Config, ConnectionId, DialFailure, Event, Input, Output, Report, VxlanEnd,
 };

@@ -129,6 +129,10 @@ pub const REFUSAL_SHOWN_FOR: Duration = Duration::from_secs(60);
 /// have as many.
 pub const MACS_LEN_MAX: usize = 32 * 1024 * 1024;
 
+/// Announcements of groups by all peers, in bytes together; what would not fit is refused, and its origin gets the frames of all
+/// groups. 10,000 peers with 100 groups each have as many.
+pub const GROUPS_LEN_MAX: usize = 8 * 1024 * 1024;
+
 /// Records of names in one channel, in bytes together; what would not fit is refused. The number of names, in all channels
 /// together, is limited by [`ENTRIES_MAX`](mesh_names::ENTRIES_MAX).
 pub const NAMES_LEN_MAX: usize = 64 * 1024 * 1024;

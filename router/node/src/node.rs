@@ -18,6 +18,7 @@ use crate::connection::CloseCause;
 use crate::connections::Connections;
 use crate::counters::Counters;
 use crate::data_link::DataLink;
+use crate::groups::Groups;
 use crate::interface::{Config, ConnectionId, Input, Output, VxlanEnd};
 use crate::limits::ANTI_ENTROPY_EVERY;
 use crate::macs::Macs;
@@ -59,6 +60,7 @@ pub struct Node {
     /// The peers that it was told of last.
     pub(crate) members: BTreeMap<PeerId, Reachable>,
     pub(crate) macs: Macs,
+    pub(crate) groups: Groups,
     /// Where this host's kernel takes frames.
     pub(crate) vxlan: Option<VxlanEnd>,
     pub(crate) names: NameRecords,
@@ -131,6 +133,7 @@ impl Node {
             ipam,
             members: BTreeMap::new(),
             macs: Macs::default(),
+            groups: Groups::default(),
             vxlan: None,
             names: NameRecords::new(config.names),
             strangers: Strangers::default(),
@@ -168,6 +171,7 @@ impl Node {
             Input::Secrets(secrets) => self.set_secrets(secrets, now),
             Input::Founded(network) => self.founded(network, now),
             Input::Macs(macs) => self.set_macs(&macs, now),
+            Input::Groups(wanted) => self.set_groups(wanted, now),
             Input::Vxlan(end) => self.set_vxlan(end, now),
             Input::Ipam(input) => self.address_input(input, now),
             Input::Names { container, entries } => self.set_names(&container, &entries, now),
@@ -206,7 +210,7 @@ impl Node {
     #[must_use]
     pub fn plan(&mut self) -> Plan {
         let routes = self.routes().clone();
-        Plan::new(self.peer_id(), routes, self.data_links())
+        Plan::new(self.peer_id(), routes, self.data_links(), Arc::clone(self.group_members()))
     }
 
     /// The links of the plan alone, without the routes: what whoever only probes needs.
@@ -345,6 +349,7 @@ impl Node {
             self.run_survey(now);
         }
         self.settle_macs();
+        self.settle_groups();
         self.spread_news(now);
         self.dial_due(now);
         if self.plan_changed {

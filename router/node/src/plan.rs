@@ -1,12 +1,14 @@
 //! What the node wants the data plane to do: plain data, complete each time.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use mesh_crypto::DirectionKey;
 use mesh_topology::Routes;
 use mesh_wire::{PeerId, ReceiverIndex};
 
 use crate::data_link::DataLink;
+use crate::groups::GroupMembers;
 use crate::vxlan::KernelPath;
 
 /// All that forwarding needs. A new plan replaces the whole of the earlier one.
@@ -18,6 +20,8 @@ pub struct Plan {
     pub links: Vec<LinkPlan>,
     /// The ways to all peers.
     pub routes: Routes,
+    /// Which peers want the frames of which groups.
+    pub groups: Arc<GroupMembers>,
 }
 
 /// A neighbour, as the data plane sees it.
@@ -69,6 +73,7 @@ impl Plan {
         me: PeerId,
         mut routes: Routes,
         links: impl Iterator<Item = (PeerId, &'a DataLink)>,
+        groups: Arc<GroupMembers>,
     ) -> Self {
         let mut plans = Vec::new();
         for (peer, link) in links {
@@ -78,6 +83,6 @@ impl Plan {
             }
             plans.extend(link.plan(peer));
         }
-        Self { me, links: plans, routes }
+        Self { me, links: plans, routes, groups }
     }
 }

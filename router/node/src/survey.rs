@@ -111,7 +111,8 @@ impl Node {
         }
         self.topology.forget(gone);
         self.carried.retain(|origin| !gone.contains(&origin));
-        self.macs.retain(|origin| !gone.contains(&origin));
+        self.macs.told.retain(|origin| !gone.contains(&origin));
+        self.groups.told.retain(|origin| !gone.contains(&origin));
         self.names.retain(|origin| !gone.contains(&origin));
         self.news.retain(|origin| !gone.contains(&origin));
         self.forget_relayed(gone, now);
@@ -127,9 +128,10 @@ impl Node {
     /// The origins of records that no chain of listed connections reaches.
     fn unreachable(&self) -> BTreeSet<PeerId> {
         let carried = self.carried.channels().flat_map(Records::iter).map(|record| record.row.origin);
-        let announcing = self.macs.records().iter().map(|record| record.row.origin);
+        let announcing = self.macs.told.records().iter().map(|record| record.row.origin);
+        let grouped = self.groups.told.records().iter().map(|record| record.row.origin);
         let named = self.names.channels().flat_map(Records::iter).map(|record| record.row.origin);
-        let others = carried.chain(announcing).chain(named);
+        let others = carried.chain(announcing).chain(grouped).chain(named);
         let unreachable = others.filter(|origin| !self.topology.reaches(*origin));
         unreachable.chain(self.topology.cut_off().iter().copied()).collect()
     }

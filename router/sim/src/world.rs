@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_crypto::{Rng, SecretBytes};
@@ -372,6 +373,7 @@ impl World {
             | Input::Addresses(_)
             | Input::Founded(_)
             | Input::Macs(_)
+            | Input::Groups(_)
             | Input::Vxlan(_)
             | Input::Names { .. }
             | Input::Ipam(_)
@@ -415,7 +417,7 @@ impl World {
                 let Some(life) = &mut self.hosts[host.0].life else { return };
                 let plan = if is_light {
                     let (me, links) = (life.node.peer_id(), life.node.links());
-                    Plan { me, links, routes: Routes::default() }
+                    Plan { me, links, routes: Routes::default(), groups: Arc::default() }
                 } else {
                     life.node.plan()
                 };

@@ -2,6 +2,7 @@
 //! routes: with equal views, and with views of any age up to two changes.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use mesh_crypto::DirectionKey;
 use mesh_dataplane::engine::{
@@ -38,7 +39,14 @@ fn tables(routers: usize, links: &[(usize, usize)], me: usize) -> Tables {
     let links = (0..routers).filter(|router| *router != me).map(session).collect();
     let trees = trees.into_iter();
     let trees = trees.map(|(source, tree)| (source, Tree { parent: tree.parent, children: tree.children }));
-    Tables::new(&Plan { me: peer(me), digest, links, next_hop, trees: trees.collect() })
+    Tables::new(&Plan {
+        me: peer(me),
+        digest,
+        links,
+        next_hop,
+        trees: trees.collect(),
+        groups: Arc::default(),
+    })
 }
 
 /// The order in which copies arrive.
@@ -64,6 +72,7 @@ impl World {
             arrival,
             source: MacAddr::from_bytes([2, 0, 0, 0, 0, 1]),
             destination: MacAddr::BROADCAST,
+            tells_of_members: false,
         };
         let (mut injected, mut sent) = (vec![0; views.len()], 0);
         let captured =

@@ -140,6 +140,8 @@ impl Channel {
     pub const ADDRESSES: Self = Self(2);
     /// The MACs that are on each peer's bridge.
     pub const MACS: Self = Self(3);
+    /// The groups that have members on each peer's bridge.
+    pub const GROUPS: Self = Self(4);
     /// Names: the first of [`NAMES_CHANNELS`] channels, one for each chunk that a peer's set may be cut into.
     pub const NAMES: Self = Self(256);
 
@@ -497,6 +499,29 @@ pub struct AnnouncedMac {
     pub sequence: u32,
 }
 
+/// Most groups in one [`GroupsRecord`]; who has more wants the frames of all groups.
+pub const GROUPS_ANNOUNCED_MAX: usize = 1_024;
+
+/// The groups that have members on a peer's bridge: the unit of the channel of groups.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct GroupsRecord {
+    /// Ed25519 public key of the origin.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub key: [u8; 32],
+    /// The origin's life.
+    #[n(1)]
+    pub boot: BootCount,
+    /// Counts the changes in that life.
+    #[n(2)]
+    pub version: u64,
+    /// Whether the frames of all groups are wanted: a router of groups is on the bridge, or there are too many groups.
+    #[n(3)]
+    pub wants_all: bool,
+    /// The groups, at most [`GROUPS_ANNOUNCED_MAX`].
+    #[n(4)]
+    pub groups: Vec<MacAddr>,
+}
+
 /// A part of a peer's names: the unit of the channels of names. What the chunk says is the business of `mesh-names`.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct NamesRecord {
@@ -710,6 +735,23 @@ impl MacsRecord {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let record: Self = whole(0, bytes)?;
         if record.macs.len() > MACS_ANNOUNCED_MAX {
+            return Err(DecodeError::TooMany { kind: 0 });
+        }
+        Ok(record)
+    }
+}
+
+impl GroupsRecord {
+    /// The bytes that its origin signs.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        plain(self)
+    }
+
+    /// Reads what an origin signed.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let record: Self = whole(0, bytes)?;
+        if record.groups.len() > GROUPS_ANNOUNCED_MAX {
             return Err(DecodeError::TooMany { kind: 0 });
         }
         Ok(record)

@@ -52,6 +52,20 @@ impl MacAddr {
     pub const fn is_link_local_control(&self) -> bool {
         matches!(self.0, [0x01, 0x80, 0xc2, 0, 0, 0..=0x0f])
     }
+
+    /// True for groups of IPv4 and IPv6 whose members tell of themselves (RFC 1112, section 6.4; RFC 2464, section 7), so that
+    /// frames need not go anywhere else. Not so for 224.0.0.0/24, which everybody gets (RFC 4541, section 2.1.2), and which
+    /// shares its addresses with 31 other such networks; nor for the IPv6 groups with small numbers, all nodes among them,
+    /// and those of neighbour discovery, without which nobody would be found.
+    #[must_use]
+    pub const fn is_snooped_group(&self) -> bool {
+        match self.0 {
+            [0x01, 0x00, 0x5e, high, middle, _] => high < 0x80 && (high != 0 || middle != 0),
+            [0x33, 0x33, 0xff, ..] | [0x33, 0x33, 0, 0, 0, _] => false,
+            [0x33, 0x33, ..] => true,
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for MacAddr {
@@ -109,6 +123,24 @@ mod tests {
             "0g:0:0:0:0:0",
         ] {
             assert_eq!(text.parse::<MacAddr>(), Err(MacAddrError), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn groups_that_everybody_needs_are_not_snooped() {
+        for snooped in ["01:00:5e:00:01:00", "01:00:5e:7f:ff:fa", "33:33:00:00:12:34", "33:33:00:01:00:02"] {
+            assert!(mac(snooped).is_snooped_group(), "{snooped}");
+        }
+        for flooded in [
+            "01:00:5e:00:00:fb",
+            "01:00:5e:80:00:01",
+            "33:33:00:00:00:01",
+            "33:33:ff:00:00:09",
+            "01:80:c2:00:00:0e",
+            "ff:ff:ff:ff:ff:ff",
+            "02:00:5e:01:01:01",
+        ] {
+            assert!(!mac(flooded).is_snooped_group(), "{flooded}");
         }
     }
 

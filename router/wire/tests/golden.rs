@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 
 use compare::Golden;
 use mesh_wire::control::{
-    AnnouncedMac, BUCKETS, Channel, DataOffer, Digest, DigestRow, Farewell, Gossip, Hello, LinkRecord,
-    MacsRecord, Mail, MailBody, Message, NamesRecord, PeerRecord, Rekey, Relay, SignedRecord, Summary,
-    VxlanOffer,
+    AnnouncedMac, BUCKETS, Channel, DataOffer, Digest, DigestRow, Farewell, Gossip, GroupsRecord, Hello,
+    LinkRecord, MacsRecord, Mail, MailBody, Message, NamesRecord, PeerRecord, Rekey, Relay, SignedRecord,
+    Summary, VxlanOffer,
 };
 use mesh_wire::sleeve::{Envelope, Header, Message as Sleeve, Messages, PacketKind, Part, Probe, TimeToLive};
 use mesh_wire::vxlan::{self, Heartbeat, HeartbeatKind};
@@ -154,6 +154,11 @@ fn golden_control_messages() {
     let macs = MacsRecord { key: [0x77; 32], boot: BootCount(3), version: 9, macs: macs.to_vec() };
     assert_eq!(MacsRecord::decode(&macs.encode()), Ok(macs.clone()));
     golden.add("record of MACs", macs.encode());
+    let groups = [[0x01, 0x00, 0x5e, 1, 1, 1], [0x33, 0x33, 0, 0, 0x12, 0x34]].map(MacAddr::from_bytes);
+    let (wants_all, groups) = (false, groups.to_vec());
+    let groups = GroupsRecord { key: [0x77; 32], boot: BootCount(3), version: 9, wants_all, groups };
+    assert_eq!(GroupsRecord::decode(&groups.encode()), Ok(groups.clone()));
+    golden.add("record of groups", groups.encode());
 
     let names = NamesRecord { key: [0x77; 32], boot: BootCount(3), version: 9, chunk: vec![0x86, 0xff] };
     assert_eq!(NamesRecord::decode(&names.encode()), Ok(names.clone()));

@@ -162,11 +162,22 @@ pub enum Event {
     MacTableFull,
     /// A report found the control plane's queue full.
     ReportLost,
+    /// A frame for a group of which no other host has members stayed here.
+    GroupWithoutMembers,
+    /// A message about members of groups stayed here, or went only to hosts that want those of all groups.
+    MembershipKept,
 }
 
 impl Event {
     /// All events.
-    pub const ALL: [Self; 4] = [Self::TopologyDiffers, Self::MacMoved, Self::MacTableFull, Self::ReportLost];
+    pub const ALL: [Self; 6] = [
+        Self::TopologyDiffers,
+        Self::MacMoved,
+        Self::MacTableFull,
+        Self::ReportLost,
+        Self::GroupWithoutMembers,
+        Self::MembershipKept,
+    ];
 
     /// The event's name in metrics.
     #[must_use]
@@ -176,6 +187,8 @@ impl Event {
             Self::MacMoved => "mac_moved",
             Self::MacTableFull => "mac_table_full",
             Self::ReportLost => "report_lost",
+            Self::GroupWithoutMembers => "group_without_members",
+            Self::MembershipKept => "membership_kept",
         }
     }
 }

@@ -40,6 +40,8 @@ pub struct Key {
     pub source: MacAddr,
     /// Its receiver.
     pub destination: MacAddr,
+    /// Whether it is a message about members of groups; of importance only where it was captured.
+    pub tells_of_members: bool,
 }
 
 /// What happens to a frame. The parts are independent of each other, and done in the order of the fields.
@@ -70,6 +72,8 @@ pub struct Transmission {
 enum Forward<'t> {
     Nowhere,
     Over(Transmission),
+    /// In these copies.
+    Each(&'t [Transmission]),
     /// To each child except the neighbour that the frame came from.
     Down {
         children: &'t [LinkId],
@@ -88,7 +92,7 @@ pub fn decide<'t>(key: &Key, tables: &'t Tables, location: Location) -> Decision
         return Decision::dropped(DropReason::LinkLocalControl);
     }
     match key.arrival {
-        Arrival::Captured { sequence } => captured(key.destination, sequence, tables, location),
+        Arrival::Captured { sequence } => captured(key, sequence, tables, location),
         Arrival::Received { from, envelope: Envelope::Direct } => direct(tables.neighbour(from)),
         Arrival::Received {
             envelope: Envelope::Unicast { source, .. } | Envelope::Broadcast { source, .. },
@@ -112,10 +116,10 @@ pub fn decide<'t>(key: &Key, tables: &'t Tables, location: Location) -> Decision
 /// A captured frame comes from a local container: a bridge does not send a frame back to the port that it came
 /// from, so that what was just injected is not captured again. Its source is therefore learnt as local, even if
 /// it was known at a peer: the newest sighting wins.
-fn captured<'t>(destination: MacAddr, sequence: u32, tables: &'t Tables, location: Location) -> Decision<'t> {
+fn captured<'t>(key: &Key, sequence: u32, tables: &'t Tables, location: Location) -> Decision<'t> {
     let decision = Decision { learn: Some(Owner::Local), ..Decision::nothing() };
-    if destination.is_group() {
-        return Decision { forward: flood(sequence, tables), ..decision };
+    if key.destination.is_group() {
+        return to_group(key, sequence, tables, decision);
     }
     match location {
         Location::Unknown => Decision { forward: flood(sequence, tables), ..decision },
@@ -129,7 +133,21 @@ fn captured<'t>(destination: MacAddr, sequence: u32, tables: &'t Tables, locatio
     }
 }
 
-fn towards(peer: PeerId, link: LinkId, tables: &Tables) -> Transmission {
+/// A captured frame for a group goes to whoever wants it, in copies for each, and down our own tree where that is not known.
+fn to_group<'t>(key: &Key, sequence: u32, tables: &'t Tables, decision: Decision<'t>) -> Decision<'t> {
+    let (copies, event) = if key.tells_of_members {
+        (tables.membership_copies(), Some(Event::MembershipKept))
+    } else {
+        let copies = tables.group_copies(key.destination);
+        (copies, copies.is_some_and(<[_]>::is_empty).then_some(Event::GroupWithoutMembers))
+    };
+    match copies {
+        Some(copies) => Decision { forward: Forward::Each(copies), event, ..decision },
+        None => Decision { forward: flood(sequence, tables), ..decision },
+    }
+}
+
+pub(super) fn towards(peer: PeerId, link: LinkId, tables: &Tables) -> Transmission {
     let envelope = if tables.neighbour(link) == peer {
         Envelope::Direct
     } else {
@@ -213,13 +231,16 @@ impl<'t> Decision<'t> {
 
     /// The packets to send.
     pub fn transmissions(&self) -> impl Iterator<Item = Transmission> + use<'t> {
-        let (one, children, except, envelope): (_, &'t [LinkId], _, _) = match self.forward {
-            Forward::Nowhere => (None, &[], None, Envelope::Direct),
-            Forward::Over(transmission) => (Some(transmission), &[], None, Envelope::Direct),
-            Forward::Down { children, except, envelope } => (None, children, except, envelope),
-        };
+        let (one, each, children, except, envelope): (_, &'t [Transmission], &'t [LinkId], _, _) =
+            match self.forward {
+                Forward::Nowhere => (None, &[], &[], None, Envelope::Direct),
+                Forward::Over(transmission) => (Some(transmission), &[], &[], None, Envelope::Direct),
+                Forward::Each(copies) => (None, copies, &[], None, Envelope::Direct),
+                Forward::Down { children, except, envelope } => (None, &[], children, except, envelope),
+            };
         let down = children.iter().filter(move |link| Some(**link) != except);
-        one.into_iter().chain(down.map(move |link| Transmission { link: *link, envelope }))
+        let down = down.map(move |link| Transmission { link: *link, envelope });
+        one.into_iter().chain(each.iter().copied()).chain(down)
     }
 }
 

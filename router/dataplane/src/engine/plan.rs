@@ -3,9 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use mesh_crypto::DirectionKey;
 use mesh_wire::{PeerId, ReceiverIndex};
+
+use super::groups::Groups;
 
 /// Most other addresses of one neighbour that are tried.
 pub const CANDIDATES_MAX: usize = 32;
@@ -24,6 +27,8 @@ pub struct Plan {
     pub next_hop: BTreeMap<PeerId, PeerId>,
     /// The broadcast tree of each source, this router included.
     pub trees: BTreeMap<PeerId, Tree>,
+    /// Which peers want the frames of which groups.
+    pub groups: Arc<Groups>,
 }
 
 /// This router's place in the broadcast tree of one source.

@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mesh_wire::PeerId;
+use mesh_wire::{MacAddr, PeerId};
 
+use super::decide::{Transmission, towards};
+use super::groups::{GROUP_COPIES_MAX, Groups};
 use super::plan::{Plan, Tree};
 
 /// A neighbour's place in one publication of the tables; meaningless in another.
@@ -29,6 +31,18 @@ pub struct Tables {
     routes: BTreeMap<PeerId, LinkId>,
     trees: BTreeMap<PeerId, FloodTree>,
     peers: BTreeSet<PeerId>,
+    groups: BTreeMap<MacAddr, GroupWay>,
+    /// Where frames for groups go that nobody has announced, and messages about members of groups.
+    memberless: GroupWay,
+}
+
+/// Where captured frames for a group go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum GroupWay {
+    /// One for each peer that wants them.
+    Copies(Vec<Transmission>),
+    /// Down our own tree: too many want them, or all do.
+    Flood,
 }
 
 /// A broadcast tree as seen from here, with links in place of peers.
@@ -38,6 +52,15 @@ pub struct FloodTree {
     pub parent: Option<LinkId>,
     /// Where they go.
     pub children: Vec<LinkId>,
+}
+
+impl GroupWay {
+    fn copies(&self) -> Option<&[Transmission]> {
+        match self {
+            Self::Copies(copies) => Some(copies),
+            Self::Flood => None,
+        }
+    }
 }
 
 impl Tables {
@@ -66,7 +89,35 @@ impl Tables {
         let trees =
             plan.trees.iter().map(|(source, tree)| (*source, flood_tree(tree, &links, &usable))).collect();
         let peers = plan.next_hop.keys().copied().chain(neighbours.iter().copied()).collect();
-        Self { me: plan.me, digest: plan.digest, neighbours, links, routes, trees, peers }
+        let (groups, memberless) = (BTreeMap::new(), GroupWay::Flood);
+        let (me, digest) = (plan.me, plan.digest);
+        let mut tables = Self { me, digest, neighbours, links, routes, trees, peers, groups, memberless };
+        tables.set_groups(&plan.groups);
+        tables
+    }
+
+    fn set_groups(&mut self, groups: &Groups) {
+        let others = self.peers.iter().copied().filter(|peer| *peer != self.me);
+        let eager: BTreeSet<_> = others.filter(|peer| !groups.selective.contains(peer)).collect();
+        self.memberless = self.way_to(&eager);
+        let ways = groups.members.iter().map(|(group, members)| {
+            // Eager ones that are too many by themselves are not worth a look at members.
+            let way = match &self.memberless {
+                GroupWay::Flood => GroupWay::Flood,
+                GroupWay::Copies(_) => self.way_to(&(&eager | members)),
+            };
+            (*group, way)
+        });
+        self.groups = ways.collect();
+    }
+
+    fn way_to(&self, wanted: &BTreeSet<PeerId>) -> GroupWay {
+        let is_for_all = self.peers.iter().all(|peer| *peer == self.me || wanted.contains(peer));
+        if wanted.len() > GROUP_COPIES_MAX || is_for_all {
+            return GroupWay::Flood;
+        }
+        let copies = wanted.iter().filter_map(|peer| Some(towards(*peer, self.route(*peer)?, self)));
+        GroupWay::Copies(copies.collect())
     }
 
     /// The tables of a router without neighbours.
@@ -80,6 +131,8 @@ impl Tables {
             routes: BTreeMap::new(),
             trees: BTreeMap::new(),
             peers: BTreeSet::new(),
+            groups: BTreeMap::new(),
+            memberless: GroupWay::Flood,
         }
     }
 
@@ -126,6 +179,19 @@ impl Tables {
     #[must_use]
     pub fn tree(&self, source: PeerId) -> Option<&FloodTree> {
         self.trees.get(&source)
+    }
+
+    /// The copies in which a captured frame for `group` leaves; `None` where it is flooded.
+    #[must_use]
+    pub(super) fn group_copies(&self, group: MacAddr) -> Option<&[Transmission]> {
+        let way = group.is_snooped_group().then(|| self.groups.get(&group).unwrap_or(&self.memberless));
+        way.and_then(GroupWay::copies)
+    }
+
+    /// The same for messages about members of groups: they are for peers that want the frames of all groups.
+    #[must_use]
+    pub(super) fn membership_copies(&self) -> Option<&[Transmission]> {
+        self.memberless.copies()
     }
 
     /// True when `peer` is part of the network that these tables know: only such peers own MACs.

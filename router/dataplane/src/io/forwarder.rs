@@ -18,6 +18,7 @@ use crate::dataplane::WORKERS_MAX;
 use crate::engine::{
     Arrival, Counters, Decision, Direction, DropReason, Event, Injection, Key, Learned, LinkId, Location,
     Merger, Offload, Path, RateLimit, Reassembly, RelayedPeers, Transmission, decide, is_node_local,
+    tells_of_members,
 };
 use crate::report::Report;
 use crate::shared::{Link, Outlet, Roaming, Shared, Snapshot, lock};
@@ -292,7 +293,9 @@ impl Forwarder {
             Arrival::Captured { .. } => self.shared.macs.locate(destination, now),
             Arrival::Received { .. } => Location::Unknown,
         };
-        let decision = decide(&Key { arrival, source, destination }, &snapshot.tables, location);
+        let tells_of_members = destination.is_group() && tells_of_members(&frame);
+        let key = Key { arrival, source, destination, tells_of_members };
+        let decision = decide(&key, &snapshot.tables, location);
         let decision = self.shared.duplicates.check(arrival, decision, now);
         if let Some(owner) = decision.learn {
             match self.shared.macs.learn(source, owner, now) {

@@ -289,7 +289,14 @@ mod tests {
 
     fn plan(links: Vec<LinkPlan>) -> Plan {
         let me = PeerId::from_bytes([0; 16]);
-        Plan { me, digest: 0, links, next_hop: BTreeMap::new(), trees: BTreeMap::new() }
+        Plan {
+            me,
+            digest: 0,
+            links,
+            next_hop: BTreeMap::new(),
+            trees: BTreeMap::new(),
+            groups: Arc::default(),
+        }
     }
 
     /// The counter of the next packet to the neighbour.

@@ -8,8 +8,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, parse_i32, parse_u32};
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::link::{
-    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, InfoVxlan,
-    LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    BridgeMulticastRouterType, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind,
+    InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use rustix::io::Errno;
 
@@ -31,6 +31,7 @@ const IFLA_IFALIAS: u16 = 20;
 const IFLA_STATS64: u16 = 23;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
+const IFLA_BR_MCAST_SNOOPING: u16 = 23;
 const IFLA_VXLAN_ID: u16 = 1;
 const IFLA_VXLAN_PORT: u16 = 15;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
@@ -64,6 +65,8 @@ pub(crate) struct Link {
     pub(crate) peer: Option<u32>,
     /// Of a VXLAN device: its network identifier and UDP port.
     pub(crate) vxlan: Option<(u32, u16)>,
+    /// Of a bridge: whether it looks who is a member of which group.
+    pub(crate) is_snooping: bool,
     /// Of a port of a bridge: how it behaves, if it is an uplink.
     pub(crate) uplink: Option<UplinkFlags>,
     /// Frames and bytes that have left by it.
@@ -80,7 +83,7 @@ impl Link {
         if self.kind.is_empty() { "device".to_owned() } else { self.kind.clone() }
     }
 
-    fn decode(payload: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(payload: &[u8]) -> Option<Self> {
         let (header, rest) = payload.split_at_checked(IFINFOMSG_BYTES)?;
         let flags = LinkFlags::from_bits_retain(parse_u32(&header[8..12]).ok()?);
         let mut link = Self {
@@ -95,6 +98,7 @@ impl Link {
             master: None,
             peer: None,
             vxlan: None,
+            is_snooping: false,
             uplink: None,
             sent: (0, 0),
             received: (0, 0),
@@ -124,6 +128,11 @@ impl Link {
                 let port = u16::from_be_bytes(attribute(data, IFLA_VXLAN_PORT)?.try_into().ok()?);
                 Some((vni, port))
             });
+        }
+        if self.kind == "bridge" {
+            let snooping =
+                attribute(info, IFLA_INFO_DATA).and_then(|data| attribute(data, IFLA_BR_MCAST_SNOOPING));
+            self.is_snooping = snooping == Some(&[1]);
         }
         let port_kind = attribute(info, IFLA_INFO_SLAVE_KIND).map(text);
         if port_kind.as_deref() == Some("bridge") {
@@ -272,6 +281,22 @@ impl Netlink {
         message.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::PortKind(InfoPortKind::Bridge),
             LinkInfo::PortData(InfoPortData::BridgePort(flags)),
+        ]));
+        self.change(Message::NewLink(message), 0)
+    }
+
+    /// Sets how a port of a bridge deals with groups: whether it gets the frames of all, whoever is a member of which; if not,
+    /// whether one leave is enough, because there is no other member behind it.
+    pub(crate) fn set_group_flag(&mut self, index: u32, gets_all: bool) -> Result<(), KernelError> {
+        let flag = if gets_all {
+            InfoBridgePort::MulticastRouter(BridgeMulticastRouterType::Permanent)
+        } else {
+            InfoBridgePort::FastLeave(true)
+        };
+        let mut message = at(index);
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(InfoPortData::BridgePort(vec![flag])),
         ]));
         self.change(Message::NewLink(message), 0)
     }

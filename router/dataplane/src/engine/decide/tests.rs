@@ -1,11 +1,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use mesh_crypto::DirectionKey;
 use mesh_wire::{Moment, ReceiverIndex};
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::{Duplicates, LinkPlan, Plan, SendPlan, Tree};
+use crate::engine::{Duplicates, GROUP_COPIES_MAX, Groups, LinkPlan, Plan, SendPlan, Tree};
 
 const fn peer(number: u8) -> PeerId {
     PeerId::from_bytes([number; PeerId::LEN])
@@ -44,7 +45,7 @@ fn link_plan(peer: PeerId, sends: bool) -> LinkPlan {
     }
 }
 
-fn tables() -> Tables {
+fn plan() -> Plan {
     let trees = [
         (ME, Tree { parent: None, children: vec![LEAF, HUB, MUTE] }),
         (HUB, Tree { parent: Some(HUB), children: vec![] }),
@@ -53,7 +54,7 @@ fn tables() -> Tables {
         // As if views differed: the parent is a child as well.
         (LEAF, Tree { parent: Some(LEAF), children: vec![LEAF, HUB] }),
     ];
-    Tables::new(&Plan {
+    Plan {
         me: ME,
         digest: DIGEST,
         links: vec![
@@ -64,7 +65,12 @@ fn tables() -> Tables {
         ],
         next_hop: [(LEAF, LEAF), (HUB, HUB), (FAR, HUB), (MUTE, MUTE), (NEAR, NEAR)].into(),
         trees: trees.into(),
-    })
+        groups: Arc::default(),
+    }
+}
+
+fn tables() -> Tables {
+    Tables::new(&plan())
 }
 
 fn links(tables: &Tables) -> [LinkId; 3] {
@@ -72,11 +78,21 @@ fn links(tables: &Tables) -> [LinkId; 3] {
 }
 
 fn captured(destination: MacAddr) -> Key {
-    Key { arrival: Arrival::Captured { sequence: SEQUENCE }, source: STATION, destination }
+    Key {
+        arrival: Arrival::Captured { sequence: SEQUENCE },
+        source: STATION,
+        destination,
+        tells_of_members: false,
+    }
 }
 
 fn received(from: LinkId, envelope: Envelope) -> Key {
-    Key { arrival: Arrival::Received { from, envelope }, source: STATION, destination: OTHER }
+    Key {
+        arrival: Arrival::Received { from, envelope },
+        source: STATION,
+        destination: OTHER,
+        tells_of_members: false,
+    }
 }
 
 fn unicast(links: u8, source: PeerId, destination: PeerId) -> Envelope {
@@ -122,6 +138,7 @@ fn a_route_around_a_neighbour_wins_over_the_direct_link() {
         links: vec![link_plan(LEAF, true), link_plan(HUB, true)],
         next_hop: [(LEAF, HUB), (HUB, HUB)].into(),
         trees: BTreeMap::new(),
+        groups: Arc::default(),
     });
     let decision = decide(&captured(OTHER), &tables, Location::Known(Owner::Peer(LEAF)));
     assert_eq!(sent(&decision), [(tables.link(HUB).unwrap(), unicast(15, ME, LEAF))]);
@@ -158,6 +175,72 @@ fn unknown_and_group_destinations_are_flooded_down_our_own_tree() {
         let decision = decide(&captured(destination), &tables, Location::Unknown);
         assert_eq!(sent(&decision), [leaf, hub].map(|link| (link, broadcast(15, ME, DIGEST))));
         assert_eq!(decision.drop, None);
+    }
+}
+
+const GROUP: MacAddr = MacAddr::from_bytes([0x01, 0x00, 0x5e, 1, 1, 1]);
+const ALL_HOSTS: MacAddr = MacAddr::from_bytes([0x01, 0x00, 0x5e, 0, 0, 1]);
+
+/// The usual tables, where these peers want their own groups alone, and these have members of [`GROUP`].
+fn snooping(selective: &[PeerId], members: &[PeerId]) -> Tables {
+    let members = BTreeMap::from([(GROUP, members.iter().copied().collect())]);
+    let groups = Groups { selective: selective.iter().copied().collect(), members };
+    Tables::new(&Plan { groups: Arc::new(groups), ..plan() })
+}
+
+#[test]
+fn a_frame_for_a_group_goes_to_its_members_and_to_whoever_has_said_nothing() {
+    let tables = snooping(&[LEAF, HUB, FAR, MUTE], &[FAR]);
+    let [_, hub, _] = links(&tables);
+    let near = tables.link(NEAR).unwrap();
+    let decision = decide(&captured(GROUP), &tables, Location::Unknown);
+    assert_eq!(sent(&decision), [(hub, unicast(15, ME, FAR)), (near, Envelope::Direct)]);
+    assert_eq!((decision.drop, decision.event), (None, None));
+
+    let flooded = decide(&captured(ALL_HOSTS), &tables, Location::Unknown);
+    assert_eq!(sent(&flooded).len(), 2, "everybody is a member");
+    assert!(sent(&flooded).iter().all(|(_, envelope)| matches!(envelope, Envelope::Broadcast { .. })));
+}
+
+#[test]
+fn a_frame_for_a_group_without_members_stays_and_is_counted() {
+    let all = [LEAF, HUB, FAR, MUTE, NEAR];
+    for (tables, group) in [(snooping(&all, &[]), GROUP), (snooping(&all, &[FAR]), GROUP_OF_OTHERS)] {
+        let decision = decide(&captured(group), &tables, Location::Unknown);
+        assert_eq!((sent(&decision), decision.event), (vec![], Some(Event::GroupWithoutMembers)));
+    }
+}
+
+const GROUP_OF_OTHERS: MacAddr = MacAddr::from_bytes([0x33, 0x33, 0, 0, 0x12, 0x34]);
+
+#[test]
+fn what_tells_of_members_goes_only_to_whoever_wants_all_groups() {
+    let tables = snooping(&[LEAF, HUB, FAR, MUTE], &[LEAF, FAR]);
+    let near = tables.link(NEAR).unwrap();
+    for group in [GROUP, ALL_HOSTS] {
+        let report = Key { tells_of_members: true, ..captured(group) };
+        let decision = decide(&report, &tables, Location::Unknown);
+        assert_eq!(sent(&decision), [(near, Envelope::Direct)]);
+        assert_eq!(decision.event, Some(Event::MembershipKept));
+    }
+}
+
+#[test]
+fn groups_are_flooded_where_all_want_them_or_too_many() {
+    let nobody_said_a_word = snooping(&[], &[]);
+    let all_are_members = snooping(&[LEAF, HUB, FAR, MUTE, NEAR], &[LEAF, HUB, FAR, MUTE, NEAR]);
+    let many: Vec<_> = (10..=10 + GROUP_COPIES_MAX as u8).map(peer).collect();
+    let members = BTreeMap::from([(GROUP, many.iter().copied().collect())]);
+    let groups = Groups { selective: many.iter().copied().chain([LEAF]).collect(), members };
+    let mut next_hop = plan().next_hop;
+    next_hop.extend(many.iter().map(|peer| (*peer, HUB)));
+    let too_many = Tables::new(&Plan { groups: Arc::new(groups), next_hop, ..plan() });
+    for tables in [nobody_said_a_word, all_are_members, too_many] {
+        let decision = decide(&captured(GROUP), &tables, Location::Unknown);
+        assert_eq!(
+            sent(&decision),
+            links(&tables)[..2].iter().map(|link| (*link, broadcast(15, ME, DIGEST))).collect::<Vec<_>>()
+        );
     }
 }
 
@@ -408,6 +491,7 @@ fn view(nodes: u8, edges: &Edges, me: u8) -> Tables {
         links: neighbours.iter().map(|node| link_plan(peer(*node), true)).collect(),
         next_hop,
         trees: (0..nodes).map(tree).collect(),
+        groups: Arc::default(),
     })
 }
 

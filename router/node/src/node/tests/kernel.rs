@@ -4,6 +4,7 @@ use mesh_wire::MacAddr;
 use mesh_wire::control::VxlanOffer;
 
 use super::*;
+use crate::groups::{GroupMembers, Wanted};
 use crate::interface::VxlanEnd;
 
 fn mac(number: u8) -> MacAddr {
@@ -119,4 +120,71 @@ fn nothing_is_offered_where_frames_are_sealed() {
     net.run(secs(1));
     assert_eq!(net.path(0, 1), (None, Some(None)));
     assert!(net.link(0, 1).kernel.is_sealed);
+}
+
+fn group(number: u8) -> MacAddr {
+    MacAddr::from_bytes([0x01, 0x00, 0x5e, 1, 1, number])
+}
+
+impl Net {
+    fn set_groups(&mut self, node: usize, numbers: &[u8]) {
+        let groups = numbers.iter().copied().map(group).collect();
+        self.input(node, Input::Groups(Wanted::Only(groups)));
+    }
+
+    /// Whom a node knows to have members of a group: the numbers of other nodes.
+    fn members(&self, node: usize, number: u8) -> Vec<usize> {
+        let known = self.nodes[node].group_members();
+        let members = known.members.get(&group(number)).into_iter().flatten();
+        let place = |peer: &PeerId| self.nodes.iter().position(|node| node.peer_id() == *peer);
+        let mut places: Vec<_> = members.filter_map(place).collect();
+        places.sort_unstable();
+        places
+    }
+}
+
+#[test]
+fn members_of_groups_are_known_everywhere_until_they_leave() {
+    let mut net = three();
+    net.set_groups(0, &[1, 2]);
+    net.set_groups(1, &[1]);
+    net.run(secs(1));
+    assert_eq!((net.members(2, 1), net.members(2, 2), net.members(0, 1)), (vec![0, 1], vec![0], vec![1]));
+    net.set_groups(0, &[2]);
+    net.run(secs(1));
+    assert_eq!((net.members(2, 1), net.members(2, 2)), (vec![1], vec![0]));
+    net.input(1, Input::Stop);
+    net.run(secs(3));
+    assert_eq!(net.members(0, 1), [0; 0]);
+}
+
+#[test]
+fn whoever_wants_all_groups_or_has_said_nothing_is_not_selective() {
+    let mut net = three();
+    net.set_groups(0, &[]);
+    net.input(1, Input::Groups(Wanted::All));
+    net.run(secs(1));
+    let selective: Vec<_> = net.nodes[2].group_members().selective.iter().copied().collect();
+    assert_eq!(selective, [net.nodes[0].peer_id()]);
+    let flooded = MacAddr::from_bytes([0x33, 0x33, 0xff, 1, 2, 3]);
+    net.input(1, Input::Groups(Wanted::Only([group(1), flooded].into())));
+    net.run(secs(1));
+    assert_eq!(net.nodes[2].group_members().selective.len(), 2);
+    assert_eq!(net.members(2, 1), [1]);
+    assert_eq!(net.nodes[2].group_members().members.len(), 1, "one that is flooded anyway is not told");
+}
+
+#[test]
+fn a_router_with_more_groups_than_a_record_holds_wants_all() {
+    let mut net = three();
+    let many = (0..=mesh_wire::control::GROUPS_ANNOUNCED_MAX as u16).map(|n| {
+        let [high, low] = n.to_be_bytes();
+        MacAddr::from_bytes([0x33, 0x33, 0, 1, high, low])
+    });
+    net.input(0, Input::Groups(Wanted::Only(many.clone().skip(1).collect())));
+    net.run(secs(1));
+    assert_eq!(net.nodes[2].group_members().members.len(), mesh_wire::control::GROUPS_ANNOUNCED_MAX);
+    net.input(0, Input::Groups(Wanted::Only(many.collect())));
+    net.run(secs(1));
+    assert_eq!(**net.nodes[2].group_members(), GroupMembers::default());
 }
