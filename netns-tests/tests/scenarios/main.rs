@@ -33,6 +33,7 @@ mod names_answers;
 mod names_faults;
 mod names_timing;
 mod nat;
+mod never_in_clear;
 mod odd_frames;
 mod operations;
 mod ovs;

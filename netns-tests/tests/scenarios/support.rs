@@ -179,7 +179,9 @@ pub(crate) fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
 
 /// Launches a router in the background, with these options and peers.
 pub(crate) fn launch(host: &Host, arguments: &[String], password: Option<&str>) -> Result<LaunchDocument> {
-    let command = host.mesh_cmd(["launch", "-o", "json"])?.args(arguments);
+    // An emulated CPU takes its time.
+    let command = host.mesh_cmd(["launch", "-o", "json", "--timeout", "60"])?.args(arguments);
+    let command = command.deadline(secs(90));
     match password {
         Some(password) => command.env("MESH_PASSWORD", password),
         None => command,

@@ -14,6 +14,7 @@
 //! | `udp r2i`     | 32    | all    | datagrams from responder to initiator, sealed               |
 //! | `cookie i2r`  | 8     | all    | proof in clear datagrams from initiator to responder        |
 //! | `cookie r2i`  | 8     | all    | proof in clear datagrams from responder to initiator        |
+//! | `wireguard`   | 32    | all    | preshared key of the kernels' WireGuard between both ends   |
 //! | `rekey`       | 32    | all    | the secret of both ends in the dialogue to the next epoch   |
 //! | `chain`       | 32    | all    | salt of the next epoch's master                             |
 //!
@@ -104,6 +105,12 @@ impl KeySchedule {
         }
     }
 
+    /// What both ends' kernels share in the current epoch.
+    #[must_use]
+    pub fn wireguard_key(&self) -> WireguardKey {
+        WireguardKey(*self.derive(Label::Wireguard))
+    }
+
     /// Goes on to the next epoch, into which `raw_split` brings fresh keys, and overwrites the master of this one.
     fn advance(&mut self, raw_split: &[u8; 64]) {
         let chain: Zeroizing<[u8; KEY_LEN]> = self.derive(Label::Chain);
@@ -183,6 +190,10 @@ pub enum DirectionKey {
     },
 }
 
+/// The preshared key of one epoch for the kernels' WireGuard, the same at both ends. Overwritten when dropped.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+pub struct WireguardKey(pub [u8; KEY_LEN]);
+
 #[derive(Clone, Copy)]
 enum Direction {
     ToResponder,
@@ -194,6 +205,7 @@ enum Label {
     Tcp(Direction),
     Udp(Direction),
     Cookie(Direction),
+    Wireguard,
     Rekey,
     Chain,
 }
@@ -207,6 +219,7 @@ impl Label {
             Self::Udp(Direction::ToInitiator) => "udp r2i",
             Self::Cookie(Direction::ToResponder) => "cookie i2r",
             Self::Cookie(Direction::ToInitiator) => "cookie r2i",
+            Self::Wireguard => "wireguard",
             Self::Rekey => "rekey",
             Self::Chain => "chain",
         }
@@ -269,6 +282,10 @@ mod tests {
                 "261be467de0277ab",
                 "f520d9da29d54052"
             ]
+        );
+        assert_eq!(
+            hex(&schedule.wireguard_key().0),
+            "444385f24b3369c539bff3de557dda2b4c37bc81981652c4542ad9028ac974d9"
         );
         let rekey: Zeroizing<[u8; KEY_LEN]> = schedule.derive(Label::Rekey);
         assert_eq!(hex(&*rekey), "2387d0654e12c1f9f78b604b68d2f5b4bcdb27fc886d71b3da76d8fd9cc6eecf");

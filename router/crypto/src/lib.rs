@@ -29,7 +29,9 @@ pub use handshake::{
     HandshakeStep, Membership, SECRETS_MAX, Session,
 };
 pub use identity::{BadSignature, Identity, IdentityError, PublicKey, SecretBytes, Signature};
-pub use keys::{COOKIE_LEN, DataKeys, DirectionKey, KeySchedule, Protection, RekeyError, RekeyStep, Role};
+pub use keys::{
+    COOKIE_LEN, DataKeys, DirectionKey, KeySchedule, Protection, RekeyError, RekeyStep, Role, WireguardKey,
+};
 pub use packet::{
     OpenError, OpeningKey, PACKET_HEADER_LEN, REJECT_AFTER_PACKETS, REKEY_AFTER_PACKETS, SealingKey,
     cookie_matches,

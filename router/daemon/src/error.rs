@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use mesh_api::{ErrorKind, Failure};
 use mesh_dataplane::{StartError, TapError};
 use mesh_fastpath::vxlan::StartError as FastPathError;
+use mesh_fastpath::wireguard::Error as WireguardError;
 use mesh_hostnet::{HostError, HostRoute};
 
 /// An error that ends the router, or keeps it from starting. The host is as it was before, but for the bridge and
@@ -184,11 +185,16 @@ impl Error {
             | Self::Password(_) => ErrorKind::Invalid,
             Self::Dataplane(error) => start_kind(error),
             Self::Host(error)
-            | Self::FastPath(FastPathError::Host(error))
-            | Self::NoOvs(FastPathError::Host(error)) => kind_of(error),
-            Self::FastPath(FastPathError::Thread(source)) | Self::NoOvs(FastPathError::Thread(source)) => {
-                io_kind(source)
+            | Self::FastPath(FastPathError::Host(error) | FastPathError::Seal(WireguardError::Host(error)))
+            | Self::NoOvs(FastPathError::Host(error) | FastPathError::Seal(WireguardError::Host(error))) => {
+                kind_of(error)
             }
+            Self::FastPath(
+                FastPathError::Thread(source) | FastPathError::Seal(WireguardError::Kernel(source)),
+            )
+            | Self::NoOvs(
+                FastPathError::Thread(source) | FastPathError::Seal(WireguardError::Kernel(source)),
+            ) => io_kind(source),
             Self::LoggingTwice | Self::Reset(_) | Self::Dns(_) => ErrorKind::Internal,
         }
     }

@@ -2,15 +2,18 @@
 //! becomes the node's inputs and documents. Owns the choice whether there is one; it decides about no frame.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mesh_api::{ConnectionDocument, Datapath, FlowDocument, FlowsDocument, Overlay};
+use mesh_crypto::Rng;
 use mesh_dataplane::Sightings;
 use mesh_dataplane::engine::{CounterSnapshot, Direction, Path};
 use mesh_fastpath::model::{Agreement, PathState, Place, Refusal, View};
 use mesh_fastpath::ovs;
-use mesh_fastpath::vxlan::{self, BackEnd, FastPath, Flow, Guard, Heard, Hooks};
-use mesh_hostnet::{Bridge, Firewall, Tunnel, UnderlayFamily};
+use mesh_fastpath::vxlan::{self, BackEnd, End, FastPath, Flow, Guard, Heard, Hooks, Seal};
+use mesh_fastpath::wireguard::{self, SecretKey};
+use mesh_hostnet::{Bridge, Firewall, FirewallState, SealedTunnel, Tunnel, UnderlayFamily};
 use mesh_node::{Input, KernelPath, LinkPlan, Node, Plan, Report, VxlanEnd};
 use mesh_wire::control::{OVERLAY_SLEEVE, OVERLAY_VXLAN, VNI_MAX};
 use mesh_wire::{MacAddr, PeerId};
@@ -46,7 +49,7 @@ impl Lane {
     pub(crate) fn start(
         config: &Config,
         bridge: &Bridge,
-        vni: u32,
+        (me, rng): (PeerId, &mut Rng),
         firewall: &Firewall,
         sightings: (Sightings, Sightings),
     ) -> Result<(Self, watch::Receiver<Heard>), Error> {
@@ -67,31 +70,42 @@ impl Lane {
             sightings: placed,
         };
         let may_be_clear = config.secrets.is_empty() || !config.trusted_subnets.is_empty();
-        if config.datapath == Datapath::Sleeve || !may_be_clear {
-            mesh_hostnet::remove_vxlan(&bridge.name)?;
+        let may_be_sealed = !config.secrets.is_empty() && back_end == BackEnd::Vxlan;
+        if config.datapath == Datapath::Sleeve || !(may_be_clear || may_be_sealed) {
+            mesh_hostnet::remove_tunnels(&bridge.name)?;
             ovs::remove(&bridge.name)?;
-            let absence = if may_be_clear { String::new() } else { Refusal::Encrypted.to_string() };
-            if matches!(config.datapath, Datapath::Vxlan | Datapath::Ovs) {
-                warn!(reason = absence, "user space carries all frames");
+            if config.datapath == Datapath::Ovs {
+                warn!(reason = %Refusal::Encrypted, "user space carries all frames");
+                lane.absence = Some(Refusal::Encrypted.to_string());
             }
-            lane.absence = Some(absence);
             return Ok((lane, heard));
         }
+        let ports = Ports::after(config.port);
         let settings = vxlan::Config {
             back_end,
             bridge: bridge.clone(),
             tap: bridge.name.tap(),
-            port: config.port.checked_add(1).unwrap_or(config.port - 1),
+            port: ports.clear,
+            may_be_clear,
+            seal: may_be_sealed.then(|| seal(me, rng, &ports)),
             listen: config.listen,
-            vni: 1 + vni % VNI_MAX,
+            vni: 1 + rng.u64() as u32 % VNI_MAX,
             adopt: config.secrets.is_empty(),
         };
         // In place before there is a device that could take a packet.
         let devices = UnderlayFamily::ALL.map(|family| bridge.name.vxlan(family));
         firewall.set_uplinks(devices.into_iter().chain([bridge.name.patch()]));
-        let hooks = hooks(followed, announced, guard(firewall.clone(), settings.port), teller);
+        let guard = guard(firewall.clone(), &settings);
+        let hooks = hooks(followed, announced, (guard, firewall.clone()), teller);
         match FastPath::start(&settings, hooks) {
             Ok(path) => lane.path = Some(Arc::new(path)),
+            Err(error) if !may_be_clear => {
+                info!(%error, "this kernel has no WireGuard for the router: user space carries all frames");
+                if config.datapath == Datapath::Vxlan {
+                    warn!(reason = %Refusal::Encrypted, "user space carries all frames");
+                }
+                lane.absence = Some(format!("{}: {error}", Refusal::Encrypted));
+            }
             Err(error) if config.datapath == Datapath::Vxlan => return Err(Error::FastPath(error)),
             Err(error) if config.datapath == Datapath::Ovs => return Err(Error::NoOvs(error)),
             Err(error) => {
@@ -113,6 +127,7 @@ impl Lane {
             announced: Arc::clone(node.macs_elsewhere()),
             announcing: node.announcing_peers().filter(|peer| *peer != me).collect(),
             may_wait: !node.has_secret(),
+            seals: plan.links.iter().filter_map(|link| Some((link.peer, sealed(link)?))).collect(),
         });
     }
 
@@ -135,7 +150,11 @@ impl Lane {
             inputs.push(Input::Macs(heard.macs.clone()));
         }
         if heard.end != self.heard.end {
-            inputs.push(Input::Vxlan(heard.end.map(|(port, vni)| VxlanEnd { port, vni })));
+            inputs.push(Input::Vxlan(heard.end.map(|End { vni, clear, sealed }| VxlanEnd {
+                vni,
+                clear,
+                sealed,
+            })));
         }
         let overlay = |peers: &BTreeSet<PeerId>, overlay| -> Vec<Input> {
             peers.iter().map(|peer| Input::Report(Report::Overlay { peer: *peer, overlay })).collect()
@@ -194,15 +213,47 @@ impl Lane {
     }
 }
 
-/// Lets packets of the kernel path in from neighbours alone.
-fn guard(firewall: Firewall, port: u16) -> Guard {
-    Box::new(move |sources| firewall.set_tunnel(Some(Tunnel { port, sources: sources.clone() })))
+/// The UDP ports of the kernel path: those after the router's own, or those before it where there are no more.
+struct Ports {
+    /// VXLAN in clear.
+    clear: u16,
+    /// WireGuard.
+    wireguard: u16,
+    /// VXLAN inside of it.
+    sealed: u16,
+}
+
+impl Ports {
+    fn after(port: u16) -> Self {
+        let nth = |n| port.checked_add(n).unwrap_or(port.saturating_sub(n));
+        Self { clear: nth(1), wireguard: nth(2), sealed: nth(3) }
+    }
+}
+
+fn seal(me: PeerId, rng: &mut Rng, ports: &Ports) -> Seal {
+    let mut private = SecretKey([0; 32]);
+    private.0.chunks_mut(8).for_each(|part| part.copy_from_slice(&rng.u64().to_ne_bytes()));
+    let (port, address) = (ports.wireguard, wireguard::address_of(me));
+    Seal { wireguard: wireguard::Config { private, port, address }, port: ports.sealed }
+}
+
+/// Lets packets of the kernel path in from neighbours alone, and those that are sealed leave and come in no other way.
+fn guard(firewall: Firewall, settings: &vxlan::Config) -> Guard {
+    let port = settings.port;
+    let sealed = settings.seal.as_ref().map(|seal| SealedTunnel {
+        device: settings.bridge.name.wireguard(),
+        port: seal.port,
+        address: seal.wireguard.address,
+    });
+    Box::new(move |sources| {
+        firewall.set_tunnel(Some(Tunnel { port, sources: sources.clone(), sealed: sealed.clone() }));
+    })
 }
 
 fn hooks(
     mut sightings: Sightings,
     announced: Announced,
-    guard: Guard,
+    (guard, firewall): (Guard, Firewall),
     teller: watch::Sender<Heard>,
 ) -> Hooks {
     let mut looks = 0;
@@ -217,19 +268,37 @@ fn hooks(
     Hooks {
         learnt: Box::new(learnt),
         guard,
+        is_guarded: Box::new(move || firewall.state() == FirewallState::Up),
         tell: Box::new(move |heard| drop(teller.send_replace(heard.clone()))),
     }
 }
 
 fn agreement(link: &LinkPlan) -> Agreement {
     match link.kernel {
-        KernelPath { is_sealed: true, .. } => Agreement::None(Refusal::Encrypted),
         KernelPath { theirs: Some(None), .. } => Agreement::None(Refusal::PeerHasNone),
-        KernelPath { theirs: Some(Some(theirs)), ours: Some(ours), .. } => {
-            Agreement::Both { remote: link.remote.ip().to_canonical(), theirs, our_cookie: ours.cookie }
+        KernelPath { is_sealed, theirs: Some(Some(theirs)), ours: Some(ours) } => {
+            let remote = match (is_sealed, theirs.seal) {
+                (true, None) => return Agreement::None(Refusal::PeerHasNone),
+                (true, Some(_)) => wireguard::address_of(link.peer).into(),
+                (false, _) => link.remote.ip().to_canonical(),
+            };
+            Agreement::Both { remote, theirs, our_cookie: ours.cookie }
         }
+        KernelPath { is_sealed: true, ours: None, theirs: Some(_) } => Agreement::None(Refusal::Encrypted),
+        KernelPath { is_sealed: true, theirs: None, .. } => Agreement::UnheardSealed,
         KernelPath { .. } => Agreement::Unheard,
     }
+}
+
+/// How frames to a neighbour are sealed by the kernel, once both ends have said so.
+fn sealed(link: &LinkPlan) -> Option<wireguard::Peer> {
+    let offer = link.kernel.theirs??.seal.filter(|_| link.kernel.is_sealed)?;
+    Some(wireguard::Peer {
+        key: offer.key,
+        secret: SecretKey(link.wireguard_key.as_ref()?.0),
+        endpoint: SocketAddr::new(link.remote.ip().to_canonical(), offer.port),
+        address: wireguard::address_of(link.peer),
+    })
 }
 
 fn document(

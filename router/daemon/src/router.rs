@@ -171,7 +171,7 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
         leave_host(&config, &bridge);
     })?;
     let sightings = (dataplane.sightings(), dataplane.sightings());
-    let lane = Lane::start(&config, &bridge, rng.u64() as u32, &firewall, sightings);
+    let lane = Lane::start(&config, &bridge, (identity.peer_id(), &mut rng), &firewall, sightings);
     let (lane, mut heard) = lane.inspect_err(|_| leave_host(&config, &bridge))?;
     if let Err(error) = targets::save(&known.targets_file, &known.peers) {
         firewall.close();

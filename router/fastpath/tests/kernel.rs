@@ -44,11 +44,18 @@ fn start(bridge: &Bridge) -> FastPath {
         bridge: bridge.clone(),
         tap: bridge.name.tap(),
         port: 6784,
+        may_be_clear: true,
+        seal: None,
         listen: None,
         vni: 77,
         adopt: true,
     };
-    let hooks = Hooks { learnt: Box::new(|| None), guard: Box::new(|_| {}), tell: Box::new(|_| {}) };
+    let hooks = Hooks {
+        learnt: Box::new(|| None),
+        guard: Box::new(|_| {}),
+        is_guarded: Box::new(|| true),
+        tell: Box::new(|_| {}),
+    };
     FastPath::start(&config, hooks).unwrap()
 }
 
@@ -61,7 +68,7 @@ fn view(macs: u32) -> View {
     let peers: Vec<_> = (1..=10_u8).collect();
     let agreement = |number: &u8| {
         let remote = IpAddr::V4(Ipv4Addr::new(192, 0, 2, *number));
-        let theirs = VxlanOffer { port: 6784, vni: 100 + u32::from(*number), cookie: 1 };
+        let theirs = VxlanOffer { port: 6784, vni: 100 + u32::from(*number), cookie: 1, seal: None };
         (peer(*number), Agreement::Both { remote, theirs, our_cookie: u64::from(*number) })
     };
     let mac = |number: u32| {
@@ -74,6 +81,7 @@ fn view(macs: u32) -> View {
         announced: Arc::new((0..macs).map(mac).collect::<BTreeMap<_, _>>()),
         announcing: peers.iter().copied().map(peer).collect::<BTreeSet<_>>(),
         may_wait: true,
+        seals: BTreeMap::new(),
     }
 }
 

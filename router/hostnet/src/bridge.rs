@@ -16,6 +16,7 @@ use crate::name::{BridgeName, InterfaceName};
 use crate::netlink::Netlink;
 use crate::netlink::link::{Link, LinkChange};
 use crate::sysctl::Switch;
+use crate::wireguard;
 
 /// The smallest MTU of an interface that carries IPv4, in bytes (RFC 791).
 pub const MTU_MIN: u32 = 68;
@@ -310,9 +311,20 @@ fn set_mtu_of_all(host: &mut Netlink, name: &BridgeName, index: u32, mtu: u32) -
     };
     let ports = links.iter().filter(is_port);
     let bridge = links.iter().filter(|link| link.index == index);
+    // No VXLAN device takes more than what is under it.
+    let (tunnel, tunnel_mtu) = (name.wireguard(), wireguard::mtu(mtu));
+    let is_tunnel = |link: &&Link| link.name == tunnel.as_str() && is_ours(link, mark::UPLINK, "wireguard");
+    for link in links.iter().filter(is_tunnel).filter(|link| link.mtu < tunnel_mtu) {
+        let change = LinkChange { mtu: Some(tunnel_mtu), ..LinkChange::default() };
+        host.change_link(link.index, &change).map_err(|error| error.during("set the MTU of", &tunnel))?;
+    }
     for link in ports.chain(bridge).filter(|link| link.mtu != mtu) {
         let change = LinkChange { mtu: Some(mtu), ..LinkChange::default() };
         host.change_link(link.index, &change).map_err(|error| error.during("set the MTU of", &link.name))?;
+    }
+    for link in links.iter().filter(is_tunnel).filter(|link| link.mtu > tunnel_mtu) {
+        let change = LinkChange { mtu: Some(tunnel_mtu), ..LinkChange::default() };
+        host.change_link(link.index, &change).map_err(|error| error.during("set the MTU of", &tunnel))?;
     }
     Ok(())
 }

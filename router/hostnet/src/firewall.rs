@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
-pub use walls::{Exposure, NODE_LOCAL, PortGuard, Tunnel, Wall};
+pub use walls::{Exposure, NODE_LOCAL, PortGuard, SealedTunnel, Tunnel, Wall};
 
 use self::events::{Changes, Events};
 use self::nft::Listing;

@@ -48,6 +48,7 @@ mod undo;
 mod veth;
 mod vxlan;
 mod watch;
+mod wireguard;
 
 pub use address::AddressFault;
 pub use attach::{AttachSpec, Attachment, attach, check_container};
@@ -60,7 +61,7 @@ pub use detach::detach;
 pub use error::{HostError, KernelError};
 pub use expose::{expose, forwards, hide, set_forwarding};
 pub use fdb::{Fdb, FdbChange, FdbEntry, FdbEvent, FdbPlace, FdbWatch};
-pub use firewall::{Exposure, Firewall, FirewallState, NODE_LOCAL, PortGuard, Tunnel, Wall};
+pub use firewall::{Exposure, Firewall, FirewallState, NODE_LOCAL, PortGuard, SealedTunnel, Tunnel, Wall};
 pub use groups::{GroupWatch, WantedGroups};
 pub use interfaces::{addresses_of, has_interface, interfaces_of};
 pub use mac::{MacAddress, MacAddressError};
@@ -78,6 +79,8 @@ pub use socket::set_tcp_rto_max;
 pub use underlay::{UNDERLAY_MTU_DEFAULT, underlay_mtu};
 pub use veth::host_end_name;
 pub use vxlan::{
-    UnderlayFamily, VxlanDevice, VxlanSpec, ensure_vxlan, find_vxlan, remove_vxlan, set_default_uplink,
+    UnderlayFamily, VxlanDevice, VxlanSpec, ensure_vxlan, find_vxlan, remove_tunnels, remove_vxlan,
+    set_default_uplink,
 };
 pub use watch::AddressWatch;
+pub use wireguard::{SEALED_NET, WireguardLink, ensure_wireguard, is_sealed, remove_wireguard};

@@ -22,6 +22,8 @@ const PATCH_SUFFIX: &str = "-ov";
 const PATCH_FAR_SUFFIX: &str = "-ovp";
 const DATAPATH_SUFFIX: &str = "-dp";
 const DATAPATH_TUNNEL_SUFFIX: &str = "-ovx";
+const SEALED_SUFFIX: &str = "-vxs";
+const WIREGUARD_SUFFIX: &str = "-wg";
 const STAGING_SUFFIX: &str = "~new";
 
 /// The name of a network interface: 1 to 15 bytes that the kernel takes literally.
@@ -87,11 +89,13 @@ impl BridgeName {
     }
 
     /// The name of the VXLAN device for underlay addresses of this family: `<bridge>-vx`, and `<bridge>-vx6`.
+    /// The name of the VXLAN device for underlay addresses of this family: `<bridge>-vx`, `<bridge>-vx6`, `<bridge>-vxs`.
     #[must_use]
     pub fn vxlan(&self, family: UnderlayFamily) -> InterfaceName {
         let suffix = match family {
             UnderlayFamily::V4 => VXLAN4_SUFFIX,
             UnderlayFamily::V6 => VXLAN6_SUFFIX,
+            UnderlayFamily::Sealed => SEALED_SUFFIX,
         };
         InterfaceName::derived(format!("{}{suffix}", self.0))
     }
@@ -118,6 +122,12 @@ impl BridgeName {
     #[must_use]
     pub fn datapath_tunnel(&self) -> InterfaceName {
         InterfaceName::derived(format!("{}{DATAPATH_TUNNEL_SUFFIX}", self.0))
+    }
+
+    /// The name of the WireGuard device that seals what goes to neighbours: `<bridge>-wg`.
+    #[must_use]
+    pub fn wireguard(&self) -> InterfaceName {
+        InterfaceName::derived(format!("{}{WIREGUARD_SUFFIX}", self.0))
     }
 
     /// The name that the bridge bears until it carries its mark: `<bridge>~new`.
@@ -221,7 +231,7 @@ mod tests {
     #[test]
     fn derives_names_that_fit() {
         let bridge: BridgeName = "elevenbytes".parse().unwrap();
-        let [v4, v6] = UnderlayFamily::ALL.map(|family| bridge.vxlan(family));
+        let [v4, v6, _sealed] = UnderlayFamily::ALL.map(|family| bridge.vxlan(family));
         let ovs = [bridge.patch(), bridge.patch_far(), bridge.datapath(), bridge.datapath_tunnel()];
         for derived in [bridge.tap(), bridge.capture(), bridge.staging(), v4, v6].into_iter().chain(ovs) {
             assert_eq!(derived.as_str().parse::<InterfaceName>().unwrap(), derived);

@@ -12,11 +12,12 @@ use crate::netlink::link::Link;
 use crate::patch::is_patch;
 use crate::veth::is_host_end_name;
 use crate::vxlan::{UnderlayFamily, is_unfinished};
+use crate::wireguard;
 
-/// Removes the bridge, the containers' interfaces on it, its TAP or the veth in its place, its VXLAN devices and the pair to
-/// a datapath when there are any, and the firewall.
+/// Removes the bridge, the containers' interfaces on it, its TAP or the veth in its place, its VXLAN and WireGuard devices and the
+/// pair to a datapath when there are any, and the firewall.
 /// Goes on past errors.
-/// Returns the names of what was removed on the host's side, in that order: containers', TAP, VXLAN, pair, bridge.
+/// Returns the names of what was removed on the host's side, in that order: containers', TAP, VXLAN, WireGuard, pair, bridge.
 ///
 /// Interfaces of containers that lost their bridge are removed, too. A bridge of this name that is not ours is left
 /// alone, with its ports. Where there is nothing, nothing happens.
@@ -40,9 +41,10 @@ pub fn remove_all(name: &BridgeName) -> Result<Vec<InterfaceName>, Vec<HostError
         is_named && (is_ours(link, mark::UPLINK, "vxlan") || is_unfinished(link))
     };
     let tunnels = links.iter().filter(is_tunnel);
+    let sealing = links.iter().filter(|link| wireguard::is_ours_named(link, name));
     let patches = links.iter().filter(|link| link.name == name.patch().as_str() && is_patch(link));
     let mut removal = Removal { host: &mut host, removed: Vec::new(), errors: Vec::new() };
-    for link in veths.chain(taps).chain(tunnels).chain(patches).chain(bridge) {
+    for link in veths.chain(taps).chain(tunnels).chain(sealing).chain(patches).chain(bridge) {
         removal.remove(link);
     }
     let Removal { mut removed, mut errors, .. } = removal;

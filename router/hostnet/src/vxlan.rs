@@ -11,6 +11,7 @@ use crate::bridge::{Bridge, PortKind, find, is_ours, join, mark, open_host};
 use crate::error::HostError;
 use crate::name::{BridgeName, InterfaceName};
 use crate::netlink::link::{Link, UplinkFlags};
+use crate::wireguard::{is_sealed, remove_wireguard};
 
 /// A family of underlay addresses. The kernel has a VXLAN device for one of them each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,16 +20,19 @@ pub enum UnderlayFamily {
     V4,
     /// IPv6.
     V6,
+    /// IPv4 inside of our WireGuard device: the addresses of [`is_sealed`](crate::is_sealed).
+    Sealed,
 }
 
 impl UnderlayFamily {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+    /// All.
+    pub const ALL: [Self; 3] = [Self::V4, Self::V6, Self::Sealed];
 
     /// That of an address.
     #[must_use]
     pub const fn of(address: IpAddr) -> Self {
         match address {
+            IpAddr::V4(_) if is_sealed(address) => Self::Sealed,
             IpAddr::V4(_) => Self::V4,
             IpAddr::V6(_) => Self::V6,
         }
@@ -46,6 +50,8 @@ pub struct VxlanSpec {
     pub port: u16,
     /// The address that packets leave from; `None` is what the routes say.
     pub local: Option<IpAddr>,
+    /// The only interface that packets leave by, by the kernel's number; the device goes when it goes.
+    pub lower: Option<u32>,
 }
 
 /// A VXLAN device as it is.
@@ -98,7 +104,7 @@ pub fn ensure_vxlan(bridge: &Bridge, spec: &VxlanSpec) -> Result<VxlanDevice, Ho
     let link = match joined {
         Ok(link) => link.ok_or_else(|| HostError::PortMissing { port: name.clone() })?,
         Err(error) => {
-            remove(&bridge.name, spec.family)?;
+            remove_vxlan(&bridge.name, spec.family)?;
             return Err(error);
         }
     };
@@ -120,12 +126,13 @@ pub fn find_vxlan(bridge: &BridgeName, family: UnderlayFamily) -> Result<Option<
     Ok(link.filter(|link| is_ours(link, mark::UPLINK, "vxlan")).and_then(|link| device(&link)))
 }
 
-/// Removes our VXLAN devices, with all their forwarding entries. Where there are none, nothing happens.
+/// Removes our VXLAN devices of all families, and the WireGuard device under one of them.
 ///
 /// # Errors
 /// [`HostError::Kernel`].
-pub fn remove_vxlan(bridge: &BridgeName) -> Result<(), HostError> {
-    UnderlayFamily::ALL.into_iter().try_for_each(|family| remove(bridge, family))
+pub fn remove_tunnels(bridge: &BridgeName) -> Result<(), HostError> {
+    UnderlayFamily::ALL.into_iter().try_for_each(|family| remove_vxlan(bridge, family))?;
+    remove_wireguard(bridge)
 }
 
 /// Makes of the TAP the uplink for all that no forwarding entry leads elsewhere: nothing is learnt from it, and nothing goes
@@ -145,7 +152,11 @@ pub fn set_default_uplink(port: &InterfaceName) -> Result<u32, HostError> {
     Ok(link.index)
 }
 
-fn remove(bridge: &BridgeName, family: UnderlayFamily) -> Result<(), HostError> {
+/// Removes our VXLAN device of this family, with all its forwarding entries. Where there is none, nothing happens.
+///
+/// # Errors
+/// [`HostError::Kernel`].
+pub fn remove_vxlan(bridge: &BridgeName, family: UnderlayFamily) -> Result<(), HostError> {
     let name = bridge.vxlan(family);
     let mut host = open_host()?;
     match host.link_named(name.as_str()).map_err(|error| error.during("look for", &name))? {
@@ -190,9 +201,10 @@ fn options(spec: &VxlanSpec) -> Vec<InfoVxlan> {
     options.push(match (spec.family, spec.local) {
         (_, Some(IpAddr::V4(local))) => InfoVxlan::Local(local),
         (_, Some(IpAddr::V6(local))) => InfoVxlan::Local6(local),
-        (UnderlayFamily::V4, None) => InfoVxlan::Local(Ipv4Addr::UNSPECIFIED),
+        (UnderlayFamily::V4 | UnderlayFamily::Sealed, None) => InfoVxlan::Local(Ipv4Addr::UNSPECIFIED),
         // Without an address the kernel makes a device for IPv4.
         (UnderlayFamily::V6, None) => InfoVxlan::Local6(Ipv6Addr::UNSPECIFIED),
     });
+    options.extend(spec.lower.map(InfoVxlan::Link));
     options
 }

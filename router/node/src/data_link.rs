@@ -259,6 +259,7 @@ impl DataLink {
             roams: self.roams,
             in_doubt: self.in_doubt,
             kernel: self.kernel,
+            wireguard_key: self.kernel.is_sealed.then(|| self.schedule.wireguard_key()),
             receive: self.receive.iter().map(|receiving| receiving.plan.clone()).collect(),
             send: self.send.clone(),
         })

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use mesh_crypto::{Identity, Psk};
 use mesh_names::{AddError, ContainerId, Entry, Names};
 use mesh_topology::{MergeError, Target};
+use mesh_wire::control::WireguardOffer;
 use mesh_wire::{BootCount, MacAddr, NetworkId, Nickname, PeerId};
 
 use crate::addresses::Addresses;
@@ -182,10 +183,12 @@ pub enum Input {
 /// Where this host's kernel takes VXLAN packets, at any of its addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VxlanEnd {
-    /// The UDP port.
-    pub port: u16,
     /// The network identifier, at most [`VNI_MAX`](mesh_wire::control::VNI_MAX).
     pub vni: u32,
+    /// The UDP port of packets in clear, if any may be.
+    pub clear: Option<u16>,
+    /// The UDP port of packets that the kernel seals, and by what, if it can.
+    pub sealed: Option<(u16, WireguardOffer)>,
 }
 
 /// What the data plane notices.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use mesh_crypto::DirectionKey;
+use mesh_crypto::{DirectionKey, WireguardKey};
 use mesh_topology::Routes;
 use mesh_wire::{PeerId, ReceiverIndex};
 
@@ -40,6 +40,8 @@ pub struct LinkPlan {
     pub in_doubt: bool,
     /// What is agreed about frames between the two kernels.
     pub kernel: KernelPath,
+    /// What both kernels share, where frames are to be sealed.
+    pub wireguard_key: Option<WireguardKey>,
     /// The keys under which its packets are accepted, newest last.
     pub receive: Vec<ReceivePlan>,
     /// The keys under which packets go to it, once it has offered to receive.

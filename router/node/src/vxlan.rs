@@ -1,7 +1,7 @@
 //! What neighbours offer each other for frames between their kernels, without either router. Owns the exchange; whether a
 //! path carries, and which frames take it, is judged by whoever runs it.
 //!
-//! Nothing is offered on a link whose frames are sealed: VXLAN seals nothing.
+//! On a link whose frames are sealed only what the kernels seal is offered.
 
 use mesh_crypto::Protection;
 use mesh_wire::control::{Message, VxlanOffer};
@@ -14,7 +14,7 @@ use crate::node::Node;
 /// What the two ends of a link have told each other.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KernelPath {
-    /// Whether frames on the link are sealed, so that there can be none.
+    /// Whether frames on the link are sealed, so that only a path can be used that seals them too.
     pub is_sealed: bool,
     /// What this router has offered.
     pub ours: Option<VxlanOffer>,
@@ -43,8 +43,13 @@ impl Node {
         if matches!(id, ConnectionId::Relayed(_)) {
             return;
         }
-        let is_clear = matches!(open.data.protection(), Protection::Clear);
-        let offer = end.filter(|_| is_clear).map(|VxlanEnd { port, vni }| VxlanOffer { port, vni, cookie });
+        let offer = end.and_then(|VxlanEnd { vni, clear, sealed }| {
+            let (port, seal) = match open.data.protection() {
+                Protection::Clear => (clear?, None),
+                Protection::Sealed => sealed.map(|(port, seal)| (port, Some(seal)))?,
+            };
+            Some(VxlanOffer { port, vni, cookie, seal })
+        });
         open.data.kernel.ours = offer;
         self.send(id, &Message::Vxlan(offer), now);
     }

@@ -209,9 +209,17 @@ impl Sleeve {
         let mut remotes = BTreeMap::new();
         let mut sealing = BTreeMap::new();
         let mut opening = BTreeMap::new();
-        for link
-        @ LinkPlan { peer, remote, candidates: _, roams: _, in_doubt: _, kernel: _, receive, send } in
-            &self.plan.links
+        for link @ LinkPlan {
+            peer,
+            remote,
+            candidates: _,
+            roams: _,
+            in_doubt: _,
+            kernel: _,
+            wireguard_key: _,
+            receive,
+            send,
+        } in &self.plan.links
         {
             let (planned, places) = (*remote, places(link));
             let new = Remote {

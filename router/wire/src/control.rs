@@ -346,6 +346,20 @@ pub struct VxlanOffer {
     /// What heartbeats from the receiver of this bear, drawn at random for it.
     #[n(2)]
     pub cookie: u64,
+    /// What seals packets on the way, and only on links whose frames are to be sealed: the port above is one inside of it.
+    #[n(3)]
+    pub seal: Option<WireguardOffer>,
+}
+
+/// A device of the sender's kernel that opens what the receiver of this seals for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct WireguardOffer {
+    /// Its public key.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub key: [u8; 32],
+    /// Its UDP port at the sender's underlay address.
+    #[n(1)]
+    pub port: u16,
 }
 
 /// Why a router ends a connection.

@@ -9,7 +9,7 @@ use compare::Golden;
 use mesh_wire::control::{
     AnnouncedMac, BUCKETS, Channel, DataOffer, Digest, DigestRow, Farewell, Gossip, GroupsRecord, Hello,
     LinkRecord, MacsRecord, Mail, MailBody, Message, NamesRecord, PeerRecord, Rekey, Relay, SignedRecord,
-    Summary, VxlanOffer,
+    Summary, VxlanOffer, WireguardOffer,
 };
 use mesh_wire::sleeve::{Envelope, Header, Message as Sleeve, Messages, PacketKind, Part, Probe, TimeToLive};
 use mesh_wire::vxlan::{self, Heartbeat, HeartbeatKind};
@@ -107,7 +107,19 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("candidates", Message::Candidates(vec![address("192.0.2.1:1"), address("[2001:db8::1]:2")])),
         ("candidates, none", Message::Candidates(vec![])),
         ("network", Message::Network(NetworkId::from_bytes([0x99; 16]))),
-        ("vxlan", Message::Vxlan(Some(VxlanOffer { port: 6784, vni: 0xab_cdef, cookie: 0x0102_0304 }))),
+        (
+            "vxlan",
+            Message::Vxlan(Some(VxlanOffer { port: 6784, vni: 0xab_cdef, cookie: 0x0102_0304, seal: None })),
+        ),
+        (
+            "vxlan, sealed",
+            Message::Vxlan(Some(VxlanOffer {
+                port: 6786,
+                vni: 0xab_cdef,
+                cookie: 0x0102_0304,
+                seal: Some(WireguardOffer { key: [0x77; 32], port: 6785 }),
+            })),
+        ),
         ("vxlan, none", Message::Vxlan(None)),
         ("mail to one", mail(Some(peer(0x22)))),
         ("mail to all", mail(None)),

@@ -9,10 +9,11 @@ use crate::doctor::{Facts, Finding, Outcome};
 const OFFLOAD_SINCE: (u32, u32) = (5, 0);
 
 /// A kernel module, what becomes of a router without it, and for what it is.
-const MODULES: [(&str, Outcome, &str); 4] = [
+const MODULES: [(&str, Outcome, &str); 5] = [
     ("bridge", Outcome::Fail, "no bridge joins the containers of this host"),
     ("veth", Outcome::Fail, "no container can be attached"),
     ("vxlan", Outcome::Warn, "frames go through user space, which is slower"),
+    ("wireguard", Outcome::Warn, "encrypted frames go through user space, which is slower"),
     (
         "nf_tables",
         Outcome::Warn,

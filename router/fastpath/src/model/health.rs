@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
+use mesh_hostnet::is_sealed;
 use mesh_wire::control::VxlanOffer;
 use mesh_wire::{Moment, PeerId};
 
@@ -160,8 +161,13 @@ impl PathHealth {
         for (peer, agreement) in agreements {
             match *agreement {
                 Agreement::Unheard => {}
+                Agreement::UnheardSealed => {
+                    if self.tunnel(*peer).is_some_and(|tunnel| !is_sealed(tunnel.remote)) {
+                        self.refuse(*peer, Refusal::Encrypted, now);
+                    }
+                }
                 Agreement::None(refusal) => self.refuse(*peer, refusal, now),
-                Agreement::Both { remote, theirs: VxlanOffer { port, vni, cookie }, our_cookie } => {
+                Agreement::Both { remote, theirs: VxlanOffer { port, vni, cookie, .. }, our_cookie } => {
                     let tunnel = Tunnel { remote, port, vni };
                     self.offer(*peer, End { tunnel, cookie, our_cookie }, now);
                 }

@@ -14,8 +14,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_hostnet::is_sealed;
 use mesh_wire::control::VxlanOffer;
 use mesh_wire::{MacAddr, Moment, PeerId};
+
+use crate::wireguard;
 
 pub use health::{DueProbe, PathHealth, PathState, Suspicion, Turn};
 pub use owners::Owners;
@@ -37,10 +40,21 @@ pub enum Place {
     Tunnel(Tunnel),
 }
 
+impl Place {
+    /// Whether frames are encrypted on their way there by the kernel.
+    #[must_use]
+    pub const fn is_sealed(self) -> bool {
+        match self {
+            Self::UserSpace => false,
+            Self::Tunnel(tunnel) => is_sealed(tunnel.remote),
+        }
+    }
+}
+
 /// A peer's end of a kernel path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tunnel {
-    /// Its underlay address.
+    /// Its underlay address, or the one inside of the device that seals.
     pub remote: IpAddr,
     /// The UDP port there.
     pub port: u16,
@@ -59,6 +73,8 @@ impl fmt::Display for Tunnel {
 pub enum Agreement {
     /// There is no session at the moment, or the peer has not said anything yet: what held before holds on.
     Unheard,
+    /// The same where nothing may travel in clear: only a path that is sealed holds on.
+    UnheardSealed,
     /// There is none, and frames must not go that way any more.
     None(Refusal),
     /// Both ends have offered one.
@@ -75,8 +91,10 @@ pub enum Agreement {
 /// Why two neighbours have no kernel path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// Frames between them are encrypted, which the kernel path is not.
+    /// Frames between them are encrypted, which this host's kernel cannot do.
     Encrypted,
+    /// Frames between them are encrypted, and there is no firewall that keeps it so.
+    Unguarded,
     /// The peer offers none.
     PeerHasNone,
     /// The peer's address does not do: link-local, or of a family for which there is no device.
@@ -86,7 +104,8 @@ pub enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Encrypted => "frames are encrypted, which VXLAN is not",
+            Self::Encrypted => "frames are encrypted, and there is no WireGuard here for VXLAN to pass in",
+            Self::Unguarded => "frames are encrypted, and no firewall keeps VXLAN within WireGuard",
             Self::PeerHasNone => "the peer has no kernel path",
             Self::Address => "VXLAN does not reach the peer's address",
         })
@@ -106,6 +125,8 @@ pub struct View {
     pub announcing: BTreeSet<PeerId>,
     /// Whether frames to routers that are away may go on in clear: not once there is a password.
     pub may_wait: bool,
+    /// How frames to a neighbour are sealed, where its agreement is about a sealed path.
+    pub seals: BTreeMap<PeerId, wireguard::Peer>,
 }
 
 /// The model: views in, wanted flows out.
@@ -132,7 +153,8 @@ impl Model {
         self.health.agree(&view.neighbours, now);
         self.owners.announce(&view, now);
         if !view.may_wait {
-            self.owners.forget_absent();
+            let places = &self.places;
+            self.owners.forget_clear(|peer| places.get(&peer).is_some_and(|place| place.is_sealed()));
         }
         self.view = view;
     }
@@ -170,10 +192,11 @@ impl Model {
         for peer in self.owners.peers() {
             let before = self.places.get(&peer).copied().or_else(|| self.owners.inherited(peer));
             let before = before.unwrap_or(Place::UserSpace);
-            let is_away = !self.view.reachable.contains(&peer) && self.view.may_wait;
+            let may_wait = self.view.may_wait || before.is_sealed();
+            let is_away = !self.view.reachable.contains(&peer) && may_wait;
             // Whoever comes back with the end that it had has carried frames all the time.
             let is_as_before = self.health.tunnel(peer).is_some_and(|end| before == Place::Tunnel(end));
-            let is_unsettled = (now < self.settled_at || is_as_before) && self.view.may_wait;
+            let is_unsettled = (now < self.settled_at || is_as_before) && may_wait;
             let place = match self.health.state(peer) {
                 Some(PathState::Carrying { tunnel, .. }) => Place::Tunnel(tunnel),
                 Some(PathState::Suspended { .. }) if is_away => before,

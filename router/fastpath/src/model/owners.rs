@@ -67,13 +67,14 @@ impl Owners {
         self.inherit();
     }
 
-    /// Forgets what is remembered of routers that are away, and what was adopted.
-    pub(super) fn forget_absent(&mut self) {
-        let away = std::mem::take(&mut self.away);
-        self.announced.retain(|_, peer| !away.contains_key(peer));
-        self.adopted.clear();
-        self.inherited.clear();
-        self.adopted_until = None;
+    /// Forgets what was adopted and would go on in clear, and routers that are away and to whom it would.
+    pub(super) fn forget_clear(&mut self, is_sealed: impl Fn(PeerId) -> bool) {
+        let (stays, gone): (BTreeMap<_, _>, _) =
+            std::mem::take(&mut self.away).into_iter().partition(|(peer, _)| is_sealed(*peer));
+        self.away = stays;
+        self.announced.retain(|_, peer| !gone.contains_key(peer));
+        self.adopted.retain(|_, place| place.is_sealed());
+        self.inherited.retain(|_, place| place.is_sealed());
     }
 
     pub(super) fn expire(&mut self, now: Moment) {

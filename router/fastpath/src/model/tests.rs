@@ -28,7 +28,7 @@ fn tunnel(last: u8) -> Tunnel {
 
 fn agreed(last: u8, our_cookie: u64) -> Agreement {
     let Tunnel { remote, port, vni } = tunnel(last);
-    Agreement::Both { remote, theirs: VxlanOffer { port, vni, cookie: 90 }, our_cookie }
+    Agreement::Both { remote, theirs: VxlanOffer { port, vni, cookie: 90, seal: None }, our_cookie }
 }
 
 /// What is known while both peers are there, and each has announced a MAC.
@@ -38,7 +38,40 @@ fn whole() -> View {
         reachable: [A, B].into(),
         announced: Arc::new(BTreeMap::from([(mac(1), A), (mac(2), B)])),
         announcing: [A, B].into(),
+        seals: BTreeMap::new(),
         may_wait: true,
+    }
+}
+
+/// The same tunnel, inside of what seals.
+fn sealed(last: u8, our_cookie: u64) -> Agreement {
+    let Tunnel { port, vni, .. } = tunnel(last);
+    let remote = IpAddr::V4(Ipv4Addr::new(240, 0, 0, last));
+    Agreement::Both { remote, theirs: VxlanOffer { port, vni, cookie: 90, seal: None }, our_cookie }
+}
+
+#[test]
+fn a_clear_path_ends_where_nothing_may_travel_in_clear_and_a_sealed_one_holds_on() {
+    for (first, holds) in [(agreed(1, 11), false), (sealed(1, 11), true)] {
+        let mut model = Model::default();
+        let mut view = whole();
+        view.neighbours.insert(A, first);
+        view.may_wait = holds;
+        model.see(view.clone(), at(0));
+        run(&mut model, 0, 1_000, &[11]);
+        assert_ne!(model.wanted(at(1_000))[&mac(1)], Place::UserSpace);
+        view.neighbours.insert(A, Agreement::UnheardSealed);
+        view.may_wait = false;
+        model.see(view.clone(), at(1_000));
+        assert_eq!(model.wanted(at(1_000))[&mac(1)] != Place::UserSpace, holds);
+        // Whoever is away keeps its flows for a while, if they are sealed.
+        view.neighbours.remove(&A);
+        view.reachable.remove(&A);
+        view.announcing.remove(&A);
+        view.announced = Arc::new(BTreeMap::from([(mac(2), B)]));
+        model.see(view, at(1_100));
+        run(&mut model, 1_100, 5_000, &[]);
+        assert_eq!(model.wanted(at(5_000)).contains_key(&mac(1)), holds);
     }
 }
 

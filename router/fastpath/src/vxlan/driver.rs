@@ -17,6 +17,7 @@ use super::kernel::{Found, Kernel, Local, remotes};
 use super::socket::{Ear, Mouth};
 use super::{BackEnd, Config, Flow, Flows, Heard, Hooks, Mailbox, StartError};
 use crate::model::{Agreement, DueProbe, Model, PathState, Place, Reconciler, Refusal, Turn, View};
+use crate::wireguard;
 
 /// The data plane's sightings and the devices' counters are looked at this often.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -55,7 +56,7 @@ pub(super) struct Driver {
     watch: FdbWatch,
     /// By the number of the port.
     ears: BTreeMap<u32, Ear>,
-    mouths: BTreeMap<UnderlayFamily, Mouth>,
+    mouths: BTreeMap<UnderlayFamily, (u32, Mouth)>,
     model: Model,
     reconciler: Reconciler,
     found: Found,
@@ -66,6 +67,10 @@ pub(super) struct Driver {
     sent: u64,
     busy_until: Moment,
     guarded: Option<BTreeSet<IpAddr>>,
+    /// Whether the firewall stands, without which nothing is sealed by the kernel.
+    is_guarded: bool,
+    /// What the router said last.
+    view: Option<View>,
     heard: Heard,
     fault: Option<String>,
     /// Flows that lead into tunnels.
@@ -124,18 +129,22 @@ impl Driver {
             sent: 0,
             busy_until: Moment::ORIGIN + BUSY_FOR,
             guarded: None,
+            is_guarded: false,
+            view: None,
             heard: Heard::default(),
             fault: None,
             tunnelled: 0,
         };
         let left = found.flows.iter().filter_map(|(mac, place)| Some((*mac, (*place)?)));
-        let adopted: BTreeMap<_, _> =
-            left.filter(|(_, place)| config.adopt && matches!(place, Place::Tunnel(_))).collect();
+        let adopted: BTreeMap<_, _> = left
+            .filter(|(_, place)| place.is_sealed() || (config.adopt && *place != Place::UserSpace))
+            .collect();
         driver.model.adopt(&adopted, Moment::ORIGIN);
         driver.reconciler.adopt(found.flows.clone());
         driver.found = found;
         driver.open_sockets();
         driver.protect(&adopted);
+        driver.is_guarded = (driver.hooks.is_guarded)();
         driver.tell();
         Ok(driver)
     }
@@ -175,7 +184,8 @@ impl Driver {
             (mail.view.take(), std::mem::take(&mut mail.asks))
         };
         if let Some(view) = view {
-            self.see(view, now);
+            self.see(view.clone(), now);
+            self.view = Some(view);
         }
         if !asks.is_empty() {
             let flows = self.flows(now);
@@ -186,17 +196,45 @@ impl Driver {
     }
 
     fn see(&mut self, mut view: View, now: Moment) {
-        for agreement in view.neighbours.values_mut() {
+        let mut taken = BTreeSet::new();
+        for (peer, agreement) in &mut view.neighbours {
             if let Agreement::Both { remote, .. } = agreement
-                && !self.kernel.ports().contains_key(&UnderlayFamily::of(*remote))
+                && let Some(refusal) = self.refusal(*remote, view.seals.get(peer), &mut taken)
             {
-                *agreement = Agreement::None(Refusal::Address);
+                *agreement = Agreement::None(refusal);
             }
         }
         self.announced = Arc::clone(&view.announced);
         self.claimed.retain(|mac| view.announced.contains_key(mac));
         self.model.see(view, now);
         self.due.want = true;
+    }
+
+    /// Why there can be no path to this address; if there is none, what seals it is in place from now on.
+    fn refusal(
+        &mut self,
+        remote: IpAddr,
+        seal: Option<&wireguard::Peer>,
+        taken: &mut BTreeSet<IpAddr>,
+    ) -> Option<Refusal> {
+        let family = UnderlayFamily::of(remote);
+        if family != UnderlayFamily::Sealed {
+            return (!self.kernel.ports().contains_key(&family)).then_some(Refusal::Address);
+        }
+        let is_guarded = self.is_guarded;
+        let Some((device, seal)) = self.kernel.seal().zip(seal) else { return Some(Refusal::Encrypted) };
+        if !is_guarded {
+            return Some(Refusal::Unguarded);
+        }
+        // Two ids may have the 27 bits in common that their addresses are made of.
+        if seal.address == device.address() || !taken.insert(remote) {
+            return Some(Refusal::Address);
+        }
+        device.put(seal).err().map(|error| {
+            tracing::debug!(%error, "WireGuard does not take a peer");
+            self.due.repair = true;
+            Refusal::Encrypted
+        })
     }
 
     /// Looks at what nobody tells of: sightings of the data plane, and whether frames go through the tunnels.
@@ -210,6 +248,10 @@ impl Driver {
             self.model.learn(&learnt, |mac| idle.get(&mac).is_some_and(|idle| *idle < IDLE_MAX));
             self.due.want = true;
         }
+        let is_guarded = (self.hooks.is_guarded)();
+        if std::mem::replace(&mut self.is_guarded, is_guarded) != is_guarded {
+            self.see_again(now);
+        }
         let sent = self.kernel.passed().map_or(self.sent, |[(frames, _), _]| frames);
         if std::mem::replace(&mut self.sent, sent) != sent {
             self.busy_until = now + BUSY_FOR;
@@ -217,6 +259,13 @@ impl Driver {
         let is_busy = now < self.busy_until;
         let carrying = &self.heard.carrying;
         self.model.health().set_busy(|peer| is_busy && carrying.contains(&peer), now);
+    }
+
+    /// Something has changed that agreements are judged by.
+    fn see_again(&mut self, now: Moment) {
+        if let Some(view) = self.view.clone() {
+            self.see(view, now);
+        }
     }
 
     /// Makes devices that are missing, or not as they shall be.
@@ -238,6 +287,9 @@ impl Driver {
                     tracing::info!("the fast path is back");
                 }
                 self.open_sockets();
+                if is_other {
+                    self.see_again(now);
+                }
             }
             Err(error) => {
                 self.due.repair_at = Some(now + REPAIR_EVERY);
@@ -253,6 +305,7 @@ impl Driver {
     fn open_sockets(&mut self) {
         let ports: Vec<_> = self.kernel.ports().iter().map(|(family, port)| (*family, *port)).collect();
         self.ears.retain(|ear, _| ports.iter().any(|(_, port)| port == ear));
+        self.mouths.retain(|family, (port, _)| ports.contains(&(*family, *port)));
         for (family, port) in ports {
             if let Entry::Vacant(place) = self.ears.entry(port) {
                 match Ear::open(port) {
@@ -261,8 +314,9 @@ impl Driver {
                 }
             }
             if let Entry::Vacant(place) = self.mouths.entry(family) {
-                match Mouth::open(family, self.kernel.local()) {
-                    Ok(mouth) => drop(place.insert(mouth)),
+                let (local, device) = self.kernel.local(family);
+                match Mouth::open(family, local, device) {
+                    Ok(mouth) => drop(place.insert((port, mouth))),
                     Err(error) => tracing::warn!(%error, "heartbeats cannot be sent"),
                 }
             }
@@ -321,7 +375,7 @@ impl Driver {
     }
 
     fn send(&self, packet: &[u8], to: SocketAddr) {
-        if let Some(mouth) = self.mouths.get(&UnderlayFamily::of(to.ip()))
+        if let Some((_, mouth)) = self.mouths.get(&UnderlayFamily::of(to.ip()))
             && let Err(error) = mouth.send(packet, to)
         {
             tracing::trace!(%error, %to, "a heartbeat did not leave");

@@ -11,13 +11,15 @@ use std::time::Duration;
 
 use mesh_hostnet::{
     Bridge, Fdb, FdbChange, FdbEntry, FdbPlace, HostError, InterfaceName, Patch, UnderlayFamily, VxlanDevice,
-    VxlanSpec, ensure_vxlan, find_vxlan, set_default_uplink,
+    VxlanSpec, ensure_vxlan, find_vxlan, remove_vxlan, remove_wireguard, set_default_uplink,
 };
 use mesh_wire::MacAddr;
+use mesh_wire::control::WireguardOffer;
 
-use super::{BackEnd, Config};
+use super::{BackEnd, Config, End};
 use crate::model::{Change, Place, Tunnel};
 use crate::ovs::{self, Datapath};
+use crate::wireguard;
 
 /// Where a flow leads that is not as it was made.
 const NOWHERE: Tunnel = Tunnel { remote: IpAddr::V4(Ipv4Addr::UNSPECIFIED), port: 0, vni: 0 };
@@ -29,6 +31,10 @@ pub(super) struct Kernel {
     local: Option<IpAddr>,
     port: u16,
     vni: u32,
+    may_be_clear: bool,
+    /// The UDP port of what is sealed; 0 where nothing is.
+    sealed_port: u16,
+    seal: Option<wireguard::Device>,
     /// The ports of the bridge by which frames leave for tunnels.
     ports: BTreeMap<UnderlayFamily, u32>,
     mtu: u32,
@@ -68,29 +74,42 @@ struct Scraps {
 }
 
 impl Kernel {
-    /// Makes or takes over the devices, or the datapath. Those of an earlier life keep their network identifier if `adopt`
-    /// says so; those of the other back end go.
-    pub(super) fn open(config: &Config) -> Result<Self, HostError> {
-        let Config { bridge, back_end, adopt, .. } = config;
-        if !adopt || *back_end == BackEnd::Ovs {
-            mesh_hostnet::remove_vxlan(&bridge.name)?;
+    /// Makes or takes over the devices, or the datapath. Those of an earlier life keep their network identifier if they go
+    /// on in this one; all others go.
+    pub(super) fn open(config: &Config) -> Result<Self, wireguard::Error> {
+        let Config { bridge, back_end, adopt, may_be_clear, .. } = config;
+        for family in UnderlayFamily::ALL {
+            if kept(config, family)?.is_none() {
+                remove_vxlan(&bridge.name, family)?;
+            }
         }
         if !adopt || *back_end == BackEnd::Vxlan {
             ovs::remove(&bridge.name)?;
         }
         let mut kernel = Self::find(config)?;
         kernel.ports.clear();
+        match config.seal.clone() {
+            None => remove_wireguard(&bridge.name)?,
+            Some(seal) => match wireguard::Device::open(bridge, seal.wireguard) {
+                Ok(device) => kernel.seal = Some(device),
+                Err(error) if *may_be_clear => {
+                    tracing::info!(%error, "there is no WireGuard: user space carries what is encrypted");
+                }
+                Err(error) => return Err(error),
+            },
+        }
         kernel.repair()?;
         Ok(kernel)
     }
 
     /// What an earlier life has left, before anything is made or removed.
     pub(super) fn left(config: &Config) -> Result<Found, HostError> {
-        if config.adopt { Self::find(config)?.read() } else { Ok(Found::default()) }
+        let may_go_on = config.adopt || config.seal.is_some();
+        if may_go_on { Self::find(config)?.read() } else { Ok(Found::default()) }
     }
 
     fn find(config: &Config) -> Result<Self, HostError> {
-        let Config { bridge, back_end, tap, port, listen, vni, .. } = config.clone();
+        let Config { bridge, back_end, tap, port, listen, vni, may_be_clear, .. } = config.clone();
         let local = listen.filter(|address| !address.is_unspecified());
         let mut found = Self {
             tap_index: 0,
@@ -100,6 +119,9 @@ impl Kernel {
             local,
             port,
             vni,
+            may_be_clear,
+            sealed_port: config.seal.as_ref().map_or(0, |seal| seal.port),
+            seal: None,
             ports: BTreeMap::new(),
             datapath: None,
             fdb: Fdb::open()?,
@@ -108,8 +130,7 @@ impl Kernel {
         match back_end {
             BackEnd::Vxlan => {
                 for family in UnderlayFamily::ALL {
-                    let device = find_vxlan(&found.bridge.name, family)?;
-                    if let Some(device) = device.filter(|device| device.port == port) {
+                    if let Some(device) = kept(config, family)? {
                         found.vni = device.vni;
                         found.ports.insert(family, device.index);
                     }
@@ -130,7 +151,7 @@ impl Kernel {
     ///
     /// # Errors
     /// When no port can be had at all. One family may be missing on the host.
-    pub(super) fn repair(&mut self) -> Result<bool, HostError> {
+    pub(super) fn repair(&mut self) -> Result<bool, wireguard::Error> {
         let before = (self.ports.clone(), self.tap_index);
         self.tap_index = set_default_uplink(&self.tap)?;
         if let Some(datapath) = &mut self.datapath {
@@ -142,13 +163,10 @@ impl Kernel {
             return Ok(is_other || (self.ports.clone(), self.tap_index) != before);
         }
         let mut failure = None;
+        let mut is_other = false;
         for family in self.families() {
-            let spec = VxlanSpec { family, vni: self.vni, port: self.port, local: self.local };
-            match ensure_vxlan(&self.bridge, &spec) {
-                Ok(device) => {
-                    self.ports.insert(family, device.index);
-                    self.mtu = device.mtu;
-                }
+            match self.repair_family(family) {
+                Ok(is_new) => is_other |= is_new,
                 Err(error) => {
                     tracing::debug!(%error, ?family, "there is no VXLAN device");
                     self.ports.remove(&family);
@@ -158,8 +176,26 @@ impl Kernel {
         }
         match failure {
             Some(error) if self.ports.is_empty() => Err(error),
-            Some(_) | None => Ok((self.ports.clone(), self.tap_index) != before),
+            Some(_) | None => Ok(is_other || (self.ports.clone(), self.tap_index) != before),
         }
+    }
+
+    fn repair_family(&mut self, family: UnderlayFamily) -> Result<bool, wireguard::Error> {
+        let mut is_other = false;
+        let (port, local, lower) = match (family, &mut self.seal) {
+            (UnderlayFamily::Sealed, Some(device)) => {
+                is_other = device.repair(&self.bridge)?;
+                (self.sealed_port, Some(device.address().into()), Some(device.index()))
+            }
+            (UnderlayFamily::V4 | UnderlayFamily::V6 | UnderlayFamily::Sealed, _) => {
+                (self.port, self.local, None)
+            }
+        };
+        let spec = VxlanSpec { family, vni: self.vni, port, local, lower };
+        let device = ensure_vxlan(&self.bridge, &spec)?;
+        self.ports.insert(family, device.index);
+        self.mtu = device.mtu;
+        Ok(is_other)
     }
 
     /// All tunnels begin behind the same port of the bridge.
@@ -171,22 +207,41 @@ impl Kernel {
     }
 
     fn families(&self) -> Vec<UnderlayFamily> {
-        match self.local {
-            Some(local) => vec![UnderlayFamily::of(local)],
-            None => UnderlayFamily::ALL.to_vec(),
-        }
+        let clear: &[_] = match self.local {
+            _ if !self.may_be_clear => &[],
+            Some(local) => &[UnderlayFamily::of(local)],
+            None => &[UnderlayFamily::V4, UnderlayFamily::V6],
+        };
+        let sealed = self.seal.as_ref().map(|_| UnderlayFamily::Sealed);
+        clear.iter().copied().chain(sealed).collect()
+    }
+
+    /// What seals, where the kernel can.
+    pub(super) fn seal(&mut self) -> Option<&mut wireguard::Device> {
+        let is_there = self.ports.contains_key(&UnderlayFamily::Sealed);
+        self.seal.as_mut().filter(|_| is_there)
     }
 
     pub(super) const fn ports(&self) -> &BTreeMap<UnderlayFamily, u32> {
         &self.ports
     }
 
-    pub(super) const fn end(&self) -> (u16, u32) {
-        (self.port, self.vni)
+    pub(super) fn end(&self) -> End {
+        let has = |family| self.ports.contains_key(&family);
+        let sealed = self.seal.as_ref().filter(|_| has(UnderlayFamily::Sealed)).map(|device| {
+            let (key, port) = device.end();
+            (self.sealed_port, WireguardOffer { key, port })
+        });
+        let is_clear = has(UnderlayFamily::V4) || has(UnderlayFamily::V6);
+        End { vni: self.vni, clear: is_clear.then_some(self.port), sealed }
     }
 
-    pub(super) const fn local(&self) -> Option<IpAddr> {
-        self.local
+    /// Where heartbeats of a family leave from, and by which interface, where that is not what the routes say.
+    pub(super) fn local(&self, family: UnderlayFamily) -> (Option<IpAddr>, Option<u32>) {
+        match (family, &self.seal) {
+            (UnderlayFamily::Sealed, Some(device)) => (Some(device.address().into()), Some(device.index())),
+            (UnderlayFamily::V4 | UnderlayFamily::V6 | UnderlayFamily::Sealed, _) => (self.local, None),
+        }
     }
 
     /// The largest packet that a container may send, in bytes.
@@ -213,6 +268,11 @@ impl Kernel {
 
     /// Takes packets from these addresses; a firewall keeps others away where this cannot.
     pub(super) fn admit(&mut self, peers: &BTreeSet<IpAddr>) {
+        if let Some(device) = &mut self.seal
+            && let Err(error) = device.retain(|address| peers.contains(&address))
+        {
+            tracing::debug!(%error, "WireGuard keeps a peer that is none any more");
+        }
         if let Some(datapath) = &mut self.datapath {
             datapath.admit(peers);
         }
@@ -270,7 +330,7 @@ impl Kernel {
                 if !self.leads_to_tunnels(device) || !mac.is_station() {
                     return;
                 }
-                let port = if port == 0 { self.port } else { port };
+                let port = if port == 0 { self.own_port(device) } else { port };
                 let vni = if vni == 0 { self.vni } else { vni };
                 scraps.entry(mac).or_default().tunnels.push((device, Tunnel { remote, port, vni }));
             }
@@ -295,6 +355,12 @@ impl Kernel {
         }
     }
 
+    /// The UDP port of entries that name none.
+    fn own_port(&self, device: u32) -> u16 {
+        let is_sealed = self.ports.get(&UnderlayFamily::Sealed) == Some(&device);
+        if is_sealed { self.sealed_port } else { self.port }
+    }
+
     fn leads_to_tunnels(&self, port: u32) -> bool {
         self.ports.values().any(|index| *index == port)
     }
@@ -308,7 +374,7 @@ impl Kernel {
                 let same =
                     |given: u32, wanted: u32, own: u32| given == wanted || (given == 0 && wanted == own);
                 remote == Some(tunnel.remote)
-                    && same(port.into(), tunnel.port.into(), self.port.into())
+                    && same(port.into(), tunnel.port.into(), self.own_port(entry.device).into())
                     && same(vni, tunnel.vni, self.vni)
             }
             (FdbPlace::Device { .. }, Some(Place::UserSpace)) | (_, None) => false,
@@ -417,6 +483,17 @@ impl Kernel {
             steps.push(FdbChange::Untunnel { mac, device, remote, port, vni });
         }
     }
+}
+
+/// The device of an earlier life that goes on in this one.
+fn kept(config: &Config, family: UnderlayFamily) -> Result<Option<VxlanDevice>, HostError> {
+    let goes_on = config.back_end == BackEnd::Vxlan && config.may_be_clear && config.adopt;
+    let port = match family {
+        UnderlayFamily::V4 | UnderlayFamily::V6 => goes_on.then_some(config.port),
+        UnderlayFamily::Sealed => config.seal.as_ref().map(|seal| seal.port),
+    };
+    let found = find_vxlan(&config.bridge.name, family)?;
+    Ok(found.filter(|device| Some(device.port) == port))
 }
 
 /// The underlay addresses at the other ends of these flows.

@@ -18,11 +18,13 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use mesh_hostnet::{Bridge, HostError, InterfaceName};
+use mesh_wire::control::WireguardOffer;
 use mesh_wire::{MacAddr, PeerId};
 use rustix::event::{EventfdFlags, eventfd};
 
 use self::driver::Driver;
 use crate::model::{Counted, PathState, Place, View};
+use crate::wireguard;
 
 /// Questions for flows that may wait; one more is answered with nothing.
 const ASKS_MAX: usize = 16;
@@ -59,14 +61,38 @@ pub struct Config {
     pub bridge: Bridge,
     /// Its port that leads to user space.
     pub tap: InterfaceName,
-    /// The UDP port on which packets are taken.
+    /// The UDP port on which packets in clear are taken.
     pub port: u16,
+    /// Whether any may be: there is no password, or somebody whose addresses are trusted.
+    pub may_be_clear: bool,
+    /// What seals packets to those with whom nothing may travel in clear.
+    pub seal: Option<Seal>,
     /// The address on which the router listens; `None` is all of them.
     pub listen: Option<IpAddr>,
     /// The network identifier of packets to this host, if no device of an earlier life has one: 24 bits, drawn at random.
     pub vni: u32,
-    /// Whether the flows of an earlier life go on until it is known better. Not once there is a password.
+    /// Whether flows of an earlier life in clear go on until it is known better. Not once there is a password.
     pub adopt: bool,
+}
+
+/// How packets are sealed by the kernel.
+#[derive(Debug, Clone)]
+pub struct Seal {
+    /// The device that does it.
+    pub wireguard: wireguard::Config,
+    /// The UDP port inside of it.
+    pub port: u16,
+}
+
+/// Where the kernel takes packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// The network identifier that they bear.
+    pub vni: u32,
+    /// The UDP port of those in clear.
+    pub clear: Option<u16>,
+    /// The UDP port of those that are sealed, and what seals them.
+    pub sealed: Option<(u16, WireguardOffer)>,
 }
 
 /// See [`Hooks::guard`].
@@ -78,6 +104,8 @@ pub struct Hooks {
     pub learnt: Box<dyn FnMut() -> Option<BTreeMap<MacAddr, PeerId>> + Send>,
     /// Lets packets from these addresses in, and from no others; called before the peers there may send any.
     pub guard: Guard,
+    /// Whether the firewall that does so stands.
+    pub is_guarded: Box<dyn FnMut() -> bool + Send>,
     /// Takes what was found, each time that it has changed.
     pub tell: Box<dyn FnMut(&Heard) + Send>,
 }
@@ -87,8 +115,8 @@ pub struct Hooks {
 pub struct Heard {
     /// The MACs on this host's bridge, but for those of peers.
     pub macs: BTreeSet<MacAddr>,
-    /// UDP port and network identifier that the kernel takes packets under; `None` while it takes none.
-    pub end: Option<(u16, u32)>,
+    /// Where the kernel takes packets; `None` while it takes none.
+    pub end: Option<End>,
     /// The neighbours whose frames go through the kernel.
     pub carrying: BTreeSet<PeerId>,
     /// How each neighbour's path stands.
@@ -131,6 +159,9 @@ pub enum StartError {
     /// The kernel has no VXLAN, or refuses something.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// Nothing may be sent in clear, and nothing seals.
+    #[error(transparent)]
+    Seal(#[from] wireguard::Error),
     /// No thread, or no means to wake it.
     #[error("cannot start the fast path's thread")]
     Thread(#[source] std::io::Error),
@@ -170,7 +201,7 @@ impl FastPath {
         let driver = Driver::start(config, hooks, Arc::clone(&mailbox)).inspect_err(|_| {
             // What cannot be removed either is told when it is in the way.
             let _removed = match config.back_end {
-                BackEnd::Vxlan => mesh_hostnet::remove_vxlan(&config.bridge.name),
+                BackEnd::Vxlan => mesh_hostnet::remove_tunnels(&config.bridge.name),
                 BackEnd::Ovs => crate::ovs::remove(&config.bridge.name).map(drop),
             };
         })?;

@@ -19,31 +19,47 @@ const PMTUDISC_PROBE: libc::c_int = 3;
 pub(super) struct Mouth(UdpSocket);
 
 impl Mouth {
-    /// Heartbeats leave from `local`, or from where the routes say.
-    pub(super) fn open(family: UnderlayFamily, local: Option<IpAddr>) -> io::Result<Self> {
+    /// Heartbeats leave from `local`, or from where the routes say; by this interface, or any.
+    pub(super) fn open(
+        family: UnderlayFamily,
+        local: Option<IpAddr>,
+        device: Option<u32>,
+    ) -> io::Result<Self> {
         let any = match family {
-            UnderlayFamily::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            UnderlayFamily::V4 | UnderlayFamily::Sealed => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             UnderlayFamily::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
         let socket = UdpSocket::bind(SocketAddr::new(local.unwrap_or(any), 0))?;
         socket.set_nonblocking(true)?;
         let (level, option) = match family {
-            UnderlayFamily::V4 => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
+            UnderlayFamily::V4 | UnderlayFamily::Sealed => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
             UnderlayFamily::V6 => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER),
         };
-        let value = PMTUDISC_PROBE;
-        let len = libc::socklen_t::try_from(size_of_val(&value)).expect("an integer has a few bytes");
-        // SAFETY: the descriptor is open while `socket` lives, and the pointer is to `len` bytes that live until the call
-        // has returned; the kernel only reads them.
-        let done =
-            unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), len) };
-        if done == 0 { Ok(Self(socket)) } else { Err(io::Error::last_os_error()) }
+        set_option(&socket, level, option, PMTUDISC_PROBE)?;
+        if let Some(device) = device {
+            let device = libc::c_int::try_from(device).map_err(|_too_great| io::ErrorKind::InvalidInput)?;
+            set_option(&socket, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, device)?;
+        }
+        Ok(Self(socket))
     }
 
     /// Sends one packet. That it does not leave is found out by its not being answered.
     pub(super) fn send(&self, packet: &[u8], to: SocketAddr) -> io::Result<()> {
         self.0.send_to(packet, to).map(drop)
     }
+}
+
+fn set_option(
+    socket: &UdpSocket,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    let len = libc::socklen_t::try_from(size_of_val(&value)).expect("an integer has a few bytes");
+    // SAFETY: the descriptor is open while `socket` lives, and the pointer is to `len` bytes that live until the call
+    // has returned; the kernel only reads them.
+    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), len) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Hears the heartbeats that one VXLAN device takes.

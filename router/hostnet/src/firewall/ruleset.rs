@@ -12,10 +12,11 @@ use std::net::{Ipv6Addr, SocketAddrV4};
 
 use ipnet::IpNet;
 
-use super::walls::{Exposure, PortGuard, Wall, Walls};
+use super::walls::{Exposure, PortGuard, SealedTunnel, Wall, Walls};
 use crate::mac::HOST_PREFIX;
 use crate::name::BridgeName;
 use crate::underlay::RUNTIME_BRIDGE_PREFIXES;
+use crate::vxlan::UnderlayFamily;
 
 /// Frames to groups that a port may send, a second, and at once: well above what streaming to a group takes, well
 /// below what a CPU spends on copying them to all hosts. Further ones are dropped.
@@ -109,6 +110,8 @@ pub(crate) const SOURCES6: Set = bridge_set("sources6");
 const TARGETS6: Set = bridge_set("targets6");
 const TUNNEL4: Set = Set { family: Family::Inet, name: "tunnel4" };
 const TUNNEL6: Set = Set { family: Family::Inet, name: "tunnel6" };
+/// Addresses of peers inside of the device that seals.
+const SEALED: Set = Set { family: Family::Inet, name: "sealed" };
 
 /// Both tables, rendered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -236,7 +239,12 @@ fn elements(walls: &Walls, zones: &Zones) -> BTreeMap<Set, BTreeMap<String, Stri
         add(EGRESS, format!("\"{uplink}\""), " : goto to_uplink".to_owned());
     }
     for source in walls.tunnel.iter().flat_map(|tunnel| &tunnel.sources) {
-        add(if source.is_ipv4() { TUNNEL4 } else { TUNNEL6 }, source.to_string(), bare());
+        let set = match UnderlayFamily::of(*source) {
+            UnderlayFamily::V4 => TUNNEL4,
+            UnderlayFamily::V6 => TUNNEL6,
+            UnderlayFamily::Sealed => SEALED,
+        };
+        add(set, source.to_string(), bare());
     }
     elements
 }
@@ -511,7 +519,11 @@ fn inet_table(text: &mut Text, table: &str, walls: &Walls) {
     text.open_table(Family::Inet, table);
     text.set(TUNNEL4, "typeof ip saddr");
     text.set(TUNNEL6, "typeof ip6 saddr");
+    text.set(SEALED, "typeof ip saddr");
     to_host(text, walls);
+    if let Some(sealed) = walls.tunnel.as_ref().and_then(|tunnel| tunnel.sealed.as_ref()) {
+        sealing(text, sealed);
+    }
     let mut input = vec![format!("iifname \"{bridge}\" goto from_overlay")];
     if let Some(tunnel) = &walls.tunnel {
         text.chain(
@@ -523,6 +535,8 @@ fn inet_table(text: &mut Text, table: &str, walls: &Walls) {
             ],
         );
         input.push(format!("udp dport {} goto tunnel", tunnel.port));
+        input
+            .extend(tunnel.sealed.as_ref().map(|sealed| format!("udp dport {} goto unsealing", sealed.port)));
     }
     text.base_chain("input", "filter hook input priority filter", &input);
     forwarding(text, walls);
@@ -535,6 +549,19 @@ fn inet_table(text: &mut Text, table: &str, walls: &Walls) {
         text.base_chain("postrouting", "nat hook postrouting priority srcnat", masquerading(walls));
     }
     text.line("}");
+}
+
+/// What is to be sealed is taken from the device that has opened it, and leaves by none but that.
+fn sealing(text: &mut Text, SealedTunnel { device, address, .. }: &SealedTunnel) {
+    text.chain(
+        "unsealing",
+        [format!("iifname \"{device}\" ip daddr {address} ip saddr @sealed accept"), dropped(Wall::Unsealed)],
+    );
+    text.base_chain(
+        "output",
+        "filter hook output priority filter",
+        [format!("ip saddr {address} oifname != \"{device}\" {}", dropped(Wall::Unsealed))],
+    );
 }
 
 /// What the overlay reaches of the host: its DNS server, and where it is exposed all but the router's own ports.

@@ -72,6 +72,19 @@ pub struct Tunnel {
     pub port: u16,
     /// The addresses of peers. A packet from any other is dropped before the tunnel sees it.
     pub sources: BTreeSet<IpAddr>,
+    /// The tunnel whose packets are sealed by a device underneath, if there is one.
+    pub sealed: Option<SealedTunnel>,
+}
+
+/// A tunnel whose packets leave and come by one device only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedTunnel {
+    /// The device.
+    pub device: InterfaceName,
+    /// Its UDP port.
+    pub port: u16,
+    /// This host's address inside of it, from which all of its packets are.
+    pub address: Ipv4Addr,
 }
 
 /// Why the firewall dropped a frame or packet.
@@ -105,11 +118,13 @@ pub enum Wall {
     TunnelSource,
     /// A container sent the host's name server more datagrams than any resolver does.
     NameFlood,
+    /// A packet of the sealed tunnel was about to leave, or came, by another way than the device that seals.
+    Unsealed,
 }
 
 impl Wall {
     /// All reasons.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::SourceMac,
         Self::SourceAddress,
         Self::ArpSender,
@@ -124,6 +139,7 @@ impl Wall {
         Self::Forwarding,
         Self::TunnelSource,
         Self::NameFlood,
+        Self::Unsealed,
     ];
 
     /// Its name in status and metrics, and that of its counter in nftables.
@@ -144,13 +160,14 @@ impl Wall {
             Self::Forwarding => "forwarding",
             Self::TunnelSource => "tunnel-source",
             Self::NameFlood => "name-flood",
+            Self::Unsealed => "unsealed",
         }
     }
 
     /// Whether the table of family `inet` counts it, rather than that of family `bridge`.
     pub(crate) const fn is_inet(self) -> bool {
         match self {
-            Self::HostPort | Self::Forwarding | Self::TunnelSource | Self::NameFlood => true,
+            Self::HostPort | Self::Forwarding | Self::TunnelSource | Self::NameFlood | Self::Unsealed => true,
             Self::SourceMac
             | Self::SourceAddress
             | Self::ArpSender

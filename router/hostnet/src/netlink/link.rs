@@ -264,6 +264,16 @@ impl Netlink {
         self.change(Message::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 
+    /// Makes a WireGuard device that is down and has no key.
+    pub(crate) fn create_wireguard(&mut self, name: &InterfaceName) -> Result<(), KernelError> {
+        let mut message = LinkMessage::default();
+        message.attributes = vec![
+            LinkAttribute::IfName(name.as_str().to_owned()),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Wireguard)]),
+        ];
+        self.change(Message::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
     /// Makes an uplink of a port of a bridge.
     pub(crate) fn set_uplink_flags(
         &mut self,

@@ -103,7 +103,7 @@ fn is_back_after_a_flush_with_all_that_it_had() {
                 .into(),
         );
         let sources = ["192.0.2.1", "2001:db8::1"].map(|source| source.parse().unwrap()).into();
-        firewall.set_tunnel(Some(Tunnel { port: 6784, sources }));
+        firewall.set_tunnel(Some(Tunnel { port: 6784, sources, sealed: None }));
         let before = ruleset();
         for command in [
             "nft flush ruleset",

@@ -1,7 +1,7 @@
 //! What routers tell each other for their kernels: MACs, and where VXLAN packets are taken.
 
 use mesh_wire::MacAddr;
-use mesh_wire::control::VxlanOffer;
+use mesh_wire::control::{VxlanOffer, WireguardOffer};
 
 use super::*;
 use crate::groups::{GroupMembers, Wanted};
@@ -12,7 +12,8 @@ fn mac(number: u8) -> MacAddr {
 }
 
 fn end(vni: u32) -> VxlanEnd {
-    VxlanEnd { port: 6784, vni }
+    let seal = WireguardOffer { key: [7; 32], port: 6785 };
+    VxlanEnd { vni, clear: Some(6784), sealed: Some((6786, seal)) }
 }
 
 impl Net {
@@ -114,11 +115,17 @@ fn neighbours_offer_each_other_a_path_with_a_cookie_for_each() {
 }
 
 #[test]
-fn nothing_is_offered_where_frames_are_sealed() {
+fn where_frames_are_sealed_only_what_the_kernel_seals_is_offered() {
     let mut net = Net::new(vec![config(1, Some([9; 32]), vec![]), config(2, Some([9; 32]), vec![named(0)])]);
-    (0..2).for_each(|node| net.input(node, Input::Vxlan(Some(end(5)))));
+    net.input(0, Input::Vxlan(Some(end(5))));
+    net.input(1, Input::Vxlan(Some(VxlanEnd { sealed: None, ..end(5) })));
     net.run(secs(1));
-    assert_eq!(net.path(0, 1), (None, Some(None)));
+    let (ours, theirs) = net.path(0, 1);
+    assert_eq!(
+        ours.map(|offer| (offer.port, offer.seal)),
+        end(5).sealed.map(|(port, seal)| (port, Some(seal)))
+    );
+    assert_eq!(theirs, Some(None), "nothing in clear");
     assert!(net.link(0, 1).kernel.is_sealed);
 }
 
@@ -187,4 +194,21 @@ fn a_router_with_more_groups_than_a_record_holds_wants_all() {
     net.input(0, Input::Groups(Wanted::Only(many.collect())));
     net.run(secs(1));
     assert_eq!(**net.nodes[2].group_members(), GroupMembers::default());
+}
+
+#[test]
+fn both_ends_share_a_key_for_their_kernels_and_change_it_together() {
+    let mut net = Net::new(vec![config(1, Some([9; 32]), vec![]), config(2, Some([9; 32]), vec![named(0)])]);
+    net.run(secs(1));
+    let key = |net: &Net, from, to| net.link(from, to).wireguard_key.as_ref().map(|key| key.0);
+    let first = key(&net, 0, 1);
+    assert_eq!(first, key(&net, 1, 0));
+    assert!(first.is_some());
+    net.run(secs(200));
+    let second = key(&net, 0, 1);
+    assert_eq!(second, key(&net, 1, 0));
+    assert_ne!(first, second);
+    let mut clear = Net::new(vec![config(1, None, vec![]), config(2, None, vec![named(0)])]);
+    clear.run(secs(1));
+    assert_eq!(key(&clear, 0, 1), None);
 }

@@ -1,0 +1,302 @@
+//! The kernel's WireGuard as what seals a tunnel: its keys, and who is at the other ends.
+//!
+//! A device's private key is drawn when the device is made, and is held by the kernel and by this process, and nowhere else: a router
+//! that is launched again takes it over with the device, so that no frame is lost. Both ends of a link derive the
+//! preshared key from their session, so that nobody opens what is sent who is not in it; a peer that was told of another
+//! goes on under the keys of its last handshake until the next one.
+//!
+//! Owns the conversation with the kernel about one device. The link itself is made by `mesh-hostnet`.
+
+mod message;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use mesh_hostnet::{Bridge, HostError, SEALED_NET, ensure_wireguard};
+use mesh_wire::PeerId;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
+};
+
+use self::message::{Described, GENERIC_LEN, HEADER_LEN};
+
+/// How long the kernel may take to answer.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Bytes of one datagram from the kernel; it fills at most 32 KiB in a dump (net/netlink/af_netlink.c).
+const DATAGRAM_BYTES_MAX: usize = 64 * 1024;
+
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+
+/// A public key.
+pub type Key = [u8; 32];
+
+/// A private key, or one that two ends share. Never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretKey(pub [u8; 32]);
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretKey(…)")
+    }
+}
+
+impl Drop for SecretKey {
+    fn drop(&mut self) {
+        self.0.fill(0);
+        std::hint::black_box(&self.0);
+    }
+}
+
+/// Who is at the other end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its public key.
+    pub key: Key,
+    /// What both ends have derived from their session.
+    pub secret: SecretKey,
+    /// Where its packets go.
+    pub endpoint: SocketAddr,
+    /// Its only address inside.
+    pub address: Ipv4Addr,
+}
+
+/// What a device is made of.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Drawn at random; taken if the device is made anew.
+    pub private: SecretKey,
+    /// The UDP port.
+    pub port: u16,
+    /// This router's address inside.
+    pub address: Ipv4Addr,
+}
+
+/// Why there is no device.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel has no WireGuard, or refuses the link.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The kernel does not take its keys or peers.
+    #[error("cannot set the WireGuard device's keys")]
+    Kernel(#[from] io::Error),
+}
+
+/// One device, in the network namespace of the thread that opened it.
+pub(crate) struct Device {
+    config: Config,
+    socket: OwnedFd,
+    family: u16,
+    sequence: u32,
+    index: u32,
+    public: Key,
+    /// What the kernel was told; the secret and the endpoint are not known of those that an earlier life has left.
+    peers: BTreeMap<Ipv4Addr, Known>,
+}
+
+enum Known {
+    Left(Key),
+    Told(Peer),
+}
+
+impl Known {
+    const fn key(&self) -> &Key {
+        match self {
+            Self::Left(key) | Self::Told(Peer { key, .. }) => key,
+        }
+    }
+}
+
+/// The address that a peer has inside of all its neighbours' devices: 27 bits of its id, which is a hash.
+#[must_use]
+pub fn address_of(peer: PeerId) -> Ipv4Addr {
+    let bits = peer.as_bytes().first_chunk().map_or(0, |first| u32::from_be_bytes(*first));
+    Ipv4Addr::from_bits(SEALED_NET.addr().to_bits() | (bits & SEALED_NET.hostmask().to_bits()))
+}
+
+impl Device {
+    /// Makes the device, or takes over the one that is there with its key and its peers.
+    pub(crate) fn open(bridge: &Bridge, config: Config) -> Result<Self, Error> {
+        let socket = socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            Some(netlink::GENERIC),
+        );
+        let socket = socket.map_err(io::Error::from)?;
+        // The family is there once a device is: the kernel loads its module for that.
+        let link = ensure_wireguard(bridge, config.address)?;
+        let mut device = Self {
+            config,
+            socket,
+            family: 0,
+            sequence: 0,
+            index: link.index,
+            public: [0; 32],
+            peers: BTreeMap::new(),
+        };
+        let mut family = None;
+        device.ask(message::find_family(1), |answer| family = message::family(answer).or(family))?;
+        device.family = family.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        device.adopt()?;
+        Ok(device)
+    }
+
+    /// Sees to it that there is the device, with its key and its peers. True if it is another than before.
+    pub(crate) fn repair(&mut self, bridge: &Bridge) -> Result<bool, Error> {
+        let link = ensure_wireguard(bridge, self.config.address)?;
+        if link.index == self.index {
+            return Ok(false);
+        }
+        self.index = link.index;
+        let before = std::mem::take(&mut self.peers);
+        self.adopt()?;
+        for peer in before.into_values() {
+            if let Known::Told(peer) = peer {
+                self.put(&peer)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes over the key of the device, with its peers; or gives it one.
+    fn adopt(&mut self) -> Result<(), Error> {
+        let found = self.describe()?;
+        let has_key = found.private.as_ref().is_some_and(|key| key.0 != [0; 32]);
+        match found.private {
+            Some(private) if has_key && found.port == self.config.port => self.config.private = private,
+            Some(_) | None => {
+                let request = message::set_key(
+                    self.family,
+                    self.next(),
+                    self.index,
+                    &self.config.private,
+                    self.config.port,
+                );
+                self.ask(request, |_| {})?;
+            }
+        }
+        let found = self.describe()?;
+        self.public = found.public.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+        let of = |(key, address): (Key, Option<Ipv4Addr>)| Some((address?, Known::Left(key)));
+        self.peers = found.peers.into_iter().filter_map(of).collect();
+        Ok(())
+    }
+
+    pub(crate) const fn index(&self) -> u32 {
+        self.index
+    }
+
+    pub(crate) const fn address(&self) -> Ipv4Addr {
+        self.config.address
+    }
+
+    /// The public key, and the UDP port.
+    pub(crate) const fn end(&self) -> (Key, u16) {
+        (self.public, self.config.port)
+    }
+
+    /// Adds a peer, or alters it as far as it differs.
+    pub(crate) fn put(&mut self, peer: &Peer) -> Result<(), Error> {
+        let (is_moved, is_other) = match self.peers.get(&peer.address) {
+            Some(Known::Told(known)) if known == peer => return Ok(()),
+            Some(Known::Told(known)) => (known.endpoint != peer.endpoint, known.key != peer.key),
+            // Where it is has been found out by the device itself.
+            Some(Known::Left(key)) => (false, *key != peer.key),
+            None => (true, false),
+        };
+        if is_other {
+            self.remove(peer.address)?;
+        }
+        let tell = is_moved || is_other;
+        let request = message::set_peer(self.family, self.next(), self.index, peer, tell);
+        self.ask(request, |_| {})?;
+        self.peers.insert(peer.address, Known::Told(peer.clone()));
+        Ok(())
+    }
+
+    /// Removes all peers but those with such an address.
+    pub(crate) fn retain(&mut self, mut stays: impl FnMut(IpAddr) -> bool) -> Result<(), Error> {
+        let gone: Vec<_> = self.peers.keys().copied().filter(|address| !stays((*address).into())).collect();
+        gone.into_iter().try_for_each(|address| self.remove(address))
+    }
+
+    fn remove(&mut self, address: Ipv4Addr) -> Result<(), Error> {
+        if let Some(known) = self.peers.remove(&address) {
+            let request = message::remove_peer(self.family, self.next(), self.index, known.key());
+            self.ask(request, |_| {})?;
+        }
+        Ok(())
+    }
+
+    fn describe(&mut self) -> io::Result<Described> {
+        let mut described = Described::default();
+        let request = message::describe(self.family, self.next(), self.index);
+        self.ask(request, |part| message::read_device(part, &mut described))?;
+        Ok(described)
+    }
+
+    const fn next(&mut self) -> u32 {
+        // 0 is the kernel's own, and 1 that of the question for the family.
+        self.sequence = if self.sequence < 2 { 2 } else { self.sequence.wrapping_add(1) };
+        self.sequence
+    }
+
+    /// Sends a request, and hands on what follows the headers of its answers until the kernel says that it is done.
+    fn ask(&self, request: Vec<u8>, mut on_answer: impl FnMut(&[u8])) -> io::Result<()> {
+        let deadline = Instant::now() + ANSWER_TIME_MAX;
+        send(&self.socket, &request, SendFlags::empty())?;
+        let mut datagram = vec![0; DATAGRAM_BYTES_MAX];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = Timespec::try_from(left).expect("a few seconds fit a timespec");
+            match poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&timeout)) {
+                Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            let len = match recv(&self.socket, &mut datagram[..], RecvFlags::empty()) {
+                Ok((_, len)) => len.min(DATAGRAM_BYTES_MAX),
+                Err(Errno::INTR | Errno::AGAIN) => continue,
+                Err(errno) => return Err(errno.into()),
+            };
+            if read(&datagram[..len], &request[8..12], &mut on_answer)? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Reads the answers in one datagram to the request with this number, as bytes. True when there are no more.
+fn read(mut rest: &[u8], number: &[u8], on_answer: &mut impl FnMut(&[u8])) -> io::Result<bool> {
+    while let Some((header, _)) = rest.split_first_chunk::<HEADER_LEN>() {
+        let word = |at: usize| [header[at], header[at + 1], header[at + 2], header[at + 3]];
+        let len = u32::from_ne_bytes(word(0)) as usize;
+        let kind = u16::from_ne_bytes([header[4], header[5]]);
+        let payload = rest.get(HEADER_LEN..len).ok_or(io::ErrorKind::InvalidData)?;
+        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+        if word(8) != number {
+            continue;
+        }
+        match kind {
+            NLMSG_ERROR | NLMSG_DONE => {
+                let code = payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
+                return if code == 0 {
+                    Ok(true)
+                } else {
+                    Err(io::Error::from_raw_os_error(code.saturating_abs()))
+                };
+            }
+            _ => on_answer(payload.get(GENERIC_LEN..).unwrap_or_default()),
+        }
+    }
+    Ok(false)
+}
