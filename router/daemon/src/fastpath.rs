@@ -225,7 +225,7 @@ struct Ports {
 
 impl Ports {
     fn after(port: u16) -> Self {
-        let nth = |n| port.checked_add(n).unwrap_or(port.saturating_sub(n));
+        let nth = |n| port.checked_add(n).unwrap_or_else(|| port.saturating_sub(n));
         Self { clear: nth(1), wireguard: nth(2), sealed: nth(3) }
     }
 }

@@ -227,7 +227,7 @@ mod tests {
         Peer {
             key: [0xaa; 32],
             secret: SecretKey([0xbb; 32]),
-            endpoint: endpoint.parse().unwrap(),
+            endpoint: endpoint.parse().expect("an address and a port"),
             address: Ipv4Addr::new(240, 1, 2, 3),
         }
     }
