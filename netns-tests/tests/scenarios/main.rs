@@ -24,6 +24,7 @@ mod floods;
 mod groups;
 mod heartbeat;
 mod hostile;
+mod insider;
 mod mesh;
 mod metrics;
 mod moving;

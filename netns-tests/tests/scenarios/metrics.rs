@@ -12,7 +12,7 @@ use crate::support::{READY, all_ping, chain, launch, refused, status, words};
 const BASE: &str = "http://127.0.0.1:6782";
 
 /// What a host's router answers: the status of HTTP, and the body.
-fn get(host: &Host, path: &str, options: &[&str]) -> Result<(u16, String)> {
+pub(crate) fn get(host: &Host, path: &str, options: &[&str]) -> Result<(u16, String)> {
     let url = format!("{BASE}{path}");
     let mut arguments = vec!["curl", "-s", "--max-time", "10", "-w", "\n%{http_code}", &url];
     arguments.extend(options);
@@ -22,7 +22,7 @@ fn get(host: &Host, path: &str, options: &[&str]) -> Result<(u16, String)> {
 }
 
 /// The value of the sample that a line of the metrics begins with.
-fn sample(metrics: &str, name: &str) -> Result<f64> {
+pub(crate) fn sample(metrics: &str, name: &str) -> Result<f64> {
     let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     Ok(line.with_context(|| format!("no {name} in\n{metrics}"))?.parse()?)
 }

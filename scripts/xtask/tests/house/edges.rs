@@ -50,7 +50,7 @@ const OURS: [(&str, &[&str]); 18] = [
     ("mesh-fuzz", &["mesh-crypto", "mesh-dns", "mesh-names", "mesh-node", "mesh-topology", "mesh-wire"]),
     ("mesh", &["mesh-api", "mesh-daemon"]),
     ("mesh-lab", &["mesh-api"]),
-    ("mesh-netns-tests", &["mesh-api", "mesh-lab"]),
+    ("mesh-netns-tests", &["mesh-api", "mesh-crypto", "mesh-lab", "mesh-wire"]),
     ("xtask", &[]),
 ];
 
