@@ -258,7 +258,11 @@ fn repair(path: Path) -> Result<()> {
     let is_ovs = kernel_path() == Overlay::Ovs;
     for command in if is_ovs { &of_a_datapath[..] } else { &of_devices } {
         let before = now()?;
-        one.host.run(command.iter().copied())?;
+        match one.host.run(command.iter().copied()) {
+            // Debian's 6.1 cannot flush a VXLAN device.
+            Err(error) if format!("{error:#}").contains("Operation not supported") => continue,
+            done => done?,
+        };
         eventually(SWITCHED, || kernels_carry(&[&one, &two]))?;
         if !is_ovs {
             eventually(SWITCHED, || has_both_entries(&one.host, device, &two.mac))?;
@@ -275,7 +279,9 @@ fn repair(path: Path) -> Result<()> {
 /// Wants the kernel's tables to hold what a flow is made of, and nothing else.
 fn has_both_entries(host: &Host, uplink: &str, mac: &str) -> Result<()> {
     let tables = host.run(["bridge", "fdb", "show", "br", "mesh0"])?.stdout;
-    let lines: Vec<_> = tables.lines().filter(|line| line.starts_with(mac)).collect();
+    // A kernel with VLAN filtering repeats an entry for the VLAN of its port.
+    let is_whole = |line: &&str| line.starts_with(mac) && !line.contains(" vlan ");
+    let lines: Vec<_> = tables.lines().filter(is_whole).collect();
     let bridge =
         lines.iter().filter(|line| line.contains(&format!("dev {uplink} master mesh0 static"))).count();
     let device = lines.iter().filter(|line| line.contains("dst ")).count();

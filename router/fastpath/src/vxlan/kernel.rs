@@ -70,6 +70,8 @@ pub(super) struct Local {
 #[derive(Debug, Default, Clone)]
 struct Scraps {
     port: Option<u32>,
+    /// Whether the bridge has learnt the port: then it may forget it, or learn another.
+    is_learnt: bool,
     tunnels: Vec<(u32, Tunnel)>,
 }
 
@@ -337,7 +339,10 @@ impl Kernel {
             FdbPlace::Device { remote: None, .. } => {}
             FdbPlace::Bridge if is_own && device != self.bridge.index => {}
             FdbPlace::Bridge if device == self.tap_index || self.leads_to_tunnels(device) => {
-                scraps.entry(mac).or_default().port = Some(device);
+                let parts = scraps.entry(mac).or_default();
+                parts.port = Some(device);
+                // As may happen while a device joins the bridge, before learning is off.
+                parts.is_learnt |= !is_static;
                 found.idle.extend(idle.map(|idle| (mac, idle)));
             }
             FdbPlace::Bridge if mac.is_station() => {
@@ -349,6 +354,7 @@ impl Kernel {
 
     fn whole(&self, parts: &Scraps) -> Option<Place> {
         match (parts.port, parts.tunnels.as_slice()) {
+            _ if parts.is_learnt => None,
             (Some(port), []) if port == self.tap_index => Some(Place::UserSpace),
             (Some(port), [(device, tunnel)]) if port == *device => Some(Place::Tunnel(*tunnel)),
             (Some(_) | None, _) => None,
@@ -368,8 +374,10 @@ impl Kernel {
     /// Whether an entry, which somebody has just put there, is that of a flow to this place.
     pub(super) fn is_of(&self, entry: &FdbEntry, place: Option<Place>) -> bool {
         match (entry.place, place) {
-            (FdbPlace::Bridge, Some(Place::UserSpace)) => entry.device == self.tap_index,
-            (FdbPlace::Bridge, Some(Place::Tunnel(tunnel))) => self.device_for(tunnel) == Some(entry.device),
+            (FdbPlace::Bridge, Some(Place::UserSpace)) => entry.is_static && entry.device == self.tap_index,
+            (FdbPlace::Bridge, Some(Place::Tunnel(tunnel))) => {
+                entry.is_static && self.device_for(tunnel) == Some(entry.device)
+            }
             (FdbPlace::Device { remote, port, vni }, Some(Place::Tunnel(tunnel))) => {
                 let same =
                     |given: u32, wanted: u32, own: u32| given == wanted || (given == 0 && wanted == own);
