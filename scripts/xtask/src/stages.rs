@@ -12,7 +12,8 @@ const CI_SIM_ADDRESSES: [(&str, Option<u64>); 2] = [("--seeds", Some(200)), ("--
 const CI_SIM_NAMES: [(&str, Option<u64>); 2] = [("--seeds", Some(20)), ("--nodes", Some(30))];
 
 /// Scenarios that `ci` runs in the virtual machine too, whose emulated CPU is some ten times slower.
-const CI_VM: [&str; 3] = ["attach::", "mesh::containers_on_three_hosts", "ovs::"];
+const CI_VM: [&str; 5] =
+    ["attach::", "mesh::containers_on_three_hosts", "ovs::", "never_in_clear::", "sealed_frames_pass"];
 
 /// For how long the virtual machine may run, in seconds.
 const VM_TIME_MAX_S: u32 = 1_800;
