@@ -14,7 +14,7 @@ use crate::vxlan::{action, entry, kernels_carry_by, sent_by_user_space};
 /// What somebody removes is there again within this time on a busy machine.
 const REPAIRED: Duration = secs(20);
 
-const OVS: [&str; 4] = ["--datapath", "ovs", "--timeout", "25"];
+const OVS: [&str; 2] = ["--datapath", "ovs"];
 
 /// Whether this kernel has datapaths. Loads the modules, which takes long where the CPU is emulated.
 fn has_datapaths() -> bool {

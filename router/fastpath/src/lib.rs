@@ -7,6 +7,7 @@
 //! Owns no decision about frames: a flow mirrors where user space sends the frames of a MAC, so that a fast path that
 //! fails makes traffic slower and never wrong. The devices themselves are made by `mesh-hostnet`.
 
+mod genl;
 pub mod model;
 pub mod ovs;
 pub mod vxlan;

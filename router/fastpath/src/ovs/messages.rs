@@ -9,8 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use mesh_wire::MacAddr;
 
-use super::attributes::{Attributes, attribute, attributes, fixed};
-use super::genl::Request;
+use crate::genl::{Attributes, Request, attribute, attributes, fixed};
 use crate::model::Tunnel;
 
 pub(super) const DATAPATH_FAMILY: (&str, u8) = ("ovs_datapath", 2);

@@ -7,8 +7,6 @@
 //! are sent on one by one if they have a place: those with a VLAN tag always do. The kernel goes on with what it has when
 //! the router ends; a later life takes that over.
 
-mod attributes;
-mod genl;
 mod messages;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,8 +19,8 @@ use mesh_hostnet::{
 };
 use mesh_wire::MacAddr;
 
-use self::genl::{Family, Genl, Request, Upcalls};
 use self::messages::{Flow, Found, FoundFlow, Kind, Missed, Port, Ports};
+use crate::genl::{Family, Genl, Request, Upcalls};
 use crate::model::Tunnel;
 
 /// Frames without a flow that are sent on before the thread does something else.

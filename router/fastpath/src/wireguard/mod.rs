@@ -13,27 +13,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
 
-use mesh_hostnet::{Bridge, HostError, SEALED_NET, ensure_wireguard};
+use mesh_hostnet::{Bridge, HostError, KernelError, SEALED_NET, ensure_wireguard};
 use mesh_wire::PeerId;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
-};
 
-use self::message::{Described, GENERIC_LEN, HEADER_LEN};
-
-/// How long the kernel may take to answer.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
-
-/// Bytes of one datagram from the kernel; it fills at most 32 KiB in a dump (net/netlink/af_netlink.c).
-const DATAGRAM_BYTES_MAX: usize = 64 * 1024;
-
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
+use self::message::Described;
+use crate::genl::{Family, Genl};
 
 /// A public key.
 pub type Key = [u8; 32];
@@ -90,12 +75,17 @@ pub enum Error {
     Kernel(#[from] io::Error),
 }
 
+impl From<KernelError> for Error {
+    fn from(error: KernelError) -> Self {
+        Self::Kernel(error.error)
+    }
+}
+
 /// One device, in the network namespace of the thread that opened it.
 pub(crate) struct Device {
     config: Config,
-    socket: OwnedFd,
-    family: u16,
-    sequence: u32,
+    genl: Genl,
+    family: Family,
     index: u32,
     public: Key,
     /// What the kernel was told; the secret and the endpoint are not known of those that an earlier life has left.
@@ -125,27 +115,13 @@ pub fn address_of(peer: PeerId) -> Ipv4Addr {
 impl Device {
     /// Makes the device, or takes over the one that is there with its key and its peers.
     pub(crate) fn open(bridge: &Bridge, config: Config) -> Result<Self, Error> {
-        let socket = socket_with(
-            AddressFamily::NETLINK,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-            Some(netlink::GENERIC),
-        );
-        let socket = socket.map_err(io::Error::from)?;
         // The family is there once a device is: the kernel loads its module for that.
         let link = ensure_wireguard(bridge, config.address)?;
-        let mut device = Self {
-            config,
-            socket,
-            family: 0,
-            sequence: 0,
-            index: link.index,
-            public: [0; 32],
-            peers: BTreeMap::new(),
-        };
-        let mut family = None;
-        device.ask(message::find_family(1), |answer| family = message::family(answer).or(family))?;
-        device.family = family.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let mut genl = Genl::open()?;
+        let (name, version) = message::FAMILY;
+        let family = genl.family(name, version)?;
+        let mut device =
+            Self { config, genl, family, index: link.index, public: [0; 32], peers: BTreeMap::new() };
         device.adopt()?;
         Ok(device)
     }
@@ -174,14 +150,8 @@ impl Device {
         match found.private {
             Some(private) if has_key && found.port == self.config.port => self.config.private = private,
             Some(_) | None => {
-                let request = message::set_key(
-                    self.family,
-                    self.next(),
-                    self.index,
-                    &self.config.private,
-                    self.config.port,
-                );
-                self.ask(request, |_| {})?;
+                let request = message::set_key(self.index, &self.config.private, self.config.port);
+                self.genl.ask(self.family, &request, &mut |_| {})?;
             }
         }
         let found = self.describe()?;
@@ -217,8 +187,8 @@ impl Device {
             self.remove(peer.address)?;
         }
         let tell = is_moved || is_other;
-        let request = message::set_peer(self.family, self.next(), self.index, peer, tell);
-        self.ask(request, |_| {})?;
+        let request = message::set_peer(self.index, peer, tell);
+        self.genl.ask(self.family, &request, &mut |_| {})?;
         self.peers.insert(peer.address, Known::Told(peer.clone()));
         Ok(())
     }
@@ -231,72 +201,16 @@ impl Device {
 
     fn remove(&mut self, address: Ipv4Addr) -> Result<(), Error> {
         if let Some(known) = self.peers.remove(&address) {
-            let request = message::remove_peer(self.family, self.next(), self.index, known.key());
-            self.ask(request, |_| {})?;
+            let request = message::remove_peer(self.index, known.key());
+            self.genl.ask(self.family, &request, &mut |_| {})?;
         }
         Ok(())
     }
 
-    fn describe(&mut self) -> io::Result<Described> {
+    fn describe(&mut self) -> Result<Described, KernelError> {
         let mut described = Described::default();
-        let request = message::describe(self.family, self.next(), self.index);
-        self.ask(request, |part| message::read_device(part, &mut described))?;
+        let request = message::describe(self.index);
+        self.genl.dump(self.family, &request, &mut |part| message::read_device(part, &mut described))?;
         Ok(described)
     }
-
-    const fn next(&mut self) -> u32 {
-        // 0 is the kernel's own, and 1 that of the question for the family.
-        self.sequence = if self.sequence < 2 { 2 } else { self.sequence.wrapping_add(1) };
-        self.sequence
-    }
-
-    /// Sends a request, and hands on what follows the headers of its answers until the kernel says that it is done.
-    fn ask(&self, request: Vec<u8>, mut on_answer: impl FnMut(&[u8])) -> io::Result<()> {
-        let deadline = Instant::now() + ANSWER_TIME_MAX;
-        send(&self.socket, &request, SendFlags::empty())?;
-        let mut datagram = vec![0; DATAGRAM_BYTES_MAX];
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let timeout = Timespec::try_from(left).expect("a few seconds fit a timespec");
-            match poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&timeout)) {
-                Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-            let len = match recv(&self.socket, &mut datagram[..], RecvFlags::empty()) {
-                Ok((_, len)) => len.min(DATAGRAM_BYTES_MAX),
-                Err(Errno::INTR | Errno::AGAIN) => continue,
-                Err(errno) => return Err(errno.into()),
-            };
-            if read(&datagram[..len], &request[8..12], &mut on_answer)? {
-                return Ok(());
-            }
-        }
-    }
-}
-
-/// Reads the answers in one datagram to the request with this number, as bytes. True when there are no more.
-fn read(mut rest: &[u8], number: &[u8], on_answer: &mut impl FnMut(&[u8])) -> io::Result<bool> {
-    while let Some((header, _)) = rest.split_first_chunk::<HEADER_LEN>() {
-        let word = |at: usize| [header[at], header[at + 1], header[at + 2], header[at + 3]];
-        let len = u32::from_ne_bytes(word(0)) as usize;
-        let kind = u16::from_ne_bytes([header[4], header[5]]);
-        let payload = rest.get(HEADER_LEN..len).ok_or(io::ErrorKind::InvalidData)?;
-        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
-        if word(8) != number {
-            continue;
-        }
-        match kind {
-            NLMSG_ERROR | NLMSG_DONE => {
-                let code = payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
-                return if code == 0 {
-                    Ok(true)
-                } else {
-                    Err(io::Error::from_raw_os_error(code.saturating_abs()))
-                };
-            }
-            _ => on_answer(payload.get(GENERIC_LEN..).unwrap_or_default()),
-        }
-    }
-    Ok(false)
 }

@@ -3,6 +3,8 @@
 //!
 //! Owns sockets, headers and sequence numbers (struct nlmsghdr and struct genlmsghdr). Does not know what is said.
 
+mod attributes;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -13,7 +15,7 @@ use netlink_sys::{Socket, SocketAddr};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::attributes::{Attributes, fixed};
+pub(crate) use self::attributes::{Attributes, attribute, attributes, fixed};
 
 /// How long the kernel may take to answer one request. To load a module for it takes the longest.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
@@ -47,28 +49,28 @@ const CTRL_ATTR_FAMILY_NAME: u16 = 2;
 
 /// Whom a request goes to.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Family {
+pub(crate) struct Family {
     id: u16,
     version: u8,
 }
 
 /// What is asked of a family: its own header, if it has one, and attributes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Request {
-    pub(super) command: u8,
-    pub(super) header: Option<u32>,
-    pub(super) attributes: Attributes,
+pub(crate) struct Request {
+    pub(crate) command: u8,
+    pub(crate) header: Option<u32>,
+    pub(crate) attributes: Attributes,
 }
 
 /// A socket for requests, in the namespace of the thread that opened it.
-pub(super) struct Genl {
+pub(crate) struct Genl {
     socket: Socket,
     sequence: u32,
     datagram: Vec<u8>,
 }
 
 impl Genl {
-    pub(super) fn open() -> Result<Self, KernelError> {
+    pub(crate) fn open() -> Result<Self, KernelError> {
         let mut socket = Socket::new(NETLINK_GENERIC)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
@@ -76,7 +78,7 @@ impl Genl {
     }
 
     /// Looks a family up; the kernel loads the module for it if it can.
-    pub(super) fn family(&mut self, name: &str, version: u8) -> Result<Family, KernelError> {
+    pub(crate) fn family(&mut self, name: &str, version: u8) -> Result<Family, KernelError> {
         let name = [name.as_bytes(), b"\0"].concat();
         let attributes = Attributes::default().with(CTRL_ATTR_FAMILY_NAME, &name);
         let request = Request { command: CTRL_CMD_GETFAMILY, header: None, attributes };
@@ -93,7 +95,7 @@ impl Genl {
     }
 
     /// Asks for one object, or for nothing but that something be done.
-    pub(super) fn ask(
+    pub(crate) fn ask(
         &mut self,
         family: Family,
         request: &Request,
@@ -103,7 +105,7 @@ impl Genl {
     }
 
     /// Asks for all objects of a kind.
-    pub(super) fn dump(
+    pub(crate) fn dump(
         &mut self,
         family: Family,
         request: &Request,
@@ -113,7 +115,7 @@ impl Genl {
     }
 
     /// Asks for many changes: for each, in order, what the kernel said against it.
-    pub(super) fn change_many(
+    pub(crate) fn change_many(
         &mut self,
         family: Family,
         requests: &[Request],
@@ -144,7 +146,7 @@ impl Genl {
     }
 
     /// Asks for something of which nobody has to know whether it is done.
-    pub(super) fn tell(&mut self, family: Family, request: &Request) -> io::Result<()> {
+    pub(crate) fn tell(&mut self, family: Family, request: &Request) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         self.socket.send(&encode(family, request, 0, self.sequence), 0)?;
         // What the kernel has against it must not fill the socket.
@@ -193,14 +195,14 @@ impl Genl {
 }
 
 /// A socket of one port of a datapath, on which the kernel tells of frames that it has no flow for.
-pub(super) struct Upcalls {
+pub(crate) struct Upcalls {
     socket: Socket,
     port: u32,
     datagram: Vec<u8>,
 }
 
 impl Upcalls {
-    pub(super) fn open() -> Result<Self, KernelError> {
+    pub(crate) fn open() -> Result<Self, KernelError> {
         let mut socket = Socket::new(NETLINK_GENERIC)?;
         let address = socket.bind_auto()?;
         socket.set_non_blocking(true)?;
@@ -210,12 +212,12 @@ impl Upcalls {
     }
 
     /// What the kernel calls this socket by.
-    pub(super) const fn port(&self) -> u32 {
+    pub(crate) const fn port(&self) -> u32 {
         self.port
     }
 
     /// Reads one upcall, if any waits: its command, and its body behind the generic header.
-    pub(super) fn next(&mut self) -> Option<(u8, &[u8])> {
+    pub(crate) fn next(&mut self) -> Option<(u8, &[u8])> {
         // An error tells that upcalls were lost, and frames with them: senders repeat what matters to them.
         take(&self.socket, &mut self.datagram).ok().filter(|is_there| *is_there)?;
         let payload = messages(&self.datagram).next()?.payload;

@@ -1,5 +1,5 @@
 //! Attributes of netlink: a length, a type and a value, filled up to four bytes (struct nlattr of
-//! include/uapi/linux/netlink.h). Owns their bytes; what they mean is said in `messages`.
+//! include/uapi/linux/netlink.h). Owns their bytes; what they mean is for whoever asks.
 
 /// Bytes of length and type.
 const HEADER_LEN: usize = 4;
@@ -12,11 +12,11 @@ const FLAGS: u16 = 0xc000;
 
 /// Attributes in the making.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Attributes(Vec<u8>);
+pub(crate) struct Attributes(Vec<u8>);
 
 impl Attributes {
     /// Adds one.
-    pub(super) fn with(mut self, kind: u16, value: &[u8]) -> Self {
+    pub(crate) fn with(mut self, kind: u16, value: &[u8]) -> Self {
         let len =
             u16::try_from(HEADER_LEN + value.len()).expect("a value of ours, or a frame: less than 64 KiB");
         self.0.extend(len.to_ne_bytes());
@@ -27,17 +27,17 @@ impl Attributes {
     }
 
     /// Adds one that is made of others.
-    pub(super) fn with_nested(self, kind: u16, value: &Self) -> Self {
+    pub(crate) fn with_nested(self, kind: u16, value: &Self) -> Self {
         self.with(kind, &value.0)
     }
 
-    pub(super) fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }
 
 /// The attributes in `bytes`, as (type, value), up to the first that is broken.
-pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
         let (len, after) = rest.split_first_chunk()?;
@@ -50,12 +50,12 @@ pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 }
 
 /// The value of the first attribute of this type.
-pub(super) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+pub(crate) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(found, _)| *found == kind).map(|(_, value)| value)
 }
 
 /// The same, as the bytes of a number.
-pub(super) fn fixed<const N: usize>(bytes: &[u8], kind: u16) -> Option<[u8; N]> {
+pub(crate) fn fixed<const N: usize>(bytes: &[u8], kind: u16) -> Option<[u8; N]> {
     attribute(bytes, kind)?.try_into().ok()
 }
 
