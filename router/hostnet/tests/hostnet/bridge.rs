@@ -21,7 +21,7 @@ fn makes_a_bridge_that_only_passes_frames() {
         for (option, value) in [
             ("stp_state", 0),
             ("forward_delay", 0),
-            ("mcast_snooping", 0),
+            ("mcast_snooping", 1),
             ("nf_call_iptables", 0),
             ("nf_call_ip6tables", 0),
             ("nf_call_arptables", 0),
@@ -38,12 +38,12 @@ fn makes_a_bridge_that_only_passes_frames() {
 fn takes_over_the_bridge_of_an_earlier_life_and_repairs_it() {
     on_a_host(|| {
         let first = bridge();
-        ip("link set mesh0 type bridge stp_state 1 mcast_snooping 1");
+        ip("link set mesh0 type bridge stp_state 1 mcast_snooping 0");
         ip("link set mesh0 down");
         let second = ensure_bridge(&bridge_name(), 1400).unwrap();
         assert_eq!((second.index, second.mac, second.mtu), (first.index, first.mac, 1400));
         let data = &link("mesh0")["linkinfo"]["info_data"];
-        assert_eq!((&data["stp_state"], &data["mcast_snooping"]), (&0.into(), &0.into()));
+        assert_eq!((&data["stp_state"], &data["mcast_snooping"]), (&0.into(), &1.into()));
         assert_eq!(data["forward_delay"], 0);
     });
 }
