@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use mesh_api::{AttachDocument, Client, Command, IpamDocument};
-use mesh_lab::{Container, Docker, Host, Lab, eventually, secs};
+use mesh_lab::{Container, Docker, Host, Lab, NetworkState, eventually, secs};
 
 use crate::support::{IFNAME, READY, all_connected, launch, words};
 
@@ -81,12 +81,7 @@ fn fifty_containers_a_second_come_and_go_and_leave_nothing() -> Result<()> {
     for container in &containers {
         host.run(["ip", "netns", "del", container.name()])?;
     }
-    eventually(GONE, || {
-        let after = Left::of(&host, &peer)?;
-        ensure!(after.is_as(&before), "{before:?} has become {after:?}");
-        Ok(())
-    })?;
-    eventually(READY, || state.must_equal(&host.network_state()?))
+    nothing_is_left((&host, &peer), (&before, &state))
 }
 
 #[test]
@@ -133,9 +128,14 @@ fn containers_of_docker_that_come_and_go_leave_nothing() -> Result<()> {
     docker.docker(["restart", "-t", "0", "c0"])?;
     docker.docker(["kill", "c1"])?;
     docker.docker([&["rm".to_owned(), "-f".to_owned()][..], &names].concat())?;
+    nothing_is_left((&host, &peer), (&before, &state))
+}
+
+/// Wants a host, and what a peer knows of it, to be as before.
+fn nothing_is_left((host, peer): (&Host, &Host), (before, state): (&Left, &NetworkState)) -> Result<()> {
     eventually(GONE, || {
-        let after = Left::of(&host, &peer)?;
-        ensure!(after.is_as(&before), "{before:?} has become {after:?}");
+        let after = Left::of(host, peer)?;
+        ensure!(after.is_as(before), "{before:?} has become {after:?}");
         Ok(())
     })?;
     eventually(READY, || state.must_equal(&host.network_state()?))

@@ -13,7 +13,7 @@ use mesh_fastpath::model::{Agreement, PathState, Place, Refusal, View};
 use mesh_fastpath::ovs;
 use mesh_fastpath::vxlan::{self, BackEnd, End, FastPath, Flow, Guard, Heard, Hooks, Seal};
 use mesh_fastpath::wireguard::{self, SecretKey};
-use mesh_hostnet::{Bridge, Firewall, FirewallState, SealedTunnel, Tunnel, UnderlayFamily};
+use mesh_hostnet::{Bridge, Firewall, FirewallState, SealedTunnel, Tunnel};
 use mesh_node::{Input, KernelPath, LinkPlan, Node, Plan, Report, VxlanEnd};
 use mesh_wire::control::{OVERLAY_SLEEVE, OVERLAY_VXLAN, VNI_MAX};
 use mesh_wire::{MacAddr, PeerId};
@@ -93,8 +93,7 @@ impl Lane {
             adopt: config.secrets.is_empty(),
         };
         // In place before there is a device that could take a packet.
-        let devices = UnderlayFamily::ALL.map(|family| bridge.name.vxlan(family));
-        firewall.set_uplinks(devices.into_iter().chain([bridge.name.patch()]));
+        firewall.set_uplinks(bridge.name.uplinks());
         let guard = guard(firewall.clone(), &settings);
         let hooks = hooks(followed, announced, (guard, firewall.clone()), teller);
         match FastPath::start(&settings, hooks) {

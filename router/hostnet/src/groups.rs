@@ -18,7 +18,6 @@ use crate::mac::MacAddress;
 use crate::netlink::Netlink;
 use crate::netlink::link::Link;
 use crate::probe::{self, checksum, ethernet};
-use crate::vxlan::UnderlayFamily;
 
 /// The groups of rtnetlink that tell of interfaces and of the members of groups (`RTNLGRP_LINK`, `RTNLGRP_MDB` of
 /// include/uapi/linux/rtnetlink.h).
@@ -172,10 +171,8 @@ impl Watching {
     }
 
     fn uplinks(&mut self) -> Result<BTreeSet<u32>, KernelError> {
-        let name = &self.bridge.name;
-        let names = UnderlayFamily::ALL.map(|family| name.vxlan(family)).into_iter().chain([name.tap()]);
         let mut uplinks = BTreeSet::new();
-        for name in names {
+        for name in self.bridge.name.uplinks() {
             uplinks.extend(self.host.link_named(name.as_str())?.map(|link| link.index));
         }
         Ok(uplinks)

@@ -130,6 +130,12 @@ impl BridgeName {
         InterfaceName::derived(format!("{}{WIREGUARD_SUFFIX}", self.0))
     }
 
+    /// The names of all ports by which frames may leave the host; not each is there.
+    pub fn uplinks(&self) -> impl Iterator<Item = InterfaceName> {
+        let tunnels = UnderlayFamily::ALL.map(|family| self.vxlan(family));
+        [self.tap(), self.patch()].into_iter().chain(tunnels)
+    }
+
     /// The name that the bridge bears until it carries its mark: `<bridge>~new`.
     pub(crate) fn staging(&self) -> InterfaceName {
         InterfaceName::derived(format!("{}{STAGING_SUFFIX}", self.0))
