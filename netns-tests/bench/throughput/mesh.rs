@@ -18,6 +18,12 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         about: "`MESH_DATAPATH=sleeve mesh launch`, with a password (AES-256-GCM); containers attached",
         start: |ground| join(ground, "sleeve", Some("a password for a benchmark")),
     },
+    Subject {
+        name: "mesh kernel, clear",
+        program: None,
+        about: "`MESH_DATAPATH=vxlan mesh launch`, without a password; containers attached, port security as always",
+        start: |ground| join(ground, "vxlan", None),
+    },
 ];
 
 /// A router on each host, and a container at each.
