@@ -3,6 +3,7 @@
 //! Owns the only polling loops that tests need. Knows nothing of networks.
 
 use std::fmt::Display;
+use std::sync::LazyLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,16 @@ use anyhow::{Result, bail};
 
 /// The pause between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Deadlines are so many times as long: `MESH_PATIENCE`, for machines on which everything takes longer, such as one whose CPU
+/// is emulated.
+static PATIENCE: LazyLock<u32> = LazyLock::new(|| {
+    let given = std::env::var("MESH_PATIENCE").ok().and_then(|times| times.parse().ok());
+    given.filter(|times| (1..=PATIENCE_MAX).contains(times)).unwrap_or(1)
+});
+
+/// See [`patience`].
+const PATIENCE_MAX: u32 = 100;
 
 /// What a look returns: whether the awaited thing was seen, and if not, what was seen in its place.
 pub trait Sight {
@@ -50,13 +61,20 @@ impl<T, E: Display> Sight for Result<T, E> {
     }
 }
 
+/// How many times as long as elsewhere things may take on this machine: 1 unless the environment says otherwise.
+#[must_use]
+pub fn patience() -> u32 {
+    *PATIENCE
+}
+
 /// Looks again and again until `look` sees what it wants: `true`, `Ok` or `Some`.
 ///
 /// # Errors
-/// When `within` has passed. The error tells the last thing seen. A look that itself takes long is not
+/// When `within` has passed, [`patience`] times. The error tells the last thing seen. A look that itself takes long is not
 /// interrupted.
 pub fn eventually<S: Sight>(within: Duration, mut look: impl FnMut() -> S) -> Result<S::Seen> {
     let start = Instant::now();
+    let within = within * patience();
     let mut looks = 0_u32;
     loop {
         looks += 1;

@@ -74,7 +74,7 @@ pub use chaos::{CHAOS_FRAMES_MAX, Chaos, ChaosCounts, ChaosQueue};
 pub use command::{COMMAND_DEADLINE, Cmd, CommandFailed, Output};
 pub use container::Container;
 pub use docker::{Docker, IMAGE, busybox_root};
-pub use eventually::{Sight, always, eventually, millis, secs};
+pub use eventually::{Sight, always, eventually, millis, patience, secs};
 pub use faults::{Direction, Protocol};
 pub use frames::{Frame, Frames, Transport};
 pub use host::Host;

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
-use mesh_lab::{Namespace, Process, eventually};
+use mesh_lab::{Namespace, Process, eventually, patience};
 
 use crate::support::{Member, READY};
 
 /// So many times a second a heartbeat beats.
 pub(crate) const BEATS_PER_SECOND: u32 = 50;
 
-/// A heartbeat ends by itself after so many seconds, whatever becomes of the test.
+/// A heartbeat ends by itself after so many seconds, times the machine's patience, whatever becomes of the test.
 const SECONDS_MAX: u32 = 120;
 
 /// A ping that goes on beside the test.
@@ -22,7 +22,7 @@ pub(crate) struct Heartbeat {
 impl Heartbeat {
     pub(crate) fn start(from: &Namespace, to: &Member) -> Result<Self> {
         let (ip, interval) = (to.ip.to_string(), (1.0 / f64::from(BEATS_PER_SECOND)).to_string());
-        let count = (SECONDS_MAX * BEATS_PER_SECOND).to_string();
+        let count = (SECONDS_MAX * patience() * BEATS_PER_SECOND).to_string();
         let ping = from.spawn(["ping", "-n", "-D", "-i", &interval, "-c", &count, &ip])?;
         Ok(Self { ping })
     }

@@ -15,6 +15,9 @@ const CI_SIM_NAMES: [(&str, Option<u64>); 2] = [("--seeds", Some(20)), ("--nodes
 const CI_VM: [&str; 5] =
     ["attach::", "mesh::containers_on_three_hosts", "ovs::", "never_in_clear::", "sealed_frames_pass"];
 
+/// How many times as long as elsewhere things may take there.
+const VM_PATIENCE: u32 = 4;
+
 /// For how long the virtual machine may run, in seconds.
 const VM_TIME_MAX_S: u32 = 1_800;
 
@@ -90,7 +93,10 @@ pub(crate) fn vm(filter: Vec<String>, kernel: Option<&str>) -> Stage {
     let runner = format!("{}/scripts/vm{kernel} --timeout {VM_TIME_MAX_S} --", workspace_root().display());
     let filter = if filter.is_empty() { CI_VM.map(str::to_owned).to_vec() } else { filter };
     let tests = "test --locked --package mesh-netns-tests --test scenarios -- --test-threads 1";
-    Stage::cargo("vm", tests).args(filter).env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", runner)
+    Stage::cargo("vm", tests)
+        .args(filter)
+        .env("MESH_PATIENCE", VM_PATIENCE.to_string())
+        .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", runner)
 }
 
 /// The simulator, with those of its options that are given, in one of its modes if it is named; as many seeds at once as there
