@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use mesh_api::{ConnectionDocument, Datapath, FlowDocument, FlowsDocument, Overlay};
 use mesh_crypto::Rng;
-use mesh_dataplane::Sightings;
 use mesh_dataplane::engine::{CounterSnapshot, Direction, Path};
+use mesh_dataplane::{Dataplane, Pulse, Sightings};
 use mesh_fastpath::model::{Agreement, PathState, Place, Refusal, View};
 use mesh_fastpath::ovs;
 use mesh_fastpath::vxlan::{self, BackEnd, End, FastPath, Flow, Guard, Heard, Hooks, Seal};
@@ -20,7 +20,7 @@ use mesh_wire::{MacAddr, PeerId};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::{Config, Error};
+use crate::{Config, Error, mtu};
 
 /// Announcements are told the data plane again after so many looks at its table: it forgets what it does not see, and does
 /// not see what the kernel carries. A minute, a fifth of what it remembers.
@@ -51,11 +51,11 @@ impl Lane {
         bridge: &Bridge,
         (me, rng): (PeerId, &mut Rng),
         firewall: &Firewall,
-        sightings: (Sightings, Sightings),
+        dataplane: &Dataplane,
     ) -> Result<(Self, watch::Receiver<Heard>), Error> {
         let (teller, heard) = watch::channel(Heard::default());
         let announced = Announced::default();
-        let (followed, placed) = sightings;
+        let (followed, placed) = (dataplane.sightings(), dataplane.sightings());
         // Every host has VXLAN devices; that a datapath, with the pair of interfaces before it, is faster is not shown.
         let back_end = match config.datapath {
             Datapath::Ovs => BackEnd::Ovs,
@@ -95,7 +95,7 @@ impl Lane {
         // In place before there is a device that could take a packet.
         firewall.set_uplinks(bridge.name.uplinks());
         let guard = guard(firewall.clone(), &settings);
-        let hooks = hooks(followed, announced, (guard, firewall.clone()), teller);
+        let hooks = hooks((followed, dataplane.pulse()), announced, (guard, firewall.clone()), teller);
         match FastPath::start(&settings, hooks) {
             Ok(path) => lane.path = Some(Arc::new(path)),
             Err(error) if !may_be_clear => {
@@ -116,7 +116,7 @@ impl Lane {
     }
 
     /// Tells it what the node wants of it now.
-    pub(crate) fn see(&self, node: &Node, plan: &Plan) {
+    pub(crate) fn see(&self, node: &Node, plan: &Plan, dataplane: &Dataplane) {
         self.place(node.macs_elsewhere());
         let Some(path) = &self.path else { return };
         let me = node.peer_id();
@@ -126,6 +126,7 @@ impl Lane {
             announced: Arc::clone(node.macs_elsewhere()),
             announcing: node.announcing_peers().filter(|peer| *peer != me).collect(),
             may_wait: !node.has_secret(),
+            room: room(plan, dataplane),
             seals: plan.links.iter().filter_map(|link| Some((link.peer, sealed(link)?))).collect(),
         });
     }
@@ -206,6 +207,11 @@ impl Lane {
         move |counted| document(path.as_deref(), datapath, back_end, counted)
     }
 
+    /// Whether the kernel seals frames here.
+    pub(crate) fn seals(&self) -> bool {
+        self.path.is_some() && self.heard.end.is_some_and(|end| end.sealed.is_some())
+    }
+
     /// Flows that the kernel carries to others.
     pub(crate) fn carried(&self) -> usize {
         self.heard.flows
@@ -250,7 +256,7 @@ fn guard(firewall: Firewall, settings: &vxlan::Config) -> Guard {
 }
 
 fn hooks(
-    mut sightings: Sightings,
+    (mut sightings, pulse): (Sightings, Pulse),
     announced: Announced,
     (guard, firewall): (Guard, Firewall),
     teller: watch::Sender<Heard>,
@@ -266,6 +272,7 @@ fn hooks(
     };
     Hooks {
         learnt: Box::new(learnt),
+        ask: Box::new(move |peer| pulse.ask(peer)),
         guard,
         is_guarded: Box::new(move || firewall.state() == FirewallState::Up),
         tell: Box::new(move |heard| drop(teller.send_replace(heard.clone()))),
@@ -298,6 +305,14 @@ fn sealed(link: &LinkPlan) -> Option<wireguard::Peer> {
         endpoint: SocketAddr::new(link.remote.ip().to_canonical(), offer.port),
         address: wireguard::address_of(link.peer),
     })
+}
+
+/// The longest packets that pass whole once the kernel has sealed them, in bytes, where that is known.
+fn room(plan: &Plan, dataplane: &Dataplane) -> BTreeMap<PeerId, u32> {
+    let sealed: BTreeSet<_> =
+        plan.links.iter().filter(|link| link.kernel.is_sealed).map(|link| link.peer).collect();
+    let links = dataplane.links().into_iter().filter(|link| sealed.contains(&link.peer));
+    links.filter_map(|link| Some((link.peer, mtu::sealed_room(&link)?))).collect()
 }
 
 fn document(

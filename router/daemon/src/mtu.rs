@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mesh_api::NetnsTarget;
-use mesh_dataplane::Dataplane;
 use mesh_dataplane::engine::MTU_RESERVE;
+use mesh_dataplane::{Dataplane, LinkState};
 use mesh_hostnet::{Bridge, HostError, InterfaceName, Netns};
 use tracing::{debug, info, warn};
 
@@ -54,12 +54,21 @@ pub(crate) fn at_first(setting: MtuSetting) -> Result<u32, Error> {
     }
 }
 
-/// What it should be now; `None` to leave it.
-pub(crate) fn wanted(setting: MtuSetting, dataplane: &Dataplane) -> Option<u32> {
+/// The longest packet of a container, in bytes, that passes whole to a neighbour once the kernel has sealed it; `None` until
+/// the path is known. What WireGuard adds over IPv4 is what is set aside for sleeve; IPv6's header is longer.
+pub(crate) fn sealed_room(link: &LinkState) -> Option<u32> {
+    const IPV6_SURPLUS: u32 = 20;
+    let surplus = if link.remote.is_ipv6() { IPV6_SURPLUS } else { 0 };
+    Some(link.mtu?.saturating_sub(surplus))
+}
+
+/// What it should be now; `None` to leave it. Where the kernel seals frames, its packets have to be whole, too.
+pub(crate) fn wanted(setting: MtuSetting, dataplane: &Dataplane, is_sealed: bool) -> Option<u32> {
     match setting {
         MtuSetting::Fixed(_) => None,
         MtuSetting::Auto => {
-            let best = dataplane.links().iter().filter_map(|link| link.mtu).max()?;
+            let room = |link: &LinkState| if is_sealed { sealed_room(link) } else { link.mtu };
+            let best = dataplane.links().iter().filter_map(room).max()?;
             Some(best.clamp(AUTO_MIN, mesh_hostnet::MTU_MAX))
         }
     }

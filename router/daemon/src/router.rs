@@ -170,8 +170,7 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
         firewall.close();
         leave_host(&config, &bridge);
     })?;
-    let sightings = (dataplane.sightings(), dataplane.sightings());
-    let lane = Lane::start(&config, &bridge, (identity.peer_id(), &mut rng), &firewall, sightings);
+    let lane = Lane::start(&config, &bridge, (identity.peer_id(), &mut rng), &firewall, &dataplane);
     let (lane, mut heard) = lane.inspect_err(|_| leave_host(&config, &bridge))?;
     if let Err(error) = targets::save(&known.targets_file, &known.peers) {
         firewall.close();
@@ -528,10 +527,12 @@ impl Surroundings {
     }
 
     fn take_report(&self, shell: &mut Shell, report: mesh_dataplane::Report) {
-        if matches!(report, mesh_dataplane::Report::PathMtu { .. })
-            && let Some(mtu) = mtu::wanted(self.config.mtu, shell.dataplane())
-        {
-            self.mtu.follow(&self.host, mtu);
+        if matches!(report, mesh_dataplane::Report::PathMtu { .. }) {
+            shell.path_sized();
+            let is_sealed = shell.lane().seals();
+            if let Some(mtu) = mtu::wanted(self.config.mtu, shell.dataplane(), is_sealed) {
+                self.mtu.follow(&self.host, mtu);
+            }
         }
         if let Some(report) = shell::to_node(report) {
             shell.handle(Input::Report(report), None);

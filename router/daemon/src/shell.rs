@@ -150,12 +150,17 @@ impl Shell {
             let plan = self.node.plan();
             self.dataplane.publish(plan::to_dataplane(plan.clone()));
             // The data plane takes announcements only of peers that it knows by now.
-            self.lane.see(&self.node, &plan);
+            self.lane.see(&self.node, &plan, &self.dataplane);
         }
         let names = self.node.names();
         if !Arc::ptr_eq(&names, &self.names.load()) {
             self.names.store(names);
         }
+    }
+
+    /// The size of a path is known: whether it takes what the kernel seals is judged anew.
+    pub(crate) const fn path_sized(&mut self) {
+        self.plan_is_due = true;
     }
 
     /// Takes in what the fast path has found.

@@ -21,6 +21,7 @@ use crate::io::udp;
 use crate::io::uplink::UplinkQueue;
 use crate::io::wake::Waker;
 use crate::io::worker::Worker;
+use crate::pulse::Pulse;
 use crate::report::Report;
 use crate::shared::{Clock, Macs, Publisher, Shared, Snapshot, lock};
 use crate::sightings::Sightings;
@@ -204,6 +205,12 @@ impl Dataplane {
     #[must_use]
     pub fn sightings(&self) -> Sightings {
         Sightings::new(Arc::clone(&self.shared))
+    }
+
+    /// A view of the links for another thread; it may outlive this handle.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        Pulse::new(Arc::clone(&self.shared))
     }
 
     /// The links of the plan in force, in its order.

@@ -20,6 +20,7 @@
 mod dataplane;
 pub mod engine;
 mod io;
+mod pulse;
 mod report;
 mod shared;
 mod sightings;
@@ -27,5 +28,6 @@ mod sightings;
 pub use dataplane::{Config, Dataplane, LinkState, StartError, Uplink, WORKERS_MAX};
 pub use io::pcap::PcapError;
 pub use io::tap::TapError;
+pub use pulse::Pulse;
 pub use report::{Failure, Report};
 pub use sightings::Sightings;

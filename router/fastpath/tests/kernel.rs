@@ -52,6 +52,7 @@ fn start(bridge: &Bridge) -> FastPath {
     };
     let hooks = Hooks {
         learnt: Box::new(|| None),
+        ask: Box::new(|_| Some(Duration::ZERO)),
         guard: Box::new(|_| {}),
         is_guarded: Box::new(|| true),
         tell: Box::new(|_| {}),
@@ -82,6 +83,7 @@ fn view(macs: u32) -> View {
         announcing: peers.iter().copied().map(peer).collect::<BTreeSet<_>>(),
         may_wait: true,
         seals: BTreeMap::new(),
+        room: BTreeMap::new(),
     }
 }
 

@@ -28,6 +28,10 @@ pub use reconciler::{Change, Counted, Reconciler};
 /// long if there is no other way to its containers. Whoever is gone for good is missed by nobody meanwhile.
 pub const AWAY_MAX: Duration = Duration::from_secs(30);
 
+/// A path that is not answered any more is left once user space has heard from the peer since: its own way passes. Where both
+/// are silent the router there is gone, and its kernel goes on; that is to show within this time.
+pub const USER_SPACE_SILENCE_MAX: Duration = Duration::from_secs(3);
+
 /// Most flows. Further MACs have none: their frames are flooded to the TAP, and user space finds their way.
 pub const FLOWS_MAX: usize = 65_536;
 
@@ -97,6 +101,8 @@ pub enum Refusal {
     Unguarded,
     /// The peer offers none.
     PeerHasNone,
+    /// What seals packets to the peer would have them go in parts.
+    Narrow,
     /// The peer's address does not do: link-local, or of a family for which there is no device.
     Address,
 }
@@ -107,6 +113,7 @@ impl fmt::Display for Refusal {
             Self::Encrypted => "frames are encrypted, and there is no WireGuard here for VXLAN to pass in",
             Self::Unguarded => "frames are encrypted, and no firewall keeps VXLAN within WireGuard",
             Self::PeerHasNone => "the peer has no kernel path",
+            Self::Narrow => "the path's MTU is too small for encrypted VXLAN",
             Self::Address => "VXLAN does not reach the peer's address",
         })
     }
@@ -127,6 +134,9 @@ pub struct View {
     pub may_wait: bool,
     /// How frames to a neighbour are sealed, where its agreement is about a sealed path.
     pub seals: BTreeMap<PeerId, wireguard::Peer>,
+    /// The longest packet of a container, in bytes, that is whole on its way to a neighbour once it is sealed. Nobody is
+    /// in it whose path has not been measured, or need not be sealed: heartbeats in clear find out by themselves.
+    pub room: BTreeMap<PeerId, u32>,
 }
 
 /// The model: views in, wanted flows out.
@@ -137,6 +147,8 @@ pub struct Model {
     health: PathHealth,
     /// Where each peer's frames go now.
     places: BTreeMap<PeerId, Place>,
+    /// When user space has last heard from the peers whose paths are not answered any more.
+    heard: BTreeMap<PeerId, Moment>,
     /// Until when the places of an earlier life hold for peers whose paths have not been judged yet.
     settled_at: Moment,
 }
@@ -164,6 +176,26 @@ impl Model {
         self.owners.learn(learnt, in_use);
     }
 
+    /// The neighbours whose frames still take a path that is not answered: whether user space hears from them decides.
+    pub fn doubted(&self, now: Moment) -> impl Iterator<Item = PeerId> {
+        let held = move |(peer, place): (&PeerId, &Place)| self.is_held(*peer, *place, now).then_some(*peer);
+        self.places.iter().filter_map(held)
+    }
+
+    /// User space has heard from a peer at that moment.
+    pub fn heard(&mut self, peer: PeerId, at: Moment) {
+        self.heard.insert(peer, at);
+    }
+
+    /// Whether a silent path is not left yet.
+    fn is_held(&self, peer: PeerId, before: Place, now: Moment) -> bool {
+        let Some(PathState::Suspended { since, .. }) = self.health.state(peer) else { return false };
+        let is_neighbour = self.view.neighbours.contains_key(&peer);
+        let is_taken = self.health.tunnel(peer).is_some_and(|end| before == Place::Tunnel(end));
+        let passes = self.heard.get(&peer).is_some_and(|heard| *heard >= since);
+        is_neighbour && is_taken && !passes && now < since + USER_SPACE_SILENCE_MAX
+    }
+
     /// The judge of paths, to be fed with answers and asked for probes.
     pub const fn health(&mut self) -> &mut PathHealth {
         &mut self.health
@@ -184,10 +216,12 @@ impl Model {
     /// The flows that the kernel shall have now.
     ///
     /// A path that carries is used, whatever the control session does: what judges it is its own probes. One that does not
-    /// is left to user space, if that has a way. If it has none either, the peer is away, and things stay as they are; so
+    /// is left to user space, if that has a way that passes. If it has none either, the peer is away, and things stay as they are; so
     /// do they where an earlier life has left flows and nothing is known of their paths yet.
     pub fn wanted(&mut self, now: Moment) -> BTreeMap<MacAddr, Place> {
         self.owners.expire(now);
+        let health = &self.health;
+        self.heard.retain(|peer, _| matches!(health.state(*peer), Some(PathState::Suspended { .. })));
         let mut places = BTreeMap::new();
         for peer in self.owners.peers() {
             let before = self.places.get(&peer).copied().or_else(|| self.owners.inherited(peer));
@@ -199,7 +233,7 @@ impl Model {
             let is_unsettled = (now < self.settled_at || is_as_before) && may_wait;
             let place = match self.health.state(peer) {
                 Some(PathState::Carrying { tunnel, .. }) => Place::Tunnel(tunnel),
-                Some(PathState::Suspended { .. }) if is_away => before,
+                Some(PathState::Suspended { .. }) if is_away || self.is_held(peer, before, now) => before,
                 Some(PathState::Untried) | None if is_away || is_unsettled => before,
                 Some(PathState::Refused(_) | PathState::Suspended { .. } | PathState::Untried) | None => {
                     Place::UserSpace

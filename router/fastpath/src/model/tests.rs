@@ -39,6 +39,7 @@ fn whole() -> View {
         announced: Arc::new(BTreeMap::from([(mac(1), A), (mac(2), B)])),
         announcing: [A, B].into(),
         seals: BTreeMap::new(),
+        room: BTreeMap::new(),
         may_wait: true,
     }
 }
@@ -48,6 +49,32 @@ fn sealed(last: u8, our_cookie: u64) -> Agreement {
     let Tunnel { port, vni, .. } = tunnel(last);
     let remote = IpAddr::V4(Ipv4Addr::new(240, 0, 0, last));
     Agreement::Both { remote, theirs: VxlanOffer { port, vni, cookie: 90, seal: None }, our_cookie }
+}
+
+#[test]
+fn a_silent_path_is_left_once_user_space_hears_from_the_peer_or_has_had_its_time() {
+    for heard in [true, false] {
+        let mut model = Model::default();
+        model.see(whole(), at(0));
+        run(&mut model, 0, 1_000, &[11, 12]);
+        let place = model.wanted(at(1_000))[&mac(1)];
+        assert_ne!(place, Place::UserSpace);
+        model.heard(A, at(1_000));
+        run(&mut model, 1_000, 7_000, &[12]);
+        let Some(PathState::Suspended { since, .. }) = model.paths().state(A) else { panic!("it carries") };
+        let at_last = since + USER_SPACE_SILENCE_MAX;
+        // What was heard before the silence began proves nothing.
+        assert_eq!(model.wanted(since)[&mac(1)], place);
+        assert_eq!(model.doubted(since).collect::<Vec<_>>(), [A]);
+        if heard {
+            model.heard(A, since + Duration::from_millis(10));
+            assert_eq!(model.wanted(since + Duration::from_millis(10))[&mac(1)], Place::UserSpace);
+        } else {
+            assert_eq!(model.wanted(at_last - Duration::from_millis(1))[&mac(1)], place);
+            assert_eq!(model.wanted(at_last)[&mac(1)], Place::UserSpace);
+        }
+        assert_eq!(model.doubted(at_last).count(), 0);
+    }
 }
 
 #[test]
@@ -113,6 +140,7 @@ fn frames_go_through_user_space_until_a_path_is_answered() {
 fn a_path_that_falls_silent_is_left_within_two_seconds_and_taken_again_soon_after_it_is_back() {
     let mut model = carrying();
     run(&mut model, 120, 1_700, &[12]);
+    model.heard(A, at(1_700));
     assert_eq!(model.wanted(at(1_700))[&mac(1)], Place::UserSpace);
     assert_eq!(model.wanted(at(1_700))[&mac(2)], Place::Tunnel(tunnel(2)));
     run(&mut model, 1_720, 11_000, &[12]);

@@ -22,6 +22,9 @@ use crate::wireguard;
 /// The data plane's sightings and the devices' counters are looked at this often.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
+/// While a path is silent and user space has not been heard either, it is asked this often.
+const ASK_EVERY: Duration = Duration::from_millis(50);
+
 /// The tables are read this often although nobody is known to have changed them: idle times come from there.
 const READ_EVERY: Duration = Duration::from_secs(30);
 
@@ -89,6 +92,7 @@ struct Due {
     /// Something that flows follow from has changed.
     want: bool,
     look_at: Moment,
+    ask_at: Moment,
 }
 
 impl Driver {
@@ -125,6 +129,7 @@ impl Driver {
                 repair_at: None,
                 want: true,
                 look_at: Moment::ORIGIN,
+                ask_at: Moment::ORIGIN,
             },
             sent: 0,
             busy_until: Moment::ORIGIN + BUSY_FOR,
@@ -160,6 +165,7 @@ impl Driver {
             self.repair(now);
             self.read_if_due(now);
             self.judge(now);
+            self.doubt(now);
             self.reconcile(now);
             self.tell();
             if let Err(errno) = self.wait() {
@@ -199,7 +205,8 @@ impl Driver {
         let mut taken = BTreeSet::new();
         for (peer, agreement) in &mut view.neighbours {
             if let Agreement::Both { remote, .. } = agreement
-                && let Some(refusal) = self.refusal(*remote, view.seals.get(peer), &mut taken)
+                && let Some(refusal) =
+                    self.refusal(*remote, view.seals.get(peer), view.room.get(peer), &mut taken)
             {
                 *agreement = Agreement::None(refusal);
             }
@@ -215,16 +222,21 @@ impl Driver {
         &mut self,
         remote: IpAddr,
         seal: Option<&wireguard::Peer>,
+        room: Option<&u32>,
         taken: &mut BTreeSet<IpAddr>,
     ) -> Option<Refusal> {
         let family = UnderlayFamily::of(remote);
         if family != UnderlayFamily::Sealed {
             return (!self.kernel.ports().contains_key(&family)).then_some(Refusal::Address);
         }
-        let is_guarded = self.is_guarded;
+        let (is_guarded, mtu) = (self.is_guarded, self.kernel.mtu());
         let Some((device, seal)) = self.kernel.seal().zip(seal) else { return Some(Refusal::Encrypted) };
         if !is_guarded {
             return Some(Refusal::Unguarded);
+        }
+        // What seals lets its packets be cut, so that heartbeats do not find out.
+        if room.is_some_and(|room| *room < mtu) {
+            return Some(Refusal::Narrow);
         }
         // Two ids may have the 27 bits in common that their addresses are made of.
         if seal.address == device.address() || !taken.insert(remote) {
@@ -268,6 +280,21 @@ impl Driver {
         }
     }
 
+    /// Asks user space about neighbours whose paths have fallen silent.
+    fn doubt(&mut self, now: Moment) {
+        let doubted: Vec<_> = self.model.doubted(now).collect();
+        if doubted.is_empty() || self.due.ask_at > now {
+            return;
+        }
+        self.due.ask_at = now + ASK_EVERY;
+        for peer in doubted {
+            if let Some(ago) = (self.hooks.ask)(peer) {
+                self.model.heard(peer, Moment::from_origin(now.since_origin().saturating_sub(ago)));
+            }
+        }
+        self.due.want = true;
+    }
+
     /// Makes devices that are missing, or not as they shall be.
     fn repair(&mut self, now: Moment) {
         let is_due = self.due.repair || self.due.repair_at.is_some_and(|at| at <= now);
@@ -276,6 +303,7 @@ impl Driver {
         }
         self.due.repair = false;
         self.due.repair_at = None;
+        let mtu = self.kernel.mtu();
         match self.kernel.repair() {
             Ok(is_other) => {
                 if is_other {
@@ -287,7 +315,7 @@ impl Driver {
                     tracing::info!("the fast path is back");
                 }
                 self.open_sockets();
-                if is_other {
+                if is_other || self.kernel.mtu() != mtu {
                     self.see_again(now);
                 }
             }
@@ -398,6 +426,7 @@ impl Driver {
         if changes.is_empty() {
             return;
         }
+        tracing::debug!(?changes, "flows change");
         match self.kernel.apply(&changes) {
             Ok(done) => {
                 for (change, is_done) in changes.iter().zip(done) {
@@ -469,7 +498,9 @@ impl Driver {
         let read = due.read.then_some(due.not_read_before);
         let is_held_up = self.reconciler.poll_timeout().is_some() || self.fault.is_some();
         let soon = ((due.want && !is_held_up) || due.repair).then_some(now);
-        let others = [read, soon, due.repair_at, self.model.poll_timeout(), self.reconciler.poll_timeout()];
+        let ask = self.model.doubted(now).next().map(|_| due.ask_at);
+        let others =
+            [read, soon, ask, due.repair_at, self.model.poll_timeout(), self.reconciler.poll_timeout()];
         let at = others.into_iter().flatten().chain([due.look_at, due.read_at]).min().unwrap_or(due.look_at);
         let timeout = Timespec::try_from(at.since(now)).expect("half a minute fits a timespec");
         let mut fds = vec![

@@ -102,6 +102,8 @@ pub type Guard = Box<dyn FnMut(&BTreeSet<IpAddr>) + Send>;
 pub struct Hooks {
     /// Which MACs the data plane has seen behind peers, if that is news.
     pub learnt: Box<dyn FnMut() -> Option<BTreeMap<MacAddr, PeerId>> + Send>,
+    /// Asks a neighbour in user space at once: how long ago it was heard from there.
+    pub ask: Box<dyn FnMut(PeerId) -> Option<Duration> + Send>,
     /// Lets packets from these addresses in, and from no others; called before the peers there may send any.
     pub guard: Guard,
     /// Whether the firewall that does so stands.
