@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use mesh_api::{AttachDocument, DetachDocument};
 use mesh_lab::{Container, Host, Lab, eventually, secs};
 
-use crate::support::{IFNAME, READY, all_ping, attach, chain, launch};
+use crate::support::{IFNAME, READY, all_ping, attach, chain, launch, nameless};
 
 #[test]
 fn a_container_is_reached_by_each_of_its_addresses_and_gives_them_back_one_by_one() -> Result<()> {
@@ -120,15 +120,11 @@ fn a_container_that_is_deleted_leaves_nothing_on_the_host() -> Result<()> {
     let host = lab.host("h1")?;
     launch(&host, &[], None)?;
     let before = ports(&host)?;
-    let mut sleeper = host.cmd("unshare").args(["--net", "sleep", "60"]).spawn()?;
-    // The process is in the host's namespace until `unshare` has left it.
-    let host_namespace = std::fs::read_link(format!("/proc/{}/ns/net", host.router_pid()?))?;
-    let namespace = format!("/proc/{}/ns/net", sleeper.pid());
-    eventually(secs(5), || std::fs::read_link(&namespace).is_ok_and(|found| found != host_namespace))?;
-    host.mesh(["attach", &format!("pid:{}", sleeper.pid()), "10.32.0.9/24"])?;
+    let (_shell, pid) = nameless(&host)?;
+    host.mesh(["attach", &format!("pid:{pid}"), "10.32.0.9/24"])?;
     ensure!(ports(&host)?.len() == before.len() + 1, "{:?}", ports(&host)?);
 
-    sleeper.signal(mesh_lab::Signal::KILL)?;
+    host.run(["kill", "-KILL", &pid.to_string()])?;
 
     eventually(secs(5), || ports(&host).is_ok_and(|now| now == before))?;
     Ok(())

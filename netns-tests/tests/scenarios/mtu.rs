@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use mesh_lab::{Container, Host, Lab, Ping, eventually, secs};
 
-use crate::support::{IFNAME, Member, all_connected, all_ping, chain, connections, drops, status};
+use crate::support::{
+    IFNAME, Member, all_connected, all_ping, chain, connections, drops, launch, nameless, status,
+};
 use crate::transfer::{Datagrams, Transfer};
 
 /// A path must be known within this time, and much sooner on a machine that does nothing else.
@@ -189,4 +191,37 @@ fn a_fixed_mtu_stays_and_longer_packets_are_answered() -> Result<()> {
     Transfer::begin(&one.container, &two.container, two.ip, 1 << 20, 5)?.finish()?;
     follows(&one, 3000)?;
     follows(&two, 3000)
+}
+
+/// A router finds the containers of its earlier lives, those that were named by a process too, and has them follow.
+#[test]
+fn containers_of_an_earlier_life_follow_a_path_that_narrows() -> Result<()> {
+    let (lab, [one, two]) = chain("lives", Some("from life to life"))?;
+    all_ping(&[&one, &two])?;
+    let (_shell, pid) = nameless(&two.host)?;
+    two.host.mesh(["attach", &format!("pid:{pid}"), "10.32.0.9/24"])?;
+    let inner_mtu = || -> Result<u32> {
+        let enter = format!("--net=/proc/{pid}/ns/net");
+        let told = two.host.run(["nsenter", &enter, "ip", "-o", "link", "show", IFNAME])?.stdout;
+        let word = told.split_whitespace().skip_while(|word| *word != "mtu").nth(1);
+        Ok(word.with_context(|| format!("no MTU: {told}"))?.parse()?)
+    };
+    let have = |mtu: u32| -> Result<()> {
+        one.container.ping(two.ip)?;
+        follows(&two, mtu)?;
+        ensure!(inner_mtu()? == mtu, "a nameless container has {}", inner_mtu()?);
+        Ok(())
+    };
+    let relaunch = || -> Result<()> {
+        two.host.mesh(["stop"])?;
+        launch(&two.host, &[one.host.ip().to_string()], Some("from life to life"))?;
+        all_connected(&[&one.host, &two.host])
+    };
+    eventually(FOUND, || have(1500 - RESERVE))?;
+    relaunch()?;
+    lab.path_mtu(&two.host, 1300)?;
+    eventually(FOUND, || have(CONTAINER_MIN))?;
+    // The next life begins with what its interfaces promise, and finds the path as narrow as before.
+    relaunch()?;
+    eventually(FOUND, || have(CONTAINER_MIN))
 }

@@ -1,8 +1,10 @@
 //! Words that the scenarios share: launching and joining hosts, asking routers, wanting a command to be refused.
 
 use std::collections::BTreeSet;
+use std::fs::{self, Permissions};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -10,7 +12,7 @@ use mesh_api::{
     AttachDocument, ConnectionDocument, ConnectionState, Failure, LaunchDocument, PeerDocument,
     StatusDocument,
 };
-use mesh_lab::{Cmd, Container, Host, Lab, eventually, millis, secs};
+use mesh_lab::{Cmd, Container, Host, Lab, Process, eventually, millis, secs};
 use serde_json::Value;
 
 /// A network that is not under test for its speed must be up within this time.
@@ -170,6 +172,25 @@ pub(crate) fn drops(host: &Host, reason: &str) -> Result<u64> {
 pub(crate) fn sessions(host: &Host) -> Result<usize> {
     let filter = "( sport = :6783 or dport = :6783 )";
     Ok(host.run(["ss", "-Htn", "state", "established", filter])?.stdout.lines().count())
+}
+
+/// A process in a network namespace that has no name, and its id. It ends with the lab at the latest.
+pub(crate) fn nameless(host: &Host) -> Result<(Process, u32)> {
+    // The shell stays in the host's namespace, where the lab looks for whom it has started.
+    let shell = host.cmd("sh").args(["-c", "unshare --net sleep 300 & echo $!; wait"]).spawn()?;
+    let pid = eventually(READY, || -> Result<u32> { Ok(shell.stdout().trim().parse()?) })?;
+    let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/net"));
+    let own = namespace(shell.pid())?;
+    eventually(READY, || namespace(pid).is_ok_and(|found| found != own))?;
+    Ok((shell, pid))
+}
+
+/// A file that only root reads.
+pub(crate) fn secret_file(directory: &Path, name: &str, secrets: &[&str]) -> Result<PathBuf> {
+    let path = directory.join(name);
+    fs::write(&path, secrets.join("\n") + "\n")?;
+    fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+    Ok(path)
 }
 
 /// Words as a command's arguments.

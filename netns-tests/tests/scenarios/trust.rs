@@ -1,11 +1,9 @@
 //! Whom a router trusts, and with what: several secrets, a roll of them, subnets where nobody listens, pinned peers,
 //! networks that are not one, stolen identities, and a man in the middle.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -16,7 +14,7 @@ use mesh_lab::{Frames, Host, Lab, Ping, Signal, always, eventually, millis, secs
 use crate::heartbeat::Heartbeat;
 use crate::support::{
     Member, NO_DISCOVERY, READY, all_connected, all_ping, are_connected, connections, has_neighbours, launch,
-    multicast_arrives_once, neighbours, peers, status, words,
+    multicast_arrives_once, neighbours, peers, secret_file, status, words,
 };
 
 /// What containers say where somebody listens.
@@ -24,14 +22,6 @@ const PATTERN: &[u8; 24] = b"t0p-s3cret-p4yl0ad/0x5A!";
 
 /// How long a refusal may take to be told.
 const TOLD: Duration = secs(10);
-
-/// A file that only root reads.
-fn secret_file(directory: &Path, name: &str, secrets: &[&str]) -> Result<PathBuf> {
-    let path = directory.join(name);
-    fs::write(&path, secrets.join("\n") + "\n")?;
-    fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-    Ok(path)
-}
 
 /// Wants one of these words in what a host tells of its connections.
 fn tells(host: &Host, wanted: &[&str]) -> Result<()> {

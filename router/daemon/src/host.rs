@@ -82,6 +82,12 @@ impl Host {
         .await
     }
 
+    /// Has an interface that an earlier life of this router has attached follow the overlay's MTU.
+    pub(crate) async fn adopt(&self, place: Place, ifname: InterfaceName) -> Result<(), Failure> {
+        let mtu = self.mtu.clone();
+        self.change(move |bridge, _firewall| mtu.adopt(bridge, &place, &ifname)).await
+    }
+
     /// Detaches a container, wholly when no address is named, and returns what was taken from it.
     pub(crate) async fn detach(
         &self,

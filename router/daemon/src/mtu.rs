@@ -15,7 +15,7 @@ use mesh_dataplane::{Dataplane, LinkState};
 use mesh_hostnet::{Bridge, HostError, InterfaceName, Netns};
 use tracing::{debug, info, warn};
 
-use crate::host::{Host, netns_ref};
+use crate::host::{Host, Place, netns_ref};
 use crate::{Error, MtuSetting};
 
 /// The least MTU that is chosen: what IPv6 needs (RFC 8200, section 5). What a path does not take of it goes in parts.
@@ -33,7 +33,7 @@ struct Inner {
     current: AtomicU32,
     /// What the bridge has; it follows a little later.
     applied: AtomicU32,
-    /// The interfaces that were attached in this life of the router, by container.
+    /// The interfaces that were attached, or found attached, in this life of the router, by container.
     followers: Mutex<BTreeMap<Follower, NetnsTarget>>,
 }
 
@@ -92,6 +92,20 @@ impl Mtu {
         if followers.len() < FOLLOWERS_MAX {
             followers.insert((container.to_string(), ifname.to_owned()), container.clone());
         }
+    }
+
+    /// A container was found attached, and its interface gets the MTU and follows from now on.
+    ///
+    /// # Errors
+    /// As [`mesh_hostnet::set_container_mtu`].
+    pub(crate) fn adopt(
+        &self,
+        bridge: &Bridge,
+        place: &Place,
+        ifname: &InterfaceName,
+    ) -> Result<(), HostError> {
+        self.joined(&place.target, ifname.as_str());
+        mesh_hostnet::set_container_mtu(bridge, &place.netns, ifname, self.get())
     }
 
     /// Changes it, off the shell's thread and in turn with other changes. What goes wrong is logged: frames that are too

@@ -192,6 +192,7 @@ impl Containers {
         let _turn = turn.lock().await;
         for (key, entry) in self.registry.of(identity) {
             if let Some(port) = self.port_of_nameless(&key).await {
+                self.adopt(&key, &entry).await;
                 self.registry.saw(&key, Presence::Attached { port });
                 self.publish_again(&key).await;
                 continue;
@@ -215,6 +216,18 @@ impl Containers {
         let Identity::Nameless(id) = &key.identity else { return None };
         let port = host_end_name(*id, &key.ifname.parse().ok()?);
         self.host.ports().await.ok()?.contains(port.as_str()).then_some(port)
+    }
+
+    /// Has the interface of a namespace without a name, which is attached, follow the overlay's MTU. Where the process is
+    /// gone by which it was named there is no way in, and the interface keeps the MTU that it has.
+    async fn adopt(&self, key: &Key, entry: &Entry) {
+        let Ok(ifname) = key.ifname.parse() else { return };
+        let Whereabouts::Here(place) = self.whereabouts(&key.identity, entry.record.process).await else {
+            return debug!(container = entry.record.shown, "its MTU stays as it is");
+        };
+        if let Err(error) = self.host.adopt(place, ifname).await {
+            warn!(container = entry.record.shown, %error, "a container keeps the MTU that it has");
+        }
     }
 
     /// Attaches a container that runs, if it is not attached.
