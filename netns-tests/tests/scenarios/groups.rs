@@ -121,3 +121,62 @@ fn members_outlive_their_router() -> Result<()> {
     stays(&one, second)?;
     arrives(&one, first, &listener)
 }
+
+/// A router of groups, or a switch that asks for members, has to hear all groups; what it is behind is known by its question.
+#[test]
+fn whoever_routes_groups_gets_the_frames_of_all_of_them() -> Result<()> {
+    let (_lab, [one, two, three]) = chain("groups-routed", None)?;
+    all_ping(&[&one, &two, &three])?;
+    for group in GROUPS {
+        stays(&one, group)?;
+    }
+    // Somebody says so of a port.
+    let port = port_of(&two)?;
+    two.host.run(["bridge", "link", "set", "dev", &port, "mcast_router", "2"])?;
+    for group in GROUPS {
+        reaches(&one, &two, group)?;
+        ensure!(!comes_to(&three, &one, group)?, "{group} came to h3, which routes none");
+    }
+    two.host.run(["bridge", "link", "set", "dev", &port, "mcast_router", "1"])?;
+    for group in GROUPS {
+        stays(&one, group)?;
+    }
+    // A container asks, for members of IPv4's.
+    three.container.send_frame(IFNAME, &igmp_query(&three)?)?;
+    let [group, _] = GROUPS;
+    reaches(&one, &three, group)?;
+    ensure!(!comes_to(&two, &one, group)?, "{group} came to h2, which routes none any more");
+    Ok(())
+}
+
+/// Wants the frames of a group to come to a member's container, which has not joined it.
+fn reaches(from: &Member, to: &Member, group: &str) -> Result<()> {
+    eventually(READY, || {
+        let capture = to.container.capture(IFNAME)?;
+        always(millis(100), || send(from, group))?;
+        ensure!(capture.stop()?.contains(WORD), "{group} does not come to {}", to.host.label());
+        Ok(())
+    })
+}
+
+/// The host's end of a member's container.
+fn port_of(member: &Member) -> Result<String> {
+    let ports = member.host.run(["ip", "-br", "link", "show", "master", "mesh0"])?.stdout;
+    let port = ports.split_whitespace().find(|word| word.starts_with("mv"));
+    Ok(port.and_then(|port| port.split('@').next()).context("no port of a container")?.to_owned())
+}
+
+/// A general query of IGMPv2 (RFC 2236, section 2) from a container's own address.
+fn igmp_query(from: &Member) -> Result<Vec<u8>> {
+    let bytes = from.mac.split(':').map(|pair| u8::from_str_radix(pair, 16));
+    let mac = bytes.collect::<Result<Vec<_>, _>>()?;
+    let mut packet = vec![0x46, 0xc0, 0, 32, 0, 0, 0x40, 0, 1, 2, 0, 0];
+    packet.extend(from.ip.octets());
+    packet.extend([224, 0, 0, 1, 0x94, 4, 0, 0]);
+    let words = packet.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));
+    let sum = words.sum::<u32>();
+    packet[10..12].copy_from_slice(&(!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
+    // Of the message, no more than its kind and the time for an answer is not zero.
+    packet.extend([0x11, 10, !0x11, !10, 0, 0, 0, 0]);
+    Ok([&[0x01, 0x00, 0x5e, 0, 0, 1][..], &mac, &[8, 0], &packet].concat())
+}

@@ -139,6 +139,15 @@ impl Net {
         self.input(node, Input::Groups(Wanted::Only(groups)));
     }
 
+    /// Ends a node's connections without a word of its own, and lets nobody dial it.
+    fn dies(&mut self, node: usize) {
+        self.cut.extend((0..self.nodes.len()).flat_map(|other| [(node, other), (other, node)]));
+        let ends: Vec<_> =
+            self.wires.iter().filter(|((at, _), _)| *at == node).map(|(_, end)| *end).collect();
+        self.wires.retain(|(at, _), (to, _)| *at != node && *to != node);
+        ends.into_iter().for_each(|(other, id)| self.input(other, Input::Closed { id }));
+    }
+
     /// Whom a node knows to have members of a group: the numbers of other nodes.
     fn members(&self, node: usize, number: u8) -> Vec<usize> {
         let known = self.nodes[node].group_members();
@@ -160,6 +169,21 @@ fn members_of_groups_are_known_everywhere_until_they_leave() {
     net.set_groups(0, &[2]);
     net.run(secs(1));
     assert_eq!((net.members(2, 1), net.members(2, 2)), (vec![1], vec![0]));
+}
+
+#[test]
+fn members_on_a_router_that_stops_or_dies_are_forgotten() {
+    let mut net = three();
+    (0..3).for_each(|node| net.set_groups(node, &[1]));
+    net.run(secs(1));
+    assert_eq!((net.members(0, 1), net.members(1, 1)), (vec![1, 2], vec![0, 2]));
+    net.input(2, Input::Stop);
+    net.run(secs(3));
+    assert_eq!((net.members(0, 1), net.members(1, 1)), (vec![1], vec![0]));
+    assert_eq!(net.nodes[0].group_members().selective.len(), 1);
+    net.dies(1);
+    net.run(secs(3));
+    assert_eq!(**net.nodes[0].group_members(), GroupMembers::default());
 }
 
 #[test]
