@@ -4,8 +4,9 @@
 use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
-use mesh_lab::{Lab, eventually, secs};
+use mesh_lab::{Container, Lab, always, eventually, millis, secs};
 
+use crate::metrics::{get, sample};
 use crate::support::{IFNAME, Member, READY, all_connected, all_ping, are_connected, drops};
 
 const IPV4: u16 = 0x0800;
@@ -148,10 +149,52 @@ fn garbage_of_a_container_harms_nobody() -> Result<()> {
     let _refused = one.container.send_frame(IFNAME, &reserved);
     eventually(secs(5), || are_connected(&[&one.host, &two.host]))?;
     all_ping(&[&one, &two])?;
+    for reason in ["ether-type", "source-address", "arp-sender"] {
+        ensure!(drops(&one.host, reason)? > 0, "none was dropped for {reason}");
+    }
     for host in [&one.host, &two.host] {
         for reason in ["malformed_message", "not_authentic", "not_sleeve"] {
             ensure!(drops(host, reason)? == 0, "{reason} at {}", host.label());
         }
     }
     Ok(())
+}
+
+/// An attached container has no VLANs: its port takes what it was given, and a tag hides addresses from that. What somebody
+/// plugs in by hand has no guard, and its tagged frames cross as any others.
+#[test]
+fn tagged_frames_are_dropped_by_name_at_ports_and_cross_between_interfaces_without_a_guard() -> Result<()> {
+    for (title, password) in [("tagsealed", Some("tag and all")), ("tagclear", None)] {
+        let (_lab, one, two) = two_members(title, "1380", password)?;
+        let before = drops(&one.host, "ether-type")?;
+        let inner = ipv4(one.ip, two.ip, 0, UDP, MARK);
+        for tags in [&[0x81, 0, 0, 7][..], &[0x88, 0xa8, 0, 7, 0x81, 0, 0, 8]] {
+            let tagged = [&mac(&two.mac)?[..], &mac(&one.mac)?, tags, &[8, 0], &inner].concat();
+            one.container.send_frame(IFNAME, &tagged)?;
+        }
+        eventually(READY, || drops(&one.host, "ether-type").is_ok_and(|now| now == before + 2))?;
+        let metrics = get(&one.host, "/metrics", &[])?.1;
+        ensure!(sample(&metrics, "mesh_drops_total{reason=\"ether-type\"}")? >= 2.0, "{metrics}");
+
+        let [from, to] = [plug_in(&one)?, plug_in(&two)?];
+        let ends = [mac(&to.mac("eth0")?)?, mac(&from.mac("eth0")?)?].concat();
+        let tagged = [&ends[..], &[0x81, 0, 0, 7, 8, 0], &inner].concat();
+        eventually(READY, || {
+            let capture = to.capture("eth0")?;
+            always(millis(100), || from.send_frame("eth0", &tagged))?;
+            ensure!(capture.stop()?.contains(&inner), "{title}: no tagged frame comes");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Plugs in a container by hand.
+fn plug_in(member: &Member) -> Result<Container> {
+    let plugged = member.host.container("plugged")?;
+    let far = ["type", "veth", "peer", "name", "eth0", "mtu", "1380", "netns", plugged.name()];
+    member.host.run(["ip", "link", "add", "hand0", "mtu", "1380"].iter().chain(&far).copied())?;
+    member.host.run(["ip", "link", "set", "hand0", "master", "mesh0", "up"])?;
+    plugged.run(["ip", "link", "set", "eth0", "up"])?;
+    Ok(plugged)
 }

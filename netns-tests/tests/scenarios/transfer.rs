@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,10 @@ const STALL_MAX: Duration = secs(60);
 
 /// How long to wait for a datagram that may be late.
 const LATE_MAX: Duration = secs(1);
+
+/// Datagrams of so many bytes cross in one piece whatever the path of these scenarios: IP cuts longer ones, and what is cut may
+/// take another way through a host than what is whole.
+const WHOLE_LEN_MAX: usize = 500;
 
 /// Bytes written or read at a time.
 const CHUNK: usize = 64 << 10;
@@ -64,6 +68,11 @@ impl Transfer {
         Ok(Self { sent, received })
     }
 
+    /// Whether both ends have done their part, or one has failed.
+    pub(crate) fn is_over(&self) -> bool {
+        self.sent.is_finished() && self.received.is_finished()
+    }
+
     /// Waits for its end. The time that it took.
     pub(crate) fn finish(self) -> Result<Duration> {
         let sent = self.sent.join().map_err(|_panic| anyhow!("the sender panicked"))?;
@@ -77,7 +86,8 @@ impl Transfer {
 #[must_use = "a stream of datagrams is judged when it is finished"]
 pub(crate) struct Datagrams {
     sent: JoinHandle<Result<u64>>,
-    received: JoinHandle<Result<u64>>,
+    received: JoinHandle<Result<(u64, u64)>>,
+    sent_bytes: Arc<AtomicUsize>,
     is_over: Arc<AtomicBool>,
 }
 
@@ -86,6 +96,8 @@ pub(crate) struct Datagrams {
 pub(crate) struct Arrived {
     pub(crate) sent: u64,
     pub(crate) received: u64,
+    /// Those that came in one piece, and after one that was sent later.
+    pub(crate) overtaken: u64,
 }
 
 impl Datagrams {
@@ -102,7 +114,8 @@ impl Datagrams {
         let at = receiver.local_addr()?;
         let sender = from.enter(|| UdpSocket::bind(SocketAddr::new(any, 0)))??;
         let is_over = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&is_over);
+        let sent_bytes = Arc::new(AtomicUsize::new(0));
+        let (flag, bytes) = (Arc::clone(&is_over), Arc::clone(&sent_bytes));
         let sent = std::thread::spawn(move || {
             sender.connect(at)?;
             let (mut number, mut failed) = (0, 0);
@@ -110,6 +123,7 @@ impl Datagrams {
                 let len = lens[usize::try_from(number)? % lens.len()];
                 // The path may have become narrower than the datagram; the next one is told to the stack already.
                 failed += u64::from(sender.send(&contents(number, len)).is_err());
+                bytes.fetch_add(len, Ordering::Relaxed);
                 number += 1;
                 std::thread::sleep(every);
             }
@@ -119,10 +133,11 @@ impl Datagrams {
         let received = std::thread::spawn(move || {
             receiver.set_read_timeout(Some(LATE_MAX))?;
             let (mut seen, mut buffer) = (BTreeSet::new(), vec![0; CHUNK]);
+            let (mut latest, mut overtaken) = (0, 0);
             loop {
                 let Ok(len) = receiver.recv(&mut buffer) else {
                     if flag.load(Ordering::Relaxed) {
-                        return Ok(seen.len() as u64);
+                        return Ok((seen.len() as u64, overtaken));
                     }
                     continue;
                 };
@@ -130,17 +145,27 @@ impl Datagrams {
                 let number = number.context("a datagram without a number")?;
                 ensure!(contents(number, len) == buffer[..len], "datagram {number} is damaged");
                 ensure!(seen.insert(number), "datagram {number} came twice");
+                if len <= WHOLE_LEN_MAX {
+                    overtaken += u64::from(number < latest);
+                    latest = latest.max(number);
+                }
             }
         });
-        Ok(Self { sent, received, is_over })
+        Ok(Self { sent, received, sent_bytes, is_over })
+    }
+
+    /// How many bytes were sent so far.
+    pub(crate) fn sent_bytes(&self) -> usize {
+        self.sent_bytes.load(Ordering::Relaxed)
     }
 
     /// Ends the stream, and waits for what is late.
     pub(crate) fn finish(self) -> Result<Arrived> {
         self.is_over.store(true, Ordering::Relaxed);
         let sent = self.sent.join().map_err(|_panic| anyhow!("the sender panicked"))??;
-        let received = self.received.join().map_err(|_panic| anyhow!("the receiver panicked"))??;
-        Ok(Arrived { sent, received })
+        let (received, overtaken) =
+            self.received.join().map_err(|_panic| anyhow!("the receiver panicked"))??;
+        Ok(Arrived { sent, received, overtaken })
     }
 }
 
