@@ -41,6 +41,9 @@ pub struct DnsEntryDocument {
     pub name: String,
     /// The address.
     pub address: IpAddr,
+    /// The port of the service behind it; `null` when none was given.
+    #[serde(default)]
+    pub port: Option<u16>,
     /// Whose it is: a container, or `external` for a name that a user has added.
     pub container: String,
     /// The peer that says so.

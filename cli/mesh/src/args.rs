@@ -575,7 +575,7 @@ some time after (--attach-grace of 'mesh launch').
 Examples:
   mesh attach docker:web
   mesh attach netns:web
-  mesh attach netns:web --name web --name www.mesh.internal
+  mesh attach netns:web --name web:80 --name www.mesh.internal
   mesh attach netns:web net:10.32.7.0/24
   mesh attach netns:web 10.32.1.1/24
   mesh attach pid:4711 10.32.1.2/24 fd00:32::2/64")]
@@ -591,9 +591,9 @@ pub(crate) struct AttachArgs {
     #[arg(long, value_name = "NAME", default_value = "ethmesh", env = "MESH_IFNAME", hide_env_values = true)]
     pub(crate) ifname: String,
 
-    /// A name by which it is found in the network; may be given more than once. One of a single label lies in the
-    /// network's domain
-    #[arg(long = "name", value_name = "FQDN")]
+    /// A name by which it is found in the network, with the port of the service behind it if one is to be told; may be
+    /// given more than once. One of a single label lies in the network's domain
+    #[arg(long = "name", value_name = "FQDN[:PORT]")]
     pub(crate) names: Vec<String>,
 
     /// Do not let the container reach the host's name server
@@ -652,8 +652,8 @@ pub(crate) struct ExposeArgs {
     #[arg(value_name = "ADDR")]
     pub(crate) addresses: Vec<String>,
 
-    /// A name of the host at these addresses; repeatable
-    #[arg(long = "name", value_name = "FQDN")]
+    /// A name of the host at these addresses, with a port if it has one; repeatable
+    #[arg(long = "name", value_name = "FQDN[:PORT]")]
     pub(crate) names: Vec<String>,
 
     /// Forward packets with the addresses that they have

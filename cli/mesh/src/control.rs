@@ -1,14 +1,17 @@
 //! Commands that change something: each is one request to the router, and `reset` does without one if it must.
 
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use mesh_api::{
-    AttachDocument, Client, ClientError, Command, DetachDocument, ErrorKind, Failure, ResetDocument,
-    StopDocument, TargetListDocument,
+    AttachDocument, Client, ClientError, Command, DetachDocument, ErrorKind, Failure, IpamDocument,
+    ResetDocument, StopDocument, TargetListDocument,
 };
 use mesh_daemon::{BridgeName, PeerTarget};
 use rustix::process::Pid;
+use serde::de::DeserializeOwned;
 
 use crate::args::{AttachArgs, ConnectArgs, DetachArgs, ForgetArgs, Output, PsArgs, ResetArgs, RouterArgs};
 use crate::problems::Problems;
@@ -17,6 +20,9 @@ use crate::{address, launch, output, process};
 
 /// So much longer than the router waits its client, to hear why it was in vain.
 const ANSWER_GRACE: Duration = Duration::from_secs(6);
+
+/// How often a command that waits looks at what it waits for: people wonder after about a second.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// Advice for a malformed container or address.
 const CONTAINER_HINT: &str = "CONTAINER is docker:NAME, podman:NAME, a name or id that one of them has, netns:NAME, \
@@ -38,8 +44,7 @@ pub(crate) fn reset(args: &ResetArgs, output: Output) -> Result<(), Failure> {
     let deadline = Instant::now() + args.router.timeout.timeout;
     let timeout_ms = timeout_ms(&args.router);
     let command = Command::Reset { force: args.force, timeout_ms };
-    let answer = connect_and_wait(&args.router).and_then(|client| client.call(command));
-    let document: ResetDocument = match answer {
+    let document: ResetDocument = match call_and_wait(&args.router, output, command) {
         Ok(document) => document,
         // A router that closes without an answer is dying: what it leaves is removed as soon as it is dead.
         Err(ClientError::NotRunning(_) | ClientError::Closed) => reset_without_router(args)?,
@@ -93,7 +98,7 @@ pub(crate) fn attach(args: &AttachArgs, output: Output) -> Result<(), Failure> {
         resolv_conf: args.resolv_conf,
         timeout_ms,
     };
-    let attached: AttachDocument = connect_and_wait(&args.router)?.call(command)?;
+    let attached: AttachDocument = call_and_wait(&args.router, output, command)?;
     match output {
         Output::Human => print_addresses(&attached.addresses),
         Output::Json => output::print_json(&attached),
@@ -153,9 +158,39 @@ pub(crate) fn connect(router: &RouterArgs) -> Result<Client, ClientError> {
     Client::connect(&router.run_dir.run_dir, router.timeout.timeout)
 }
 
-/// The same, for a command that the router itself gives up at its timeout, and answers with the reason.
-pub(crate) fn connect_and_wait(router: &RouterArgs) -> Result<Client, ClientError> {
-    Client::connect(&router.run_dir.run_dir, router.timeout.timeout + ANSWER_GRACE)
+/// Has the router carry out what may wait for other routers. The router itself gives up at the timeout, and answers with the
+/// reason; until then people are told what it waits for.
+pub(crate) fn call_and_wait<T: DeserializeOwned>(
+    router: &RouterArgs,
+    output: Output,
+    command: Command,
+) -> Result<T, ClientError> {
+    let client = Client::connect(&router.run_dir.run_dir, router.timeout.timeout + ANSWER_GRACE)?;
+    let (answered, is_answered) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        if output == Output::Human {
+            scope.spawn(move || tell_what_is_waited_for(router, &is_answered));
+        }
+        let answer = client.call(command);
+        drop(answered);
+        answer
+    })
+}
+
+/// Says on standard error what requests for addresses wait for, as often as it changes, until `is_answered` is closed.
+fn tell_what_is_waited_for(router: &RouterArgs, is_answered: &mpsc::Receiver<()>) {
+    let mut told = String::new();
+    while is_answered.recv_timeout(TELL_EVERY) == Err(RecvTimeoutError::Timeout) {
+        let asked = Client::connect(&router.run_dir.run_dir, TELL_EVERY);
+        // A router that does not answer tells so to the command itself.
+        let Ok(document) = asked.and_then(|client| client.call::<IpamDocument>(Command::Ipam)) else {
+            continue;
+        };
+        if !document.pending.is_empty() && !document.detail.is_empty() && document.detail != told {
+            output::note(&document.detail);
+            told = document.detail;
+        }
+    }
 }
 
 /// The time after which the router shall give up.

@@ -31,13 +31,15 @@ pub(crate) enum DnsCommand {
     /// Give a name to addresses, or one more name to a container of this host
     #[command(after_help = "\
 A NAME of a single label lies in the network's domain. What is added is remembered across restarts; a name of a container \
-lasts until that is detached.
+lasts until that is detached. With a port, questions for SRV records of the name are answered with it and the name.
 
 Examples:
   mesh dns add db 192.0.2.9 192.0.2.10
+  mesh dns add db:5432 192.0.2.9
   mesh dns add www --container netns:web")]
     Add {
-        /// The name
+        /// The name, with the port of the service behind it if it has one
+        #[arg(value_name = "NAME[:PORT]")]
         name: String,
 
         /// Its addresses
@@ -54,7 +56,8 @@ Examples:
     /// Take back a name that was added on this host
     #[command(after_help = "Example:\n  mesh dns remove db 192.0.2.9")]
     Remove {
-        /// The name
+        /// The name, at one port or at all that it has
+        #[arg(value_name = "NAME[:PORT]")]
         name: String,
 
         /// At these addresses [default: all]
@@ -156,11 +159,12 @@ pub(crate) fn overview(summary: &DnsSummaryDocument) -> String {
 }
 
 fn entries(entries: &[DnsEntryDocument], colour: bool) -> String {
-    let mut table = Table::new(["NAME", "ADDRESS", "CONTAINER", "PEER"]);
+    let mut table = Table::new(["NAME", "ADDRESS", "PORT", "CONTAINER", "PEER"]);
     for entry in entries {
         table.push([
             Cell::new(&entry.name),
             Cell::new(entry.address.to_string()),
+            Cell::new(entry.port.map_or_else(|| "-".to_owned(), |port| port.to_string())),
             Cell::new(&entry.container),
             Cell::new(&entry.origin_peer_id),
         ]);

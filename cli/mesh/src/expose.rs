@@ -3,7 +3,7 @@
 use mesh_api::{AddressTarget, AddressesDocument, Command, Failure};
 
 use crate::args::{ExposeArgs, HideArgs, Output, RouterArgs};
-use crate::control::{connect_and_wait, print_addresses, timeout_ms};
+use crate::control::{call_and_wait, print_addresses, timeout_ms};
 use crate::problems::Problems;
 use crate::{address, output};
 
@@ -37,7 +37,7 @@ fn addresses(texts: &[String]) -> Result<Vec<AddressTarget>, Failure> {
 }
 
 fn ask(router: &RouterArgs, output: Output, command: Command) -> Result<(), Failure> {
-    let document: AddressesDocument = connect_and_wait(router)?.call(command)?;
+    let document: AddressesDocument = call_and_wait(router, output, command)?;
     match output {
         Output::Human => print_addresses(&document.addresses),
         Output::Json => output::print_json(&document),

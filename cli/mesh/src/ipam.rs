@@ -3,7 +3,7 @@
 use mesh_api::{AddressesDocument, Command, Failure, PrimeDocument, RemovedPeersDocument};
 
 use crate::args::{HolderArgs, IpamCommand, Output, PrimeArgs, RmpeerArgs, RouterArgs};
-use crate::control::{connect_and_wait, print_addresses, timeout_ms};
+use crate::control::{call_and_wait, print_addresses, timeout_ms};
 use crate::problems::Problems;
 use crate::{address, output};
 
@@ -37,7 +37,7 @@ pub(crate) fn ipam(command: &IpamCommand, output: Output) -> Result<(), Failure>
 /// Waits until the network exists.
 pub(crate) fn prime(args: &PrimeArgs, output: Output) -> Result<(), Failure> {
     let command = Command::Prime { timeout_ms: timeout_ms(&args.router) };
-    let document: PrimeDocument = connect_and_wait(&args.router)?.call(command)?;
+    let document: PrimeDocument = call_and_wait(&args.router, output, command)?;
     match output {
         Output::Human => output::print(&format!("network {} is founded\n", document.network_id)),
         Output::Json => output::print_json(&document),
@@ -47,7 +47,7 @@ pub(crate) fn prime(args: &PrimeArgs, output: Output) -> Result<(), Failure> {
 /// Declares peers gone for good.
 pub(crate) fn rmpeer(args: &RmpeerArgs, output: Output) -> Result<(), Failure> {
     let command = Command::RemovePeers { peers: args.peers.clone(), timeout_ms: timeout_ms(&args.router) };
-    let document: RemovedPeersDocument = connect_and_wait(&args.router)?.call(command)?;
+    let document: RemovedPeersDocument = call_and_wait(&args.router, output, command)?;
     let taken = document
         .removed
         .iter()
@@ -75,7 +75,7 @@ fn of_holder(
 }
 
 fn ask(router: &RouterArgs, output: Output, command: Command) -> Result<(), Failure> {
-    let document: AddressesDocument = connect_and_wait(router)?.call(command)?;
+    let document: AddressesDocument = call_and_wait(router, output, command)?;
     match output {
         Output::Human => print_addresses(&document.addresses),
         Output::Json => output::print_json(&document),

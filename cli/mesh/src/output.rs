@@ -62,6 +62,11 @@ pub(crate) fn warn(message: &str, output: Output) {
     });
 }
 
+/// Tells people on standard error how things stand.
+pub(crate) fn note(message: &str) {
+    complain(&format!("{message}\n"));
+}
+
 /// Whether standard output is a terminal whose user has not switched colour off (<https://no-color.org>).
 pub(crate) fn colour() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())

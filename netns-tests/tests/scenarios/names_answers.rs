@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use anyhow::{Result, ensure};
 use mesh_lab::eventually;
 
-use crate::names::{SERVER, attach, everywhere, network};
-use crate::support::READY;
+use crate::names::{RANGE, SERVER, attach, everywhere, list, network};
+use crate::support::{READY, launch, refused, words};
 
 /// Wants all of these in an answer.
 fn shows(answer: &str, wanted: &[&str]) -> Result<()> {
@@ -63,6 +63,61 @@ fn answers_have_the_flags_the_times_and_the_nothing_of_the_standards() -> Result
     )?;
     let reverse = address.to_string().split('.').rev().collect::<Vec<_>>().join(".");
     shows(&one.dig(&format!("{reverse}.in-addr.arpa TXT"))?, &["status: NOERROR", "ANSWER: 0", "IN\tSOA"])?;
+    Ok(())
+}
+
+/// RFC 2782, for the ports that users give: with a container's name, one for the host itself, and one that is added.
+#[test]
+fn a_port_that_a_name_was_given_is_told_to_who_asks_for_its_service() -> Result<()> {
+    let (_lab, members) = network("names-srv", 2, &[])?;
+    let [one, two] = &members[..] else { anyhow::bail!("two members") };
+    let container = two.host.container("w")?;
+    let web = attach(&two.host, &container, &["--name", "web:80", "--name", "bare"])?;
+    two.host.mesh(["dns", "add", "db:5432", "192.0.2.9", "192.0.2.8"])?;
+    two.host.mesh(["dns", "add", "db:5433", "192.0.2.9"])?;
+    two.host.mesh(["expose", "--name", "host:22"])?;
+
+    let service = |name: &str, port: u16| {
+        format!("{name}.mesh.internal.\t1\tIN\tSRV\t0 0 {port} {name}.mesh.internal.")
+    };
+    eventually(READY, || {
+        shows(&one.dig("host.mesh.internal SRV")?, &["status: NOERROR", "ANSWER: 1", &service("host", 22)])
+    })?;
+    let found = one.dig("web.mesh.internal SRV")?;
+    let address = format!("web.mesh.internal.\t1\tIN\tA\t{web}");
+    shows(&found, &["flags: qr aa rd ra;", "ANSWER: 1", &service("web", 80), "ADDITIONAL: 2", &address])?;
+    shows(&one.dig("db.mesh.internal SRV")?, &["ANSWER: 2", &service("db", 5432), &service("db", 5433)])?;
+    // One address is one, whatever waits there; and a name without a port has no service.
+    ensure!(one.addresses("db.mesh.internal")? == ["192.0.2.8", "192.0.2.9"]);
+    ensure!(one.addresses("web.mesh.internal")? == [web.to_string()]);
+    shows(&one.dig("bare.mesh.internal SRV")?, &["status: NOERROR", "ANSWER: 0", SOA])?;
+    shows(&one.dig("nobody.mesh.internal SRV")?, &["status: NXDOMAIN", SOA])?;
+
+    let listed = list(&one.host)?.into_iter().filter_map(|entry| Some((entry.name, entry.port?)));
+    let listed: std::collections::BTreeSet<_> = listed.collect();
+    let wanted = [("db", 5432), ("db", 5433), ("host", 22), ("web", 80)];
+    let wanted = wanted.map(|(name, port)| (format!("{name}.mesh.internal."), port));
+    ensure!(listed == wanted.into_iter().collect(), "{listed:?}");
+    let names = two.host.mesh(["ps"])?.stdout;
+    ensure!(
+        names.contains("web.mesh.internal.") && !names.contains(":80"),
+        "a port is no part of a name: {names}"
+    );
+
+    // Ports are kept across lives of the router, and taken back with the name or alone.
+    two.host.mesh(["stop"])?;
+    launch(&two.host, &words(["--ipam-range", RANGE, &one.host.ip().to_string()]), None)?;
+    for (name, port) in [("web", 80), ("host", 22), ("db", 5432)] {
+        let question = format!("{name}.mesh.internal SRV");
+        eventually(READY, || shows(&one.dig(&question)?, &[&service(name, port)]))?;
+    }
+    two.host.mesh(["dns", "remove", "db:5432"])?;
+    eventually(READY, || shows(&one.dig("db.mesh.internal SRV")?, &["ANSWER: 1", &service("db", 5433)]))?;
+    two.host.mesh(["dns", "remove", "db"])?;
+    eventually(READY, || shows(&one.dig("db.mesh.internal SRV")?, &["status: NXDOMAIN"]))?;
+    for wrong in ["db:0", "db:65536", "db:http", ":80"] {
+        refused(&two.host, 1, &["dns", "add", wrong, "192.0.2.9"])?;
+    }
     Ok(())
 }
 

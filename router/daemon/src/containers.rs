@@ -23,7 +23,6 @@ use mesh_api::{
 };
 use mesh_hostnet::{Attachment, InterfaceName, MacAddress, host_end_name};
 use mesh_ipam::Ident;
-use mesh_names::Name;
 use mesh_wire::PeerId;
 use tracing::{info, warn};
 
@@ -35,7 +34,7 @@ use crate::containers::registry::{Entry, Key, Presence, RECORDS_MAX, Record};
 use crate::control::Answer;
 use crate::desk::{self, Management};
 use crate::host::{Host, Interface};
-use crate::names::Names;
+use crate::names::{Given, Names, names_of};
 use crate::prober::Prober;
 use crate::resolv_conf::ResolvConfs;
 use crate::runtime::Engine;
@@ -223,7 +222,7 @@ impl Containers {
         found: &Found,
         ifname: InterfaceName,
         addresses: Vec<IpNet>,
-        (wish, wanted): (&Wish, BTreeSet<Name>),
+        (wish, wanted): (&Wish, BTreeSet<Given>),
     ) -> Result<AttachDocument, Failure> {
         let key = Key { identity: found.identity.clone(), ifname: ifname.to_string() };
         let before = self.registry.get(&key).map(|entry| entry.record);
@@ -281,7 +280,7 @@ impl Containers {
         &self,
         found: &Found,
         wish: &Wish,
-        mut wanted: BTreeSet<Name>,
+        mut wanted: BTreeSet<Given>,
         before: Option<&Record>,
     ) -> Vec<String> {
         let known = found.names.iter().filter(|_| wish.dns);
@@ -521,7 +520,7 @@ fn document(key: &Key, record: &Record, attached: bool) -> AttachDocument {
         interface: key.ifname.clone(),
         mac: record.mac.to_string(),
         addresses: record.addresses.clone(),
-        names: record.names.clone(),
+        names: names_of(&record.names),
         attached,
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::warn;
 
+use crate::absent::Absent;
 use crate::clock::Clock;
 use crate::journal::JournalError;
 
@@ -34,12 +35,19 @@ pub(crate) enum Ask {
         ticket: Ticket,
         request: Request,
         deadline: Moment,
-        answer: oneshot::Sender<Result<Answer, Refusal>>,
+        answer: oneshot::Sender<Result<Answer, Refused>>,
     },
     /// Somebody else uses an address that was just handed out.
     Probed { address: IpAddr, answered: MacAddr },
     /// Nobody waits for this any more.
     Cancel(Ticket),
+}
+
+/// A refusal, and which of the router's peers were missing then, where that may be why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) refusal: Refusal,
+    pub(crate) absent: Absent,
 }
 
 /// How this router manages addresses.
@@ -120,7 +128,7 @@ impl Desk {
 
     /// Asks, and waits for the answer. Dropped before, it is cancelled.
     pub(crate) async fn ask(&self, request: Request, deadline: Moment) -> Result<Answer, Failure> {
-        self.try_ask(request, deadline).await?.map_err(|refusal| failure(&refusal))
+        self.try_ask(request, deadline).await?.map_err(|refused| failure(&refused))
     }
 
     /// The addresses in an answer that has some.
@@ -162,8 +170,8 @@ impl Desk {
     async fn held(&self, request: Request) -> Result<Vec<IpNet>, Failure> {
         match self.try_ask(request, self.deadline(Duration::from_millis(PROMPT_TIME_MAX_MS))).await? {
             Ok(answer) => Ok(addresses_of(answer)),
-            Err(Refusal::Unknown(_)) => Ok(Vec::new()),
-            Err(refusal) => Err(failure(&refusal)),
+            Err(Refused { refusal: Refusal::Unknown(_), .. }) => Ok(Vec::new()),
+            Err(refused) => Err(failure(&refused)),
         }
     }
 
@@ -211,7 +219,7 @@ impl Desk {
         given.into_iter().next().ok_or_else(|| Failure::new(ErrorKind::Internal, "no address was given"))
     }
 
-    async fn try_ask(&self, request: Request, deadline: Moment) -> Result<Result<Answer, Refusal>, Failure> {
+    async fn try_ask(&self, request: Request, deadline: Moment) -> Result<Result<Answer, Refused>, Failure> {
         let ticket = Ticket(self.tickets.fetch_add(1, Ordering::Relaxed));
         let (answer, answered) = oneshot::channel();
         let ends = || Failure::new(ErrorKind::NotRunning, "the router is ending");
@@ -261,7 +269,7 @@ fn addresses_of(answer: Answer) -> Vec<IpNet> {
     }
 }
 
-fn failure(refusal: &Refusal) -> Failure {
+fn failure(Refused { refusal, absent }: &Refused) -> Failure {
     let kind = match refusal {
         Refusal::TimedOut(_) => ErrorKind::Timeout,
         Refusal::Unknown(_) | Refusal::UnknownPeer(_) => ErrorKind::Unknown,
@@ -275,11 +283,12 @@ fn failure(refusal: &Refusal) -> Failure {
         | Refusal::Oneself
         | Refusal::Busy => ErrorKind::Refused,
     };
-    let failure = Failure::new(kind, refusal.to_string());
+    let failure = Failure::new(kind, format!("{refusal}{absent}"));
     match refusal {
         Refusal::TimedOut(Waiting::Consensus { .. } | Waiting::Founder) => failure.with_hint(
-            "start the other hosts, or wait for them with `mesh prime --timeout SECONDS`; `mesh launch --ipam-init` says \
-             who may found the network, and `--ipam-range none` leaves all addresses to you",
+            "start the other hosts, and wait for them with `mesh prime --timeout SECONDS`; if they will never come, `mesh \
+             stop`, and `mesh launch --ipam-init consensus=1` founds the network here (`seed=PEER_ID,...` the same on several \
+             hosts without a vote); `--ipam-range none` leaves all addresses to you",
         ),
         Refusal::TimedOut(Waiting::Range { .. }) => {
             failure.with_hint("`mesh stop`, and launch with that network's --ipam-range; or forget its peers")
@@ -310,6 +319,10 @@ fn failure(refusal: &Refusal) -> Failure {
 mod tests {
     use super::*;
 
+    fn refused(refusal: Refusal) -> Refused {
+        Refused { refusal, absent: Absent::default() }
+    }
+
     fn desk() -> (Desk, mpsc::Receiver<Ask>) {
         let (asks, asked) = mpsc::channel(8);
         let range = "10.32.0.0/12".parse().expect("a range");
@@ -337,7 +350,7 @@ mod tests {
                 }
             };
             requests.push(request);
-            answer.send(addresses.map(Answer::Addresses)).expect("somebody waits");
+            answer.send(addresses.map(Answer::Addresses).map_err(refused)).expect("somebody waits");
         }
         requests
     }
@@ -383,7 +396,7 @@ mod tests {
 
     #[test]
     fn a_wait_in_vain_ends_with_its_reason_and_what_is_not_there_is_unknown() {
-        let late = failure(&Refusal::TimedOut(Waiting::Founder));
+        let late = failure(&refused(Refusal::TimedOut(Waiting::Founder)));
         assert_eq!(late.kind, ErrorKind::Timeout);
         assert!(late.message.contains(&Waiting::Founder.to_string()), "{}", late.message);
         let hint = late.hint.expect("something can be done");
@@ -391,7 +404,10 @@ mod tests {
             ["mesh prime", "--ipam-init", "--ipam-range none"].iter().all(|way| hint.contains(way)),
             "{hint}"
         );
-        assert_eq!(failure(&Refusal::Unknown(ident("c1").expect("a name"))).kind, ErrorKind::Unknown);
-        assert_eq!(failure(&Refusal::Busy).kind, ErrorKind::Refused);
+        assert_eq!(
+            failure(&refused(Refusal::Unknown(ident("c1").expect("a name")))).kind,
+            ErrorKind::Unknown
+        );
+        assert_eq!(failure(&refused(Refusal::Busy)).kind, ErrorKind::Refused);
     }
 }

@@ -204,11 +204,14 @@ fn entries(node: &Node) -> Vec<DnsEntryDocument> {
         .map(|owned| DnsEntryDocument {
             name: owned.entry.name().to_string(),
             address: owned.entry.address(),
+            port: owned.entry.port(),
             container: owned.entry.container().to_string(),
             origin_peer_id: owned.origin.to_string(),
         })
         .collect();
-    entries.sort_by(|a, b| (&a.name, a.address, &a.container).cmp(&(&b.name, b.address, &b.container)));
+    entries.sort_by(|a, b| {
+        (&a.name, a.address, a.port, &a.container).cmp(&(&b.name, b.address, b.port, &b.container))
+    });
     entries
 }
 

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use crate::control::Answer;
 use crate::desk::{self, Management};
 use crate::error::failure_of;
-use crate::names::Names;
+use crate::names::{Names, names_of};
 use crate::{Error, host, store};
 
 /// By this name the host holds its addresses.
@@ -138,7 +138,7 @@ impl Exposed {
         let document = |(address, how): (&IpNet, &How)| ExposedDocument {
             address: *address,
             masquerade: how.masquerade,
-            names: how.names.clone(),
+            names: names_of(&how.names),
         };
         state.addresses.iter().map(document).collect()
     }

@@ -8,10 +8,11 @@ use mesh_api::{
     AddressesDocument, ConflictDocument, ErrorKind, Failure, IpamDocument, IpamState, OwnedDocument,
     PendingDocument, PrimeDocument, RemovedPeerDocument, RemovedPeersDocument, Response,
 };
-use mesh_ipam::{Answer, Founding, PendingStatus, Readiness, Request, Status};
+use mesh_ipam::{Answer, Founding, PendingStatus, Readiness, Request, Status, Waiting};
 use mesh_node::Node;
 use mesh_wire::{Moment, NetworkId, PeerId};
 
+use crate::absent::Absent;
 use crate::config::{AddressConfig, FoundingRule};
 use crate::control;
 use crate::desk::{Desk, Management};
@@ -174,7 +175,10 @@ pub(crate) fn document(node: &Node, management: &Management, config: &Config, no
         conflicts: Vec::new(),
     };
     match (management, node.ipam_status(now)) {
-        (Management::On(_), Some(status)) => of_status(status, range, default_subnet),
+        (Management::On(_), Some(status)) => {
+            let absent = |waiting: &Waiting| Absent::for_wait(waiting, node, now).to_string();
+            of_status(status, (range, default_subnet), absent)
+        }
         (Management::Broken { error, .. }, _) => disabled(error.to_string()),
         (Management::Off | Management::On(_), _) => {
             disabled("this router does not manage addresses (--ipam-range none)".to_owned())
@@ -184,8 +188,8 @@ pub(crate) fn document(node: &Node, management: &Management, config: &Config, no
 
 fn of_status(
     status: Status,
-    range: Option<ipnet::IpNet>,
-    default_subnet: Option<ipnet::IpNet>,
+    (range, default_subnet): (Option<ipnet::IpNet>, Option<ipnet::IpNet>),
+    absent: impl Fn(&Waiting) -> String,
 ) -> IpamDocument {
     let owned = status.owned.into_iter().map(|owned| OwnedDocument {
         peer_id: owned.peer.to_string(),
@@ -196,6 +200,18 @@ fn of_status(
         reachable: owned.reachable,
         retired: owned.retired,
     });
+    // The detail speaks of the first request that waits, unless nothing is handed out at all.
+    let missing = match status.readiness {
+        Readiness::AwaitingConsensus | Readiness::Observing => {
+            status.pending.iter().find_map(|pending| pending.waiting.as_ref()).map(&absent)
+        }
+        Readiness::Ready
+        | Readiness::Idle
+        | Readiness::WaitingForSpace
+        | Readiness::UnreachableOwner
+        | Readiness::Disabled => None,
+    }
+    .unwrap_or_default();
     let conflicts = status.conflicts.into_iter().map(|conflict| ConflictDocument {
         address: conflict.address,
         id: conflict.ident.to_string(),
@@ -216,14 +232,14 @@ fn of_status(
             Readiness::UnreachableOwner => IpamState::UnreachableOwner,
             Readiness::Disabled => IpamState::Disabled,
         },
-        detail: status.detail,
+        detail: format!("{}{missing}", status.detail),
         owned: owned.collect(),
-        pending: status.pending.iter().map(pending).collect(),
+        pending: status.pending.iter().map(|request| pending(request, &absent)).collect(),
         conflicts: conflicts.collect(),
     }
 }
 
-fn pending(pending: &PendingStatus) -> PendingDocument {
+fn pending(pending: &PendingStatus, absent: &impl Fn(&Waiting) -> String) -> PendingDocument {
     let within =
         |subnet: &Option<ipnet::IpNet>| subnet.map_or_else(String::new, |subnet| format!(" in {subnet}"));
     PendingDocument {
@@ -236,7 +252,7 @@ fn pending(pending: &PendingStatus) -> PendingDocument {
             Request::Retire { peer } => format!("retire {peer}"),
             Request::HandOver => "hand all addresses over".to_owned(),
         },
-        waiting_for: pending.waiting.as_ref().map(ToString::to_string),
+        waiting_for: pending.waiting.as_ref().map(|waiting| format!("{waiting}{}", absent(waiting))),
         seconds_left: pending.left.as_secs_f64(),
     }
 }

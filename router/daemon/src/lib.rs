@@ -10,6 +10,7 @@
 //! management.
 #![forbid(unsafe_code)]
 
+mod absent;
 mod capture;
 mod clock;
 mod config;

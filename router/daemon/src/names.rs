@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mesh_api::{DnsNameDocument, ErrorKind, Failure, Response};
-use mesh_names::{ContainerId, Entry, Name, NameError, ORIGIN_ENTRIES_MAX};
+use mesh_names::{ContainerId, Entry, Name, ORIGIN_ENTRIES_MAX};
 use mesh_node::Input;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tracing::info;
@@ -18,6 +19,10 @@ use tracing::info;
 use crate::control::Answer;
 use crate::pipe::Inputs;
 use crate::{Error, store};
+
+pub(crate) use given::{Given, names_of};
+
+mod given;
 
 /// Names that can be added by hand, each with its address or container. One more is refused.
 const ADDED_MAX: usize = 4_096;
@@ -58,14 +63,14 @@ pub(crate) struct Held {
 /// What a container bears.
 #[derive(Debug, Default, Clone)]
 struct Borne {
-    names: BTreeSet<Name>,
+    names: BTreeSet<Given>,
     addresses: BTreeSet<IpAddr>,
 }
 
 /// A name that the user has added.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Added {
-    name: Name,
+    given: Given,
     bearer: Bearer,
 }
 
@@ -96,7 +101,7 @@ impl Names {
     ///
     /// # Errors
     /// For what is no host's name, or lies outside of the domain.
-    pub(crate) fn complete(&self, texts: &[String]) -> Result<BTreeSet<Name>, Failure> {
+    pub(crate) fn complete(&self, texts: &[String]) -> Result<BTreeSet<Given>, Failure> {
         texts.iter().map(|text| self.complete_one(text)).collect()
     }
 
@@ -105,7 +110,7 @@ impl Names {
     pub(crate) async fn set(
         &self,
         container: &str,
-        names: BTreeSet<Name>,
+        names: BTreeSet<Given>,
         addresses: impl IntoIterator<Item = IpAddr>,
     ) -> Result<Vec<String>, Failure> {
         let container = container_id(container)?;
@@ -116,14 +121,12 @@ impl Names {
         new.check()?;
         *held = new;
         self.tell(&held, &container).await;
-        let mut names: Vec<_> = held.names_of(&container).map(ToString::to_string).collect();
-        names.sort_unstable();
-        Ok(names)
+        Ok(names_of(&held.names_of(&container).map(ToString::to_string).collect::<Vec<_>>()))
     }
 
     /// The names that were said of `container`, without those that were added by hand.
     #[cfg(test)]
-    pub(crate) async fn of(&self, container: &str) -> BTreeSet<Name> {
+    pub(crate) async fn of(&self, container: &str) -> BTreeSet<Given> {
         let Ok(container) = container_id(container) else { return BTreeSet::new() };
         let held = self.held.lock().await;
         held.containers.get(&container).map(|borne| borne.names.clone()).unwrap_or_default()
@@ -160,7 +163,7 @@ impl Names {
         addresses: &[IpAddr],
         container: Option<&str>,
     ) -> Result<DnsNameDocument, Failure> {
-        let name = self.complete_one(name)?;
+        let given = self.complete_one(name)?;
         let held = Arc::clone(&self.held).lock_owned().await;
         let (bearers, owner) = match container {
             None => (addresses.iter().copied().map(Bearer::Address).collect(), external()),
@@ -169,30 +172,32 @@ impl Names {
                 (vec![Bearer::Container(container.clone())], container)
             }
         };
-        if let Some(wrong) = addresses.iter().find(|address| entry(&name, **address, &owner).is_none()) {
+        if let Some(wrong) = addresses.iter().find(|address| entry(&given, **address, &owner).is_none()) {
             return Err(Failure::new(ErrorKind::Invalid, format!("{wrong} is no address of one host")));
         }
         let mut new = held.clone();
-        new.added.extend(bearers.into_iter().map(|bearer| Added { name: name.clone(), bearer }));
+        new.added.extend(bearers.into_iter().map(|bearer| Added { given: given.clone(), bearer }));
         if new.added.len() > ADDED_MAX {
             let message = format!("no more than {ADDED_MAX} names can be added to a router");
             return Err(Failure::new(ErrorKind::Refused, message));
         }
         let held = self.replace(held, new, [owner.clone()]).await?;
-        let addresses =
-            held.entries(&owner).iter().filter(|entry| *entry.name() == name).map(Entry::address).collect();
-        Ok(DnsNameDocument { name: name.to_string(), addresses })
+        let entries = held.entries(&owner);
+        let mut addresses: Vec<_> =
+            entries.iter().filter(|entry| *entry.name() == given.name).map(Entry::address).collect();
+        addresses.dedup();
+        Ok(DnsNameDocument { name: given.name.to_string(), addresses })
     }
 
     async fn try_take_back(&self, name: &str, addresses: &[IpAddr]) -> Result<DnsNameDocument, Failure> {
-        let name = self.complete_one(name)?;
+        let given = self.complete_one(name)?;
         let held = Arc::clone(&self.held).lock_owned().await;
         let is_meant = |added: &&Added| {
             let at = match &added.bearer {
                 Bearer::Address(address) => addresses.is_empty() || addresses.contains(address),
                 Bearer::Container(_) => addresses.is_empty(),
             };
-            added.name == name && at
+            given.includes(&added.given) && at
         };
         let gone: BTreeSet<Added> = held.added.iter().filter(is_meant).cloned().collect();
         let has = |address: &IpAddr| gone.iter().any(|added| added.bearer == Bearer::Address(*address));
@@ -200,7 +205,7 @@ impl Names {
             addresses.iter().filter(|address| !has(address)).map(IpAddr::to_string).collect();
         if gone.is_empty() || !missing.is_empty() {
             let at = if missing.is_empty() { String::new() } else { format!(" at {}", missing.join(", ")) };
-            let message = format!("{name} was not added on this host{at}");
+            let message = format!("{given} was not added on this host{at}");
             return Err(Failure::new(ErrorKind::Unknown, message).with_hint(
                 "a name is removed where it was added: `mesh dns list` shows the peer; `mesh detach` takes a container's own names",
             ));
@@ -213,7 +218,10 @@ impl Names {
             Bearer::Address(address) => Some(*address),
             Bearer::Container(_) => None,
         };
-        Ok(DnsNameDocument { name: name.to_string(), addresses: gone.iter().filter_map(of).collect() })
+        let mut addresses: Vec<_> = gone.iter().filter_map(of).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        Ok(DnsNameDocument { name: given.name.to_string(), addresses })
     }
 
     /// Puts `new` into the place of what is held: on disk first, then told to the node.
@@ -248,44 +256,47 @@ impl Names {
         let _told = self.inputs.send((Input::Names { container: container.clone(), entries }, None)).await;
     }
 
-    fn complete_one(&self, text: &str) -> Result<Name, Failure> {
+    fn complete_one(&self, text: &str) -> Result<Given, Failure> {
         let domain = &self.domain;
         let invalid = |what: String| {
-            Failure::new(ErrorKind::Invalid, format!("'{}': {what}", text.escape_debug()))
-                .with_hint(format!("a name is a label, or a name in the domain, as web.{domain}"))
+            Failure::new(ErrorKind::Invalid, format!("'{}': {what}", text.escape_debug())).with_hint(format!(
+                "a name is a label, or a name in the domain, as web.{domain}, and may have a port, as web:80"
+            ))
         };
-        let wrong = |error: NameError| invalid(error.to_string());
-        let mut name = Name::host(text).map_err(wrong)?;
-        if name.label_count() == 1 && !text.ends_with('.') {
-            name = name.below(domain).map_err(wrong)?;
-        }
-        if name == *domain || !name.is_within(domain) {
+        let given = Given::complete(text, domain).map_err(|error| invalid(error.to_string()))?;
+        if given.name == *domain || !given.name.is_within(domain) {
             return Err(invalid(format!("no name in the domain {domain}")));
         }
-        Ok(name)
+        Ok(given)
     }
 }
 
 impl Held {
-    fn names_of<'a>(&'a self, container: &'a ContainerId) -> impl Iterator<Item = &'a Name> {
+    fn names_of<'a>(&'a self, container: &'a ContainerId) -> impl Iterator<Item = &'a Given> {
         let added = self.added.iter().filter(|added| added.bearer == Bearer::Container(container.clone()));
         let own = self.containers.get(container).into_iter().flat_map(|borne| &borne.names);
-        let all: BTreeSet<&Name> = own.chain(added.map(|added| &added.name)).collect();
+        let all: BTreeSet<&Given> = own.chain(added.map(|added| &added.given)).collect();
         all.into_iter()
     }
 
-    /// What others are to know of a container, or of the names without one.
+    /// What others are to know of a container, or of the names without one. Where a name has a port, it does not stand there
+    /// without one, too.
     fn entries(&self, container: &ContainerId) -> BTreeSet<Entry> {
-        if container.as_str() == EXTERNAL {
+        let mut entries: BTreeSet<Entry> = if container.as_str() == EXTERNAL {
             let of = |added: &Added| match &added.bearer {
-                Bearer::Address(address) => entry(&added.name, *address, container),
+                Bearer::Address(address) => entry(&added.given, *address, container),
                 Bearer::Container(_) => None,
             };
-            return self.added.iter().filter_map(of).collect();
-        }
-        let Some(borne) = self.containers.get(container) else { return BTreeSet::new() };
-        let at = |name| borne.addresses.iter().filter_map(move |address| entry(name, *address, container));
-        self.names_of(container).flat_map(at).collect()
+            self.added.iter().filter_map(of).collect()
+        } else {
+            let Some(borne) = self.containers.get(container) else { return BTreeSet::new() };
+            let at = |given| borne.addresses.iter().filter_map(move |at| entry(given, *at, container));
+            self.names_of(container).flat_map(at).collect()
+        };
+        let place = |entry: &Entry| (entry.name().clone(), entry.address());
+        let served: BTreeSet<_> = entries.iter().filter(|entry| entry.port().is_some()).map(place).collect();
+        entries.retain(|entry| entry.port().is_some() || !served.contains(&place(entry)));
+        entries
     }
 
     /// Refuses what the node could not tell others.
@@ -349,22 +360,23 @@ fn parse(line: &str) -> Option<Added> {
         [name, CONTAINER_WORD, container] => (name, Bearer::Container(container.parse().ok()?)),
         _ => return None,
     };
-    Some(Added { name: Name::host(name).ok()?, bearer })
+    Some(Added { given: name.parse().ok()?, bearer })
 }
 
 /// Replaces the file at `path`, durably.
 fn save(path: &Path, added: &BTreeSet<Added>) -> Result<(), Error> {
     let line = |added: &Added| match &added.bearer {
-        Bearer::Address(address) => format!("{} {address}\n", added.name),
-        Bearer::Container(container) => format!("{} {CONTAINER_WORD} {container}\n", added.name),
+        Bearer::Address(address) => format!("{} {address}\n", added.given),
+        Bearer::Container(container) => format!("{} {CONTAINER_WORD} {container}\n", added.given),
     };
     let lines: String = added.iter().map(line).collect();
     store::replace(path, format!("{FIRST_LINE}\n{lines}{LAST_LINE}\n").as_bytes())
 }
 
 /// None for an address that nobody can be reached at, which no caller lets through.
-fn entry(name: &Name, address: IpAddr, container: &ContainerId) -> Option<Entry> {
-    Entry::new(&name.to_string(), address, container.clone(), None).ok()
+fn entry(given: &Given, address: IpAddr, container: &ContainerId) -> Option<Entry> {
+    let port = given.port.map(NonZeroU16::get);
+    Entry::new(&given.name.to_string(), address, container.clone(), port).ok()
 }
 
 fn external() -> ContainerId {

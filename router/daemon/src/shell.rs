@@ -19,8 +19,9 @@ use mesh_wire::{Moment, NetworkId};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
+use crate::absent::Absent;
 use crate::clock::Clock;
-use crate::desk::Ask;
+use crate::desk::{Ask, Refused};
 use crate::dial::Dialer;
 use crate::fastpath::Lane;
 use crate::journal::{Journal, Word};
@@ -53,7 +54,7 @@ pub(crate) struct Shell {
     /// A batch that the journal did not take.
     unwritten: Option<u64>,
     /// Who waits for address management. As many as the clients of the control socket, and few each.
-    clients: BTreeMap<Ticket, oneshot::Sender<Result<ipam::Answer, ipam::Refusal>>>,
+    clients: BTreeMap<Ticket, oneshot::Sender<Result<ipam::Answer, Refused>>>,
 }
 
 /// What a shell is made of, beside the node and the data plane.
@@ -234,6 +235,10 @@ impl Shell {
             Output::Ipam(AddressOutput::Persist { seq, bytes }) => self.persist(seq, bytes),
             Output::Ipam(AddressOutput::Answer { ticket, result }) => {
                 if let Some(answer) = self.clients.remove(&ticket) {
+                    let result = result.map_err(|refusal| Refused {
+                        absent: Absent::for_refusal(&refusal, &self.node, self.clock.now()),
+                        refusal,
+                    });
                     // A client that has gone away needs no answer.
                     let _sent = answer.send(result);
                 }

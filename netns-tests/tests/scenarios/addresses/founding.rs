@@ -97,9 +97,26 @@ fn a_host_whose_peers_never_come_says_what_it_waits_for_and_what_can_be_done() -
     start(&host, "10.40.0.0/24", &[&absent])?;
     let failure = refused(&host, 5, &["attach", &container.spec(), "10.40.0.9/24", "--timeout", "1"])?;
     ensure!(failure.message.contains("majority") && failure.message.contains("1 of 2"), "{failure:?}");
-    for way in ["mesh prime", "--ipam-init", "--ipam-range none"] {
+    let peer = absent.ip().to_string();
+    ensure!(failure.message.contains(&format!("not connected: {peer}")), "{failure:?}");
+    for way in ["mesh prime", "--ipam-init consensus=1", "seed=PEER_ID", "--ipam-range none"] {
         hints_at(&failure, &[way])?;
     }
+    // Meanwhile those who wait are told on standard error what for, and `status ipam` says so too.
+    let waiting = host.mesh_cmd(["ipam", "allocate", "c", "--timeout", "30"])?.spawn()?;
+    eventually(READY, || {
+        let told = waiting.stderr();
+        ensure!(told.contains("majority") && told.contains(&peer), "{told:?}");
+        let document = ipam(&host)?;
+        ensure!(
+            document.state == IpamState::AwaitingConsensus && document.detail.contains(&peer),
+            "{document:?}"
+        );
+        let reason = document.pending.first().and_then(|pending| pending.waiting_for.clone());
+        ensure!(reason.is_some_and(|reason| reason.contains(&peer)), "{:?}", document.pending);
+        Ok(())
+    })?;
+    drop(waiting);
     let failure = refused(&host, 5, &["prime", "--timeout", "1"])?;
     ensure!(failure.kind == ErrorKind::Timeout, "{failure:?}");
     // An address outside the range is the user's own affair.

@@ -24,8 +24,7 @@ impl Fixture {
     fn last_told(&mut self) -> String {
         let mut last = String::new();
         while let Ok((Input::Names { container, entries }, None)) = self.told.try_recv() {
-            let shown: Vec<_> =
-                entries.iter().map(|entry| format!("{} {}", entry.name(), entry.address())).collect();
+            let shown: Vec<_> = entries.iter().map(shown).collect();
             last = format!("{container}: {}", shown.join(", "));
         }
         last
@@ -35,7 +34,7 @@ impl Fixture {
         fs::read_to_string(self.dir.path().join("names")).unwrap_or_default()
     }
 
-    fn complete(&self, texts: &[&str]) -> BTreeSet<Name> {
+    fn complete(&self, texts: &[&str]) -> BTreeSet<Given> {
         let texts: Vec<_> = texts.iter().map(|&text| text.to_owned()).collect();
         self.names.complete(&texts).expect("names")
     }
@@ -45,6 +44,11 @@ impl Fixture {
     }
 }
 
+fn shown(entry: &Entry) -> String {
+    let port = entry.port().map_or_else(String::new, |port| format!(":{port}"));
+    format!("{} {}{port}", entry.name(), entry.address())
+}
+
 fn parsed(addresses: &[&str]) -> Vec<IpAddr> {
     addresses.iter().map(|address| address.parse().expect("an address")).collect()
 }
@@ -52,9 +56,10 @@ fn parsed(addresses: &[&str]) -> Vec<IpAddr> {
 #[test]
 fn a_label_lies_in_the_domain_and_other_names_have_to() {
     let fixture = Fixture::new();
-    let shown: Vec<_> = fixture.complete(&["web", "A.b.mesh.internal"]).iter().map(Name::to_string).collect();
+    let shown: Vec<_> =
+        fixture.complete(&["web", "A.b.mesh.internal"]).iter().map(Given::to_string).collect();
     assert_eq!(shown, ["a.b.mesh.internal.", "web.mesh.internal."]);
-    for wrong in ["web.example.com", "mesh.internal", "web.", "", "a b", "-a", "a..mesh.internal"] {
+    for wrong in ["web.example.com", "mesh.internal", "web.", "", "a b", "-a", "a..mesh.internal", "a:0"] {
         let failure = fixture.names.complete(&[wrong.to_owned()]).expect_err(wrong);
         assert_eq!(failure.kind, ErrorKind::Invalid, "{wrong}");
         assert!(failure.hint.is_some());
@@ -113,6 +118,34 @@ async fn a_name_added_to_a_container_follows_its_addresses_until_it_is_detached(
 }
 
 #[tokio::test]
+async fn a_name_has_the_ports_that_it_was_given_wherever_it_was_given() {
+    let mut fixture = Fixture::new();
+    let names = fixture.complete(&["web", "web:80", "web:8080", "plain"]);
+    let told = fixture.names.set("netns:c1", names, parsed(&["10.32.0.7"])).await.expect("room");
+    assert_eq!(told, ["plain.mesh.internal.", "web.mesh.internal."], "names have no ports");
+    let at = |port| format!("web.mesh.internal. 10.32.0.7:{port}");
+    assert_eq!(
+        fixture.last_told(),
+        format!("netns:c1: {}, {}, plain.mesh.internal. 10.32.0.7", at(80), at(8080)),
+        "a name with a port does not stand there without one"
+    );
+
+    for port in ["5432", "5433"] {
+        let added = fixture.add(&format!("db:{port}"), &["192.0.2.9"]).await.expect("added");
+        assert_eq!((added.name.as_str(), added.addresses.len()), ("db.mesh.internal.", 1));
+    }
+    assert!(fixture.file().contains("db.mesh.internal.:5432 192.0.2.9\n"), "{}", fixture.file());
+    let again = load(&fixture.dir.path().join("names")).expect("whole");
+    assert_eq!(again, fixture.names.finish().await.added);
+
+    fixture.names.try_take_back("db:5432", &[]).await.expect("there");
+    assert_eq!(fixture.last_told(), "external: db.mesh.internal. 192.0.2.9:5433");
+    fixture.names.try_take_back("db:5432", &[]).await.expect_err("no longer there");
+    fixture.names.try_take_back("db", &[]).await.expect("at any port");
+    assert_eq!(fixture.last_told(), "external: ");
+}
+
+#[tokio::test]
 async fn what_cannot_be_written_or_is_too_much_does_not_happen() {
     let mut fixture = Fixture::new();
     let many: Vec<IpAddr> =
@@ -138,6 +171,7 @@ fn a_damaged_file_is_refused_with_its_line_and_left_as_it_is() {
         ("# mesh names, version 1\na.mesh.internal. 10.0.0\n# end\n", 2),
         ("# mesh names, version 1\na.mesh.internal. 10.0.0.1\nb.mesh.internal. container\n# end\n", 3),
         ("# mesh names, version 1\na.mesh.internal. 10.0.0.1\n", 3),
+        ("# mesh names, version 1\na.mesh.internal.:http 10.0.0.1\n# end\n", 2),
     ] {
         fs::write(&path, text).expect("written");
         let error = load(&path).expect_err(text);
