@@ -1,4 +1,4 @@
-//! What a developer of `mesh` runs: `cargo xtask check`, `ci`, `sim`, `bench`.
+//! What a developer of `mesh` runs: `cargo xtask check`, `ci`, `sim`, `model`, `bench`.
 //!
 //! Owns the list of stages and their order. The rules of the house that no compiler checks (who may depend on whom,
 //! what a pure crate may name, how files look) are tests of this crate, in `tests/house`.
@@ -46,6 +46,15 @@ enum Task {
     },
     /// Simulated routers in virtual time, from seeds
     Sim(SimArguments),
+    /// Every state that a few peers with a few addresses can reach, and random histories of more of them
+    Model {
+        /// How many histories of each kind [default: 100000]
+        #[arg(long, value_name = "N")]
+        histories: Option<u64>,
+        /// Steps of each of the seven models that have no end [default: 12000000, some ten million states in all]
+        #[arg(long, value_name = "N")]
+        steps: Option<u64>,
+    },
     /// Looks for inputs that a decoder or a router does not survive, guided by coverage; keeps those that reach something new
     Fuzz {
         /// What to feed; all targets in turn when left out
@@ -99,6 +108,7 @@ fn main() -> Result<ExitCode> {
             let mode = modes.into_iter().find_map(|(is_on, mode)| is_on.then_some(mode));
             (vec![stages::sim(options, mode)], OnFailure::Stop)
         }
+        Task::Model { histories, steps } => (vec![stages::model(histories, steps)], OnFailure::Stop),
         Task::Fuzz { target, seconds } => (stages::fuzz(target.as_deref(), seconds), OnFailure::Continue),
         Task::Bench { quick } => (stages::bench(quick), OnFailure::Stop),
     };

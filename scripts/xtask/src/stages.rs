@@ -11,6 +11,11 @@ const CI_SIM: [(&str, Option<u64>); 2] = [("--seeds", Some(2_000)), ("--nodes", 
 const CI_SIM_ADDRESSES: [(&str, Option<u64>); 2] = [("--seeds", Some(200)), ("--nodes", Some(5))];
 const CI_SIM_NAMES: [(&str, Option<u64>); 2] = [("--seeds", Some(20)), ("--nodes", Some(30))];
 
+/// What `ci` and `model` ask of address management when nothing else is said: random histories of each kind, and steps of each
+/// model that has no end, ten million states in all. Some seven minutes on two cores.
+const HISTORIES: u64 = 100_000;
+const MODEL_STEPS: u64 = 12_000_000;
+
 /// Scenarios that `ci` runs in the virtual machine too, whose emulated CPU is some ten times slower.
 const CI_VM: [&str; 5] =
     ["attach::", "mesh::containers_on_three_hosts", "ovs::", "never_in_clear::", "sealed_frames_pass"];
@@ -34,6 +39,7 @@ pub(crate) fn ci() -> Vec<Stage> {
     stages.extend(lints());
     stages.push(deny());
     stages.push(Stage::cargo("unit", "nextest run --workspace --locked --profile ci"));
+    stages.push(model(None, None));
     stages.push(sim(CI_SIM, None));
     stages.push(sim(CI_SIM_ADDRESSES, Some("--addresses")));
     stages.push(sim(CI_SIM_NAMES, Some("--names")));
@@ -97,6 +103,15 @@ pub(crate) fn vm(filter: Vec<String>, kernel: Option<&str>) -> Stage {
         .args(filter)
         .env("MESH_PATIENCE", VM_PATIENCE.to_string())
         .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", runner)
+}
+
+/// The models and histories of address management, longer than `check` takes for them, on code with its assertions. Not by
+/// nextest, which ends what takes minutes.
+pub(crate) fn model(histories: Option<u64>, steps: Option<u64>) -> Stage {
+    let tests = "model:: histories::no_history histories::one_network";
+    Stage::cargo("model", &format!("test --locked --package mesh-ipam --lib -- --nocapture {tests}"))
+        .env("MESH_IPAM_HISTORIES", histories.unwrap_or(HISTORIES).to_string())
+        .env("MESH_IPAM_STEPS", steps.unwrap_or(MODEL_STEPS).to_string())
 }
 
 /// The simulator, with those of its options that are given, in one of its modes if it is named; as many seeds at once as there
