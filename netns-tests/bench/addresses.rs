@@ -1,10 +1,12 @@
 //! How long one durable allocation takes, and how many there are in a second when many clients ask at once.
 //!
 //! Owns the measurement alone. The router is a whole one, its state directory lies where temporary files do, and each answer
-//! comes by the control socket after its record was brought to disk; so the disk is named beside the figures.
+//! comes by the control socket after its record was brought to disk. What the disk gives to anybody is measured in the same run:
+//! bytes as many are appended to a file in the same directory and synchronized, in turn with the allocations.
 #![forbid(unsafe_code)]
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -20,21 +22,27 @@ const BATCH: usize = 5_000;
 /// Clients at once: half of what the control socket serves.
 const CLIENTS: usize = 32;
 
+/// The log of address management in a state directory.
+const LOG_FILE: &str = "ipam.log";
+
 fn main() -> Result<()> {
     let lab = Lab::new("bench-addresses")?;
     let host = lab.host("h1")?;
     host.mesh(["launch", "--ipam-range", "10.64.0.0/16"])?;
     allocate(&host, "first")?;
 
-    let mut took = Vec::with_capacity(SINGLE);
+    let record = record_of_one(&host)?;
+    let mut bare = File::options().append(true).create_new(true).open(host.state_dir().join("bare"))?;
+    let (mut took, mut took_bare) = (Vec::with_capacity(SINGLE), Vec::with_capacity(SINGLE));
     for n in 0..SINGLE {
         let asked = Instant::now();
         allocate(&host, &format!("single-{n}"))?;
         took.push(asked.elapsed());
+        let begun = Instant::now();
+        bare.write_all(&record)?;
+        bare.sync_data()?;
+        took_bare.push(begun.elapsed());
     }
-    took.sort_unstable();
-    let at = |share: usize| took[(took.len() * share / 100).min(took.len() - 1)];
-    let shown = |time: Duration| format!("{:.2} ms", time.as_secs_f64() * 1_000.0);
 
     let begun = Instant::now();
     std::thread::scope(|scope| {
@@ -52,7 +60,8 @@ fn main() -> Result<()> {
     let rate = BATCH as f64 / begun.elapsed().as_secs_f64();
 
     println!("state directory on {}", file_system(&host)?);
-    println!("one durable allocation: median {}, p99 {}, of {SINGLE}", shown(at(50)), shown(at(99)));
+    println!("one durable allocation: {}", shown(&mut took));
+    println!("its {} bytes by fdatasync alone: {}", record.len(), shown(&mut took_bare));
     println!("{BATCH} allocations by {CLIENTS} clients at once: {rate:.0} a second");
     Ok(())
 }
@@ -61,6 +70,22 @@ fn allocate(host: &Host, id: &str) -> Result<()> {
     let command = Command::IpamAllocate { id: id.to_owned(), subnet: None, timeout_ms: 10_000 };
     Client::connect(&host.run_dir(), secs(20))?.call::<AddressesDocument>(command)?;
     Ok(())
+}
+
+/// As many bytes as the log grows by for one allocation.
+fn record_of_one(host: &Host) -> Result<Vec<u8>> {
+    let len =
+        || Ok::<_, anyhow::Error>(usize::try_from(fs::metadata(host.state_dir().join(LOG_FILE))?.len())?);
+    let before = len()?;
+    allocate(host, "second")?;
+    let after = len()?;
+    Ok(vec![0; after.checked_sub(before).context("the log was cut meanwhile")?])
+}
+
+fn shown(times: &mut [Duration]) -> String {
+    times.sort_unstable();
+    let at = |share: usize| times[(times.len() * share / 100).min(times.len() - 1)].as_secs_f64() * 1_000.0;
+    format!("median {:.2} ms, p99 {:.2} ms, of {}", at(50), at(99), times.len())
 }
 
 /// The device and the type of the file system that a host's state directory is on (proc_pid_mountinfo(5)).
