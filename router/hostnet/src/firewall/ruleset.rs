@@ -39,6 +39,13 @@ const FRIEND_TIME: &str = "1h";
 /// Ports of one Linux bridge (`BR_MAX_PORTS` of net/bridge/br_private.h), and so the buckets that are kept.
 const PORTS_MAX: u32 = 1024;
 
+/// MACs of ports, and the bridge's own. With a size the kernel takes a table of fixed size, in which a search takes half the
+/// time (`nft_set_hash.c`).
+const PORT_KEYS_MAX: u32 = 2 * PORTS_MAX;
+
+/// Addresses of peers with a tunnel in each family. To further ones the probes get no answer: user space carries their frames.
+const TUNNEL_SOURCES_MAX: usize = 16_384;
+
 /// The family of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Family {
@@ -238,13 +245,18 @@ fn elements(walls: &Walls, zones: &Zones) -> BTreeMap<Set, BTreeMap<String, Stri
         add(INGRESS, format!("\"{uplink}\""), " : goto from_uplink".to_owned());
         add(EGRESS, format!("\"{uplink}\""), " : goto to_uplink".to_owned());
     }
+    let mut sources = BTreeMap::<_, usize>::new();
     for source in walls.tunnel.iter().flat_map(|tunnel| &tunnel.sources) {
         let set = match UnderlayFamily::of(*source) {
             UnderlayFamily::V4 => TUNNEL4,
             UnderlayFamily::V6 => TUNNEL6,
             UnderlayFamily::Sealed => SEALED,
         };
-        add(set, source.to_string(), bare());
+        let count = sources.entry(set).or_default();
+        *count += 1;
+        if *count <= TUNNEL_SOURCES_MAX {
+            add(set, source.to_string(), bare());
+        }
     }
     elements
 }
@@ -303,10 +315,10 @@ fn dropped(wall: Wall) -> String {
 
 fn bridge_table(text: &mut Text, table: &str, walls: &Walls, zones: &Zones) {
     text.open_table(Family::Bridge, table);
-    text.set(INGRESS, "type ifname : verdict");
-    text.set(EGRESS, "type ifname : verdict");
-    text.set(MACS, "typeof ether saddr");
-    text.set(PORT_MACS, "typeof iifname . ether saddr");
+    text.set(INGRESS, &format!("type ifname : verdict; size {PORT_KEYS_MAX}"));
+    text.set(EGRESS, &format!("type ifname : verdict; size {PORT_KEYS_MAX}"));
+    text.set(MACS, &format!("typeof ether saddr; size {PORT_KEYS_MAX}"));
+    text.set(PORT_MACS, &format!("typeof iifname . ether saddr; size {PORT_KEYS_MAX}"));
     text.set(SOURCES4, "typeof iifname . ether saddr . ip saddr");
     text.set(SOURCES6, "typeof iifname . ether saddr . ip6 saddr");
     text.set(TARGETS6, "typeof iifname . @th,64,128");
@@ -517,27 +529,24 @@ fn exposed(
 fn inet_table(text: &mut Text, table: &str, walls: &Walls) {
     let bridge = &walls.bridge;
     text.open_table(Family::Inet, table);
-    text.set(TUNNEL4, "typeof ip saddr");
-    text.set(TUNNEL6, "typeof ip6 saddr");
-    text.set(SEALED, "typeof ip saddr");
+    for (set, key) in [(TUNNEL4, "ip saddr"), (TUNNEL6, "ip6 saddr"), (SEALED, "ip saddr")] {
+        text.set(set, &format!("typeof {key}; size {TUNNEL_SOURCES_MAX}"));
+    }
     to_host(text, walls);
     if let Some(sealed) = walls.tunnel.as_ref().and_then(|tunnel| tunnel.sealed.as_ref()) {
         sealing(text, sealed);
     }
-    let mut input = vec![format!("iifname \"{bridge}\" goto from_overlay")];
+    let mut input = Vec::new();
     if let Some(tunnel) = &walls.tunnel {
-        text.chain(
-            "tunnel",
-            [
-                "ip saddr @tunnel4 accept".to_owned(),
-                "ip6 saddr @tunnel6 accept".to_owned(),
-                dropped(Wall::TunnelSource),
-            ],
-        );
-        input.push(format!("udp dport {} goto tunnel", tunnel.port));
+        // Every packet of the tunnel comes here, one by one: its way is the shortest.
+        let port = tunnel.port;
+        input.push(format!("udp dport {port} ip saddr @tunnel4 accept"));
+        input.push(format!("udp dport {port} ip6 saddr @tunnel6 accept"));
+        input.push(format!("udp dport {port} {}", dropped(Wall::TunnelSource)));
         input
             .extend(tunnel.sealed.as_ref().map(|sealed| format!("udp dport {} goto unsealing", sealed.port)));
     }
+    input.push(format!("iifname \"{bridge}\" goto from_overlay"));
     text.base_chain("input", "filter hook input priority filter", &input);
     forwarding(text, walls);
     text.base_chain(
