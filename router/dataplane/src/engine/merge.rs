@@ -1,5 +1,5 @@
-//! Frames of one TCP stream merged into super-frames, by the rules of the kernel's own receive offload (net/ipv4 and
-//! net/ipv6, `*_gro_receive`): what is merged is exactly what [`segment`](super::segment) would cut the result into.
+//! Frames of one TCP or UDP stream merged into super-frames, by the rules of the kernel's own receive offload (net/ipv4
+//! and net/ipv6, `*_gro_receive`): what is merged is exactly what [`segment`](super::segment) would cut the result into.
 //! Owns what waits within one batch; reading batches and writing super-frames is the caller's matter.
 //!
 //! **Order.** A frame that is merged waits for those that follow it in its stream, and nothing of the same stream passes
@@ -11,8 +11,8 @@ use super::checksum::Sum;
 use super::offload::{Offload, PartialChecksum, SegmentKind, Segmentation};
 use super::segment::{
     IPV4_FRAGMENT_AT, IPV4_FRAGMENT_MASK, IPV4_HEADER_LEN, IPV4_ID_AT, IPV4_TOTAL_LEN_AT, IPV6_HEADER_LEN,
-    IPV6_PAYLOAD_LEN_AT, TCP_CHECKSUM_AT, TCP_CWR, TCP_DATA_OFFSET_AT, TCP_FIN, TCP_FLAGS_AT, TCP_HEADER_LEN,
-    TCP_PSH, TCP_SEQUENCE_AT, Version, be16, finish_ipv4, get, len_at, put,
+    IPV6_PAYLOAD_LEN_AT, TCP_CHECKSUM_AT, TCP_CWR, TCP_FIN, TCP_FLAGS_AT, TCP_PSH, TCP_SEQUENCE_AT,
+    Transport, UDP_CHECKSUM_AT, UDP_LEN_AT, Version, be16, finish_ipv4, get, len_at, put,
 };
 
 /// Streams of which frames wait at the same time; when one more comes, another one's go, each in its turn.
@@ -33,6 +33,8 @@ const ETHER_TYPE_IPV4: u16 = 0x0800;
 const ETHER_TYPE_IPV6: u16 = 0x86dd;
 const IPV4_PROTOCOL_AT: usize = 9;
 const IPV6_NEXT_HEADER_AT: usize = 6;
+/// Of both ports, which TCP and UDP have at the same place.
+const PORTS_LEN: usize = 4;
 /// The source address, and behind it the destination.
 const IPV4_ADDRESSES_AT: usize = 12;
 const IPV6_ADDRESSES_AT: usize = 8;
@@ -41,13 +43,23 @@ const TCP_ECE: u8 = 0x40;
 
 /// Merges the frames of one batch. Each goes to `inject`, which [`push`](Self::push) and [`flush`](Self::flush) take, as
 /// it is or as part of a super-frame; all of them when `flush` has returned.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Merger<'f> {
-    /// Each frame goes as it is.
-    is_off: bool,
+    takes: SuperFrames,
     trains: [Option<Train<'f>>; STREAMS_MAX],
     /// Whose place the next stream gets if none is free.
     next: usize,
+}
+
+/// Which super-frames can be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SuperFrames {
+    /// None: each frame goes as it is.
+    Nothing,
+    /// Of TCP.
+    Tcp,
+    /// Of TCP and UDP.
+    TcpAndUdp,
 }
 
 /// What goes to the bridge with one write: `head`, then `payloads`.
@@ -76,39 +88,37 @@ struct Train<'f> {
     last_flags: u8,
 }
 
-/// A frame with a TCP segment that is whole and has no IP options.
+/// A frame with a TCP segment or a UDP datagram that is whole and has no IP options.
 #[derive(Debug, Clone, Copy)]
 struct Segment<'f> {
     frame: &'f [u8],
     ip: Version,
     ip_at: usize,
-    tcp_at: usize,
+    transport: Transport,
+    transport_at: usize,
     payload_at: usize,
 }
 
 enum Class<'f> {
     /// Of this stream.
-    Tcp(Segment<'f>),
-    /// Of no TCP stream.
+    Stream(Segment<'f>),
+    /// Of no stream that is merged.
     Apart,
     /// Of any stream, for what can be seen.
     Unclear,
 }
 
 impl<'f> Merger<'f> {
-    /// One that merges nothing, for where super-frames cannot be written.
+    /// One that makes these.
     #[must_use]
-    pub fn off() -> Self {
-        Self { is_off: true, ..Self::default() }
+    pub fn new(takes: SuperFrames) -> Self {
+        Self { takes, trains: Default::default(), next: 0 }
     }
 
     /// Takes the next frame.
     pub fn push(&mut self, frame: &'f [u8], inject: &mut impl FnMut(&Injection<'_>)) {
-        if self.is_off {
-            return inject(&Injection::single(frame));
-        }
-        let segment = match classify(frame) {
-            Class::Tcp(segment) => segment,
+        let segment = match classify(frame, self.takes) {
+            Class::Stream(segment) => segment,
             Class::Apart => return inject(&Injection::single(frame)),
             Class::Unclear => {
                 self.flush(inject);
@@ -126,7 +136,7 @@ impl<'f> Merger<'f> {
             }
             depart(place, inject);
         }
-        if segment.ends_train() || !segment.may_merge() {
+        if segment.last_flags() != 0 || !segment.may_merge() {
             return inject(&Injection::single(frame));
         }
         let place = &mut self.trains[self.trains.iter().position(Option::is_none).unwrap_or(self.next)];
@@ -159,7 +169,7 @@ impl<'f> Train<'f> {
     fn is_of(&self, next: &Segment<'_>) -> bool {
         let (first, at) = (&self.first, self.first.ip_at);
         // Ethernet addresses, tag and type; then IP addresses; then ports.
-        first.ip == next.ip
+        (first.ip, first.transport) == (next.ip, next.transport)
             && first.frame[..at] == next.frame[..next.ip_at]
             && first.addresses_and_ports() == next.addresses_and_ports()
     }
@@ -170,7 +180,11 @@ impl<'f> Train<'f> {
         len <= self.first.payload().len()
             && self.first.payload_at - self.first.ip_at + self.payload_len + len <= PACKET_LEN_MAX
             && self.has_same_ip(next)
-            && self.has_same_tcp(next)
+            && match self.first.transport {
+                Transport::Tcp => self.has_same_tcp(next),
+                // Beside the ports there are a length and a checksum, which each piece has for itself.
+                Transport::Udp => true,
+            }
     }
 
     fn has_same_ip(&self, next: &Segment<'_>) -> bool {
@@ -209,7 +223,7 @@ impl<'f> Train<'f> {
         self.payloads[self.count] = next.payload();
         self.count += 1;
         self.payload_len += next.payload().len();
-        self.last_flags = next.header()[TCP_FLAGS_AT] & (TCP_FIN | TCP_PSH);
+        self.last_flags = next.last_flags();
     }
 
     /// Whether nothing can follow.
@@ -223,33 +237,43 @@ impl<'f> Train<'f> {
         if self.count == 1 {
             return inject(&Injection::single(self.first.frame));
         }
-        let Segment { ip, ip_at, tcp_at, payload_at, .. } = self.first;
+        let Segment { ip, ip_at, transport, transport_at, payload_at, .. } = self.first;
         let mut head = [0; HEAD_LEN_MAX];
         let head = &mut head[..payload_at];
         head.copy_from_slice(&self.first.frame[..payload_at]);
-        let has_cwr = head[tcp_at + TCP_FLAGS_AT] & TCP_CWR != 0;
-        head[tcp_at + TCP_FLAGS_AT] |= self.last_flags;
-        let pseudo = pseudo_header(&head[ip_at..], ip, payload_at - tcp_at + self.payload_len);
-        put(head, tcp_at + TCP_CHECKSUM_AT, pseudo.partial());
-        let kind = match ip {
-            Version::V4 => {
-                let header = &mut head[ip_at..tcp_at];
-                put(header, IPV4_TOTAL_LEN_AT, be16(payload_at - ip_at + self.payload_len));
-                finish_ipv4(header);
-                SegmentKind::TcpV4 { has_cwr }
+        let (packet_len, segment_len) =
+            (payload_at - ip_at + self.payload_len, payload_at - transport_at + self.payload_len);
+        let segment = &mut head[transport_at..];
+        let kind = match transport {
+            Transport::Tcp => {
+                let has_cwr = segment[TCP_FLAGS_AT] & TCP_CWR != 0;
+                segment[TCP_FLAGS_AT] |= self.last_flags;
+                match ip {
+                    Version::V4 => SegmentKind::TcpV4 { has_cwr },
+                    Version::V6 => SegmentKind::TcpV6 { has_cwr },
+                }
             }
-            Version::V6 => {
-                let len = payload_at - tcp_at + self.payload_len;
-                put(&mut head[ip_at..], IPV6_PAYLOAD_LEN_AT, be16(len));
-                SegmentKind::TcpV6 { has_cwr }
+            Transport::Udp => {
+                put(segment, UDP_LEN_AT, be16(segment_len));
+                SegmentKind::Udp
             }
         };
+        let pseudo = pseudo_header(&head[ip_at..], ip, transport, segment_len);
+        put(head, transport_at + transport.checksum_at(), pseudo.partial());
+        match ip {
+            Version::V4 => {
+                let header = &mut head[ip_at..transport_at];
+                put(header, IPV4_TOTAL_LEN_AT, be16(packet_len));
+                finish_ipv4(header);
+            }
+            Version::V6 => put(&mut head[ip_at..], IPV6_PAYLOAD_LEN_AT, be16(segment_len)),
+        }
         // They fit: the headers are less than 2^8 bytes long, and the payload is part of a packet.
         let segmentation = Segmentation {
             kind,
             size: self.first.payload().len() as u16,
             head_len: payload_at as u16,
-            checksum: PartialChecksum { start: tcp_at as u16, offset: TCP_CHECKSUM_AT as u16 },
+            checksum: PartialChecksum { start: transport_at as u16, offset: transport.checksum_at() as u16 },
         };
         inject(&Injection {
             offload: Offload::Segmentation(segmentation),
@@ -267,7 +291,7 @@ impl<'f> Segment<'f> {
     }
 
     fn header(&self) -> &'f [u8] {
-        &self.frame[self.tcp_at..self.payload_at]
+        &self.frame[self.transport_at..self.payload_at]
     }
 
     fn payload(&self) -> &'f [u8] {
@@ -280,30 +304,40 @@ impl<'f> Segment<'f> {
             Version::V4 => IPV4_ADDRESSES_AT,
             Version::V6 => IPV6_ADDRESSES_AT,
         };
-        &self.frame[self.ip_at + addresses_at..self.tcp_at + TCP_SEQUENCE_AT]
+        &self.frame[self.ip_at + addresses_at..self.transport_at + PORTS_LEN]
     }
 
     /// Whether it may be part of a super-frame at all: data, nothing that only the receiver should interpret, and sums
     /// that are right, for those of the super-frame will be.
     fn may_merge(&self) -> bool {
-        let flags = self.header()[TCP_FLAGS_AT];
-        let is_plain =
-            flags & TCP_ACK != 0 && flags & !(TCP_ACK | TCP_PSH | TCP_FIN | TCP_ECE | TCP_CWR) == 0;
+        let header = self.header();
+        let is_plain = match self.transport {
+            Transport::Tcp => {
+                let flags = header[TCP_FLAGS_AT];
+                flags & TCP_ACK != 0 && flags & !(TCP_ACK | TCP_PSH | TCP_FIN | TCP_ECE | TCP_CWR) == 0
+            }
+            // Zero means that there is no checksum (RFC 768), and there would be one.
+            Transport::Udp => header[UDP_CHECKSUM_AT..] != [0, 0],
+        };
         is_plain && !self.payload().is_empty() && self.is_intact()
     }
 
     fn is_intact(&self) -> bool {
-        let segment = &self.frame[self.tcp_at..];
-        let pseudo = pseudo_header(self.packet(), self.ip, segment.len());
+        let segment = &self.frame[self.transport_at..];
+        let pseudo = pseudo_header(self.packet(), self.ip, self.transport, segment.len());
         let ip_is_intact = match self.ip {
-            Version::V4 => Sum::of(&self.frame[self.ip_at..self.tcp_at]).is_valid(),
+            Version::V4 => Sum::of(&self.frame[self.ip_at..self.transport_at]).is_valid(),
             Version::V6 => true,
         };
         ip_is_intact && pseudo.plus(Sum::of(segment)).is_valid()
     }
 
-    const fn ends_train(&self) -> bool {
-        self.frame[self.tcp_at + TCP_FLAGS_AT] & (TCP_PSH | TCP_FIN) != 0
+    /// The flags that only the last piece of a super-frame has.
+    fn last_flags(&self) -> u8 {
+        match self.transport {
+            Transport::Tcp => self.header()[TCP_FLAGS_AT] & (TCP_FIN | TCP_PSH),
+            Transport::Udp => 0,
+        }
     }
 }
 
@@ -315,16 +349,23 @@ impl<'i> Injection<'i> {
     }
 }
 
-/// What a TCP segment of `len` bytes in this packet has in its sum besides itself.
-fn pseudo_header(packet: &[u8], ip: Version, len: usize) -> Sum {
+/// What a segment of `len` bytes in this packet has in its sum besides itself.
+fn pseudo_header(packet: &[u8], ip: Version, transport: Transport, len: usize) -> Sum {
     let addresses = match ip {
         Version::V4 => &packet[IPV4_ADDRESSES_AT..IPV4_HEADER_LEN],
         Version::V6 => &packet[IPV6_ADDRESSES_AT..IPV6_HEADER_LEN],
     };
-    Sum::of(addresses).plus(Sum::of(&[0, PROTOCOL_TCP])).plus(Sum::of(&be16(len)))
+    let protocol = match transport {
+        Transport::Tcp => PROTOCOL_TCP,
+        Transport::Udp => PROTOCOL_UDP,
+    };
+    Sum::of(addresses).plus(Sum::of(&[0, protocol])).plus(Sum::of(&be16(len)))
 }
 
-fn classify(frame: &[u8]) -> Class<'_> {
+fn classify(frame: &[u8], takes: SuperFrames) -> Class<'_> {
+    if takes == SuperFrames::Nothing {
+        return Class::Apart;
+    }
     let Ok(parsed) = Frame::parse(frame) else {
         return Class::Unclear;
     };
@@ -334,15 +375,17 @@ fn classify(frame: &[u8]) -> Class<'_> {
         ETHER_TYPE_IPV6 => IPV6_NEXT_HEADER_AT,
         _ => return Class::Unclear,
     };
-    match packet.get(protocol_at) {
-        Some(&PROTOCOL_TCP) => segment(frame, packet).map_or(Class::Unclear, Class::Tcp),
-        Some(&PROTOCOL_UDP) => Class::Apart,
-        Some(_) | None => Class::Unclear,
-    }
+    let transport = match packet.get(protocol_at) {
+        Some(&PROTOCOL_TCP) => Transport::Tcp,
+        Some(&PROTOCOL_UDP) if takes == SuperFrames::TcpAndUdp => Transport::Udp,
+        Some(&PROTOCOL_UDP) => return Class::Apart,
+        Some(_) | None => return Class::Unclear,
+    };
+    segment(frame, packet, transport).map_or(Class::Unclear, Class::Stream)
 }
 
 /// The segment in `packet`, which ends `frame`; none if it is a fragment, has IP options, or if lengths do not agree.
-fn segment<'f>(frame: &'f [u8], packet: &'f [u8]) -> Option<Segment<'f>> {
+fn segment<'f>(frame: &'f [u8], packet: &'f [u8], transport: Transport) -> Option<Segment<'f>> {
     let (ip, ip_head_len, says_len) = match packet.first()? {
         0x45 if packet.len() >= IPV4_HEADER_LEN => {
             (Version::V4, IPV4_HEADER_LEN, len_at(packet, IPV4_TOTAL_LEN_AT))
@@ -354,12 +397,23 @@ fn segment<'f>(frame: &'f [u8], packet: &'f [u8]) -> Option<Segment<'f>> {
     };
     let is_fragment =
         ip == Version::V4 && u16::from_be_bytes(get(packet, IPV4_FRAGMENT_AT)) & IPV4_FRAGMENT_MASK != 0;
-    let tcp_len = usize::from(packet.get(ip_head_len + TCP_DATA_OFFSET_AT)? >> 4) * 4;
-    let is_whole =
-        tcp_len >= TCP_HEADER_LEN && ip_head_len + tcp_len <= packet.len() && says_len == packet.len();
+    let segment = packet.get(ip_head_len..)?;
+    let head_len = transport.head_len(segment).filter(|len| *len <= segment.len())?;
+    let has_len = match transport {
+        Transport::Tcp => true,
+        Transport::Udp => len_at(segment, UDP_LEN_AT) == segment.len(),
+    };
+    let is_whole = says_len == packet.len() && has_len && !is_fragment;
     let ip_at = frame.len() - packet.len();
-    let tcp_at = ip_at + ip_head_len;
-    (is_whole && !is_fragment).then_some(Segment { frame, ip, ip_at, tcp_at, payload_at: tcp_at + tcp_len })
+    let transport_at = ip_at + ip_head_len;
+    is_whole.then_some(Segment {
+        frame,
+        ip,
+        ip_at,
+        transport,
+        transport_at,
+        payload_at: transport_at + head_len,
+    })
 }
 
 #[cfg(test)]

@@ -25,8 +25,8 @@ pub(super) const TCP_FIN: u8 = 0x01;
 pub(super) const TCP_PSH: u8 = 0x08;
 pub(super) const TCP_CWR: u8 = 0x80;
 const UDP_HEADER_LEN: usize = 8;
-const UDP_LEN_AT: usize = 4;
-const UDP_CHECKSUM_AT: usize = 6;
+pub(super) const UDP_LEN_AT: usize = 4;
+pub(super) const UDP_CHECKSUM_AT: usize = 6;
 
 /// A super-frame, seen as the frames that it stands for: at least one, and less than 2^16.
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +52,7 @@ pub(super) enum Version {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Transport {
+pub(super) enum Transport {
     Tcp,
     Udp,
 }
@@ -181,7 +181,7 @@ impl<'f> Pieces<'f> {
 }
 
 impl Transport {
-    const fn checksum_at(self) -> usize {
+    pub(super) const fn checksum_at(self) -> usize {
         match self {
             Self::Tcp => TCP_CHECKSUM_AT,
             Self::Udp => UDP_CHECKSUM_AT,
@@ -189,7 +189,7 @@ impl Transport {
     }
 
     /// Length of the header at the start of `segment`.
-    fn head_len(self, segment: &[u8]) -> Option<usize> {
+    pub(super) fn head_len(self, segment: &[u8]) -> Option<usize> {
         match self {
             Self::Tcp => {
                 let len = usize::from(segment.get(TCP_DATA_OFFSET_AT)? >> 4) * 4;

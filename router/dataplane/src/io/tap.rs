@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::uplink::Captured;
 use crate::engine::Injection;
-use crate::engine::merge::MERGED_FRAMES_MAX;
+use crate::engine::merge::{MERGED_FRAMES_MAX, SuperFrames};
 use crate::engine::offload::{OFFLOAD_LEN, Offload};
 
 /// Longest name of an interface, in bytes: IFNAMSIZ without the final zero.
@@ -57,7 +57,10 @@ pub enum TapError {
 }
 
 /// One queue of a TAP interface.
-pub(crate) struct TapQueue(OwnedFd);
+pub(crate) struct TapQueue {
+    file: OwnedFd,
+    takes: SuperFrames,
+}
 
 /// Makes the interface `name` with `queues` queues; it is down at first.
 ///
@@ -101,16 +104,20 @@ fn open_queue(name: &str, is_first: bool) -> Result<TapQueue, TapError> {
             }
         },
     )?;
-    set_framing(&file).map_err(TapError::Other)?;
-    Ok(TapQueue(file))
+    let takes = set_framing(&file).map_err(TapError::Other)?;
+    Ok(TapQueue { file, takes })
 }
 
-/// Sets the header's length, and offers the kernel to cut and finish frames in its place.
-fn set_framing(file: &OwnedFd) -> io::Result<()> {
+/// Sets the header's length, and offers the kernel to cut and finish frames in its place. Tells which super-frames it takes
+/// in turn: a kernel that makes those of UDP reads them as well.
+fn set_framing(file: &OwnedFd) -> io::Result<SuperFrames> {
     let len = libc::c_int::try_from(OFFLOAD_LEN).expect("10 is an int");
     // SAFETY: TUNSETVNETHDRSZ reads one int.
     checked(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const len) })?;
-    offer(file, OFFLOADS | UDP_OFFLOADS).or_else(|_| offer(file, OFFLOADS))
+    match offer(file, OFFLOADS | UDP_OFFLOADS) {
+        Ok(()) => Ok(SuperFrames::TcpAndUdp),
+        Err(_) => offer(file, OFFLOADS).map(|()| SuperFrames::Tcp),
+    }
 }
 
 fn offer(file: &OwnedFd, offloads: libc::c_uint) -> io::Result<()> {
@@ -141,9 +148,15 @@ fn checked(result: libc::c_int) -> io::Result<()> {
 }
 
 impl TapQueue {
+    /// Which super-frames can be written.
+    pub(super) const fn takes(&self) -> SuperFrames {
+        self.takes
+    }
+
     pub(super) fn read(&self, buffer: &mut [u8]) -> io::Result<Captured> {
         let mut header = [0; OFFLOAD_LEN];
-        let len = rustix::io::readv(&self.0, &mut [IoSliceMut::new(&mut header), IoSliceMut::new(buffer)])?;
+        let len =
+            rustix::io::readv(&self.file, &mut [IoSliceMut::new(&mut header), IoSliceMut::new(buffer)])?;
         Ok(Captured { len: len.saturating_sub(OFFLOAD_LEN), offload: Offload::decode(header) })
     }
 
@@ -152,14 +165,14 @@ impl TapQueue {
         let mut slices = [IoSlice::new(&[]); 2 + MERGED_FRAMES_MAX];
         let parts = [&header, injection.head].into_iter().chain(injection.payloads.iter().copied());
         slices.iter_mut().zip(parts).for_each(|(slice, part)| *slice = IoSlice::new(part));
-        rustix::io::writev(&self.0, &slices[..2 + injection.payloads.len()])?;
+        rustix::io::writev(&self.file, &slices[..2 + injection.payloads.len()])?;
         Ok(())
     }
 }
 
 impl AsFd for TapQueue {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.file.as_fd()
     }
 }
 

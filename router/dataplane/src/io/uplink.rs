@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::pcap::PcapQueue;
 use super::tap::TapQueue;
+use crate::engine::merge::SuperFrames;
 use crate::engine::offload::{BadOffload, Offload};
 use crate::engine::{Injection, Merger};
 
@@ -50,8 +51,8 @@ impl UplinkQueue {
     /// What makes of frames what this queue takes.
     pub(crate) fn merger<'f>(&self) -> Merger<'f> {
         match self {
-            Self::Tap(_) => Merger::default(),
-            Self::Pcap(_) => Merger::off(),
+            Self::Tap(queue) => Merger::new(queue.takes()),
+            Self::Pcap(_) => Merger::new(SuperFrames::Nothing),
         }
     }
 }

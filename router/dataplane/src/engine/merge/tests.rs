@@ -8,7 +8,11 @@ use super::*;
 type Written = (Offload, Vec<u8>);
 
 fn merge(frames: &[Vec<u8>]) -> Vec<Written> {
-    let (mut merger, mut written) = (Merger::default(), Vec::new());
+    merge_to(SuperFrames::TcpAndUdp, frames)
+}
+
+fn merge_to(takes: SuperFrames, frames: &[Vec<u8>]) -> Vec<Written> {
+    let (mut merger, mut written) = (Merger::new(takes), Vec::new());
     let mut inject = |injection: &Injection<'_>| {
         let bytes = [injection.head, &injection.payloads.concat()].concat();
         let on_wire = cut(&(injection.offload, bytes.clone()));
@@ -131,7 +135,62 @@ fn other_streams_and_datagrams_do_not_end_a_super_frame() {
     let datagram = Sample { is_udp: true, ..data[0].clone() };
     let samples = [data[0].clone(), other.clone(), datagram.clone(), data[1].clone()];
     let written = cut_all(&merge(&frames(&samples)));
-    assert_eq!(written, frames(&[datagram, data[0].clone(), data[1].clone(), other]));
+    assert_eq!(written, frames(&[data[0].clone(), data[1].clone(), other, datagram]));
+}
+
+fn datagrams(len: usize, size: usize) -> Vec<Sample> {
+    Sample { is_udp: true, ..Sample::tcp(9, 0x10, &vec![7; len]) }.cut(size)
+}
+
+#[test]
+fn datagrams_of_one_length_are_merged_and_a_shorter_one_is_the_last() {
+    assert_eq!(counts(&datagrams(640 + 20, 10)), [64, 2]);
+    let with_lengths = |lengths: &[usize]| -> Vec<_> {
+        let datagram = |(number, len): (usize, &usize)| Sample {
+            id: 7 + number as u16,
+            payload: vec![1; *len],
+            ..datagrams(10, 10)[0].clone()
+        };
+        lengths.iter().enumerate().map(datagram).collect()
+    };
+    assert_eq!(counts(&with_lengths(&[10, 10, 4, 10, 10])), [3, 2]);
+    assert_eq!(counts(&with_lengths(&[10, 12, 12])), [1, 2]);
+    assert_eq!(counts(&with_lengths(&[10, 0, 10])), [1, 1, 1]);
+}
+
+#[test]
+fn datagrams_that_differ_by_more_than_their_place_are_not_merged() {
+    let edits: [fn(&mut Sample); 5] = [
+        |frame| frame.id += 1,
+        |frame| frame.hops -= 1,
+        |frame| frame.traffic_class ^= 3,
+        |frame| frame.ports[1] += 1,
+        |frame| frame.is_udp = false,
+    ];
+    for (number, edit) in edits.iter().enumerate() {
+        let mut samples = datagrams(20, 10);
+        edit(&mut samples[1]);
+        assert_eq!(counts(&samples), [1, 1], "edit {number}");
+    }
+}
+
+#[test]
+fn datagrams_without_a_checksum_and_with_a_wrong_one_stay_as_they_are() {
+    let checksum = 14 + 20 + 6;
+    for sum in [[0, 0], [1, 2]] {
+        let mut frames = frames(&datagrams(30, 10));
+        frames[1][checksum..checksum + 2].copy_from_slice(&sum);
+        let written = merge(&frames);
+        assert_eq!(written.iter().map(|(_, bytes)| bytes.clone()).collect::<Vec<_>>(), frames);
+    }
+}
+
+#[test]
+fn nothing_is_merged_that_cannot_be_written() {
+    let (datagrams, data) = (frames(&datagrams(30, 10)), frames(&stream(30, 10)));
+    let mixed = [datagrams, data].concat();
+    assert_eq!(merge_to(SuperFrames::Tcp, &mixed).len(), 4);
+    assert_eq!(merge_to(SuperFrames::Nothing, &mixed).len(), 6);
 }
 
 #[test]
@@ -159,7 +218,7 @@ fn more_streams_than_can_wait_pass_in_order() {
 
 proptest! {
     #[test]
-    fn what_was_cut_is_merged_to_what_it_was(sample in sample(20_000, false), size in 1_u16..2_000) {
+    fn what_was_cut_is_merged_to_what_it_was(sample in sample(20_000, true), size in 1_u16..2_000) {
         let size = size.max(u16::try_from(sample.payload.len().div_ceil(MERGED_FRAMES_MAX)).unwrap().max(1));
         let written = merge(&frames(&sample.cut(size.into())));
         let expected = if sample.payload.len() > size.into() {
