@@ -51,6 +51,7 @@ mod host;
 mod id;
 mod interfaces;
 mod lab;
+mod machine;
 mod namespace;
 mod nat;
 #[expect(unsafe_code, reason = "packet sockets have no safe interface; each block says why it is sound")]
@@ -79,6 +80,7 @@ pub use faults::{Direction, Protocol};
 pub use frames::{Frame, Frames, Transport};
 pub use host::Host;
 pub use lab::Lab;
+pub use machine::Machine;
 pub use namespace::Namespace;
 pub use nat::{Nat, NatKind};
 pub use probe::{

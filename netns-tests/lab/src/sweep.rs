@@ -33,7 +33,7 @@ pub(crate) fn remove(id: LabId) -> Result<()> {
     for namespace in namespaces(id) {
         delete_namespace(&namespace);
     }
-    control_groups(id).iter().for_each(|group| remove_control_group(group));
+    remove_control_groups(id);
     let directory = id.directory();
     unmount_within(&directory);
     if let Err(error) = fs::remove_dir_all(&directory)
@@ -180,6 +180,18 @@ fn control_groups(id: LabId) -> Vec<PathBuf> {
     let root = Path::new("/sys/fs/cgroup");
     let hierarchies = names_in(root).into_iter().map(|name| root.join(name)).chain([root.to_owned()]);
     hierarchies.map(|hierarchy| hierarchy.join(id.mark())).filter(|group| group.is_dir()).collect()
+}
+
+/// Again and again, as a group is busy until the last of its processes is taken apart.
+fn remove_control_groups(id: LabId) {
+    let until = Instant::now() + KILL_DEADLINE;
+    loop {
+        control_groups(id).iter().for_each(|group| remove_control_group(group));
+        if control_groups(id).is_empty() || Instant::now() > until {
+            return;
+        }
+        sleep(Duration::from_millis(5));
+    }
 }
 
 /// Removes a control group with those in it. One that has processes stays, and is found by [`leftovers`].

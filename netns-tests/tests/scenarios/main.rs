@@ -25,6 +25,7 @@ mod groups;
 mod heartbeat;
 mod hostile;
 mod insider;
+mod machines;
 mod mesh;
 mod metrics;
 mod moving;

@@ -74,12 +74,12 @@ impl Root {
     }
 }
 
-fn repository() -> Result<PathBuf> {
+pub(crate) fn repository() -> Result<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("below the repository's root")?;
     Ok(root.to_owned())
 }
 
-fn build(directory: &Path) -> Result<String> {
+pub(crate) fn build(directory: &Path) -> Result<String> {
     let built = Command::new(repository()?.join("packaging/deb"))
         .arg("--binary")
         .arg(mesh_binary()?)
