@@ -179,6 +179,14 @@ fn systemd_starts_watches_reloads_and_ends_a_router() -> Result<()> {
     talk()?;
     machine.sh("systemctl start mesh && systemctl stop mesh")?;
     ensure!(show(machine, "Result")? == "success", "{}", show(machine, "Result")?);
+    // Removed it leaves no interface, and installed again it has all as it was.
+    let apt = |arguments: &[&str]| machine.cmd("apt").args(arguments).deadline(secs(100)).run();
+    apt(&["remove", "-y", "mesh"])?;
+    let links = machine.sh("ip -o link")?.stdout;
+    ensure!(!links.contains("mesh"), "{links}");
+    machine.cmd("sh").args(["-c", install]).deadline(secs(100)).run()?;
+    machine.sh("systemctl start mesh")?;
+    eventually(secs(10), talk)?;
     let errors = machine.sh("journalctl --no-pager -u mesh | grep -E ' ERROR |panicked' || true")?.stdout;
     ensure!(errors.is_empty(), "{errors}");
     Ok(())

@@ -135,8 +135,8 @@ fn the_package_installs_upgrades_keeps_settings_and_purges_without_a_trace() -> 
 }
 
 #[test]
-fn a_purge_leaves_the_hosts_network_as_it_was_before_the_first_launch() -> Result<()> {
-    let lab = Lab::new("purge")?;
+fn a_removal_leaves_the_hosts_network_as_it_was_before_the_first_launch() -> Result<()> {
+    let lab = Lab::new("removal")?;
     let host = lab.host("h1")?;
     host.run(["ip", "link", "add", "other0", "type", "bridge"])?;
     host.run(["nft", "add", "table", "inet", "other"])?;
@@ -156,11 +156,11 @@ fn a_purge_leaves_the_hosts_network_as_it_was_before_the_first_launch() -> Resul
     let rules = host.run(["iptables-nft", "-S"])?.stdout;
     ensure!(rules.matches("mesh leaves").count() == 2, "{rules}");
     // The script's part about the network, with this router's state in the place of the machine's.
-    let script = fs::read_to_string(repository()?.join("packaging/debian/postrm"))?;
-    let (functions, _) = script.split_once("if [ \"$1\" = purge ]").context("the script's own part")?;
+    let script = fs::read_to_string(repository()?.join("packaging/debian/prerm"))?;
+    let (functions, _) = script.split_once("if [ \"$1\" = remove ]").context("the script's own part")?;
     let state_dir = host.state_dir().display().to_string();
-    let purge = format!("{functions}\npurge_network").replace("/var/lib/mesh", &state_dir);
-    host.cmd("sh").args(["-c", &purge]).run()?;
+    let removal = format!("{functions}\nremove_network").replace("/var/lib/mesh", &state_dir);
+    host.cmd("sh").args(["-c", &removal]).run()?;
     ensure!(!Path::new("/etc/netns").join(container.name()).exists(), "resolv.conf is left");
     before.must_equal(&host.network_state()?)
 }
