@@ -192,14 +192,14 @@ fn spray(target: SocketAddr, genuine: &[Vec<u8>], until: Instant) -> Result<usiz
 
 /// What a router's process holds of the machine.
 #[derive(Debug)]
-struct Footprint {
-    resident_kib: u64,
+pub(crate) struct Footprint {
+    pub(crate) resident_kib: u64,
     threads: u64,
-    descriptors: usize,
+    pub(crate) descriptors: usize,
 }
 
 impl Footprint {
-    fn of(host: &Host) -> Result<Self> {
+    pub(crate) fn of(host: &Host) -> Result<Self> {
         let process = format!("/proc/{}", host.router_pid()?);
         let status = fs::read_to_string(format!("{process}/status"))?;
         let number = |key: &str| -> Result<u64> {

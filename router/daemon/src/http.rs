@@ -1,33 +1,44 @@
 //! What a router tells over HTTP: metrics, the documents of `mesh status`, and a page that shows them.
 //!
-//! Owns the listener, its limits, and as much of HTTP/1.1 (RFC 9112) as one answer a connection takes. It only reads: no path
-//! changes anything. What it tells comes from the shell, as for clients of the control socket.
+//! Owns the listener, its limits, and the paths; HTTP/1.1 is hyper's, one answer a connection. It only reads: no path changes
+//! anything, and no body is looked at. What it tells comes from the shell, as for clients of the control socket.
 
-mod request;
+mod origin;
 
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, StatusCode};
+use hyper_util::rt::TokioIo;
 use mesh_api::{Command, Response};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use crate::control::{self, Asked};
-use crate::http::request::{Head, HeadError};
 use crate::metrics::{Format, Readings};
 use crate::{Error, HttpConfig};
 
-/// Connections at a time; more wait in the socket's backlog.
-const CONNECTIONS_MAX: usize = 16;
+/// Connections at a time...
+const CONNECTIONS_MAX: usize = 64;
 
-/// Longest head of a request, in bytes. A longer one is refused (431).
+/// ...and those that wait for a place; the kernel leaves more without an answer, and their clients try again.
+const BACKLOG: u32 = 128;
+
+/// Longest head of a request, in bytes: the least that hyper lets be set. A longer one is refused (431).
 const HEAD_LEN_MAX: usize = 8 * 1024;
 
 /// A client has so long for its request, for the router's answer, and for reading it, all together.
-const CLIENT_TIME_MAX: Duration = Duration::from_secs(10);
+const CLIENT_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Scrapes that wait for the shell; more wait in their connections.
 pub(crate) const SCRAPES_QUEUED_MAX: usize = 4;
@@ -53,9 +64,16 @@ const ASSETS: [(&str, &str, &str); 3] = [
 
 /// What every answer says of itself: it is of this moment, and of this kind; a page of ours loads nothing from elsewhere, and
 /// stands in no other's frame.
-const HEADERS: &str = "Connection: close\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
-    Content-Security-Policy: default-src 'none'; connect-src 'self'; script-src 'self'; style-src 'self'; \
-    img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'\r\n";
+const HEADERS: [(HeaderName, &str); 4] = [
+    (header::ALLOW, "GET, HEAD"),
+    (header::CACHE_CONTROL, "no-store"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; connect-src 'self'; script-src 'self'; style-src 'self'; img-src data:; \
+         frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    ),
+];
 
 /// The ways to the shell.
 #[derive(Clone)]
@@ -66,7 +84,7 @@ pub(crate) struct Sources {
 
 /// What a client is sent.
 struct Answer {
-    status: &'static str,
+    status: StatusCode,
     kind: &'static str,
     body: String,
 }
@@ -95,9 +113,9 @@ pub(crate) async fn serve(listener: TcpListener, sources: Sources) {
 }
 
 /// Listens as the user wants it. A default address that cannot be had is no reason not to start, and the log says so.
-pub(crate) async fn bind(config: Option<HttpConfig>) -> Result<Option<TcpListener>, Error> {
+pub(crate) fn bind(config: Option<HttpConfig>) -> Result<Option<TcpListener>, Error> {
     let Some(HttpConfig { address, address_is_given }) = config else { return Ok(None) };
-    match TcpListener::bind(address).await {
+    match listen(address) {
         Ok(listener) => Ok(Some(listener)),
         Err(source) if address_is_given => Err(Error::Http { address, source }),
         Err(error) => {
@@ -107,70 +125,69 @@ pub(crate) async fn bind(config: Option<HttpConfig>) -> Result<Option<TcpListene
     }
 }
 
-async fn exchange(mut stream: TcpStream, sources: &Sources, local_only: bool) {
-    let head = read_head(&mut stream).await;
-    let answer = match head.as_deref().map_or(Err(HeadError::TooLong), Head::parse) {
-        Ok(head) if local_only && !head.host_is_local() => {
-            // A name that somebody else has pointed at this machine: a foreign page that reads over the user's browser.
-            refusal("403 Forbidden", "ask for an address or for localhost")
-        }
-        Ok(head) => answer(&head, sources).await,
-        Err(HeadError::Method) => refusal("405 Method Not Allowed", "only GET and HEAD"),
-        Err(HeadError::Malformed) => refusal("400 Bad Request", "no request of HTTP/1"),
-        Err(HeadError::TooLong) => refusal("431 Request Header Fields Too Large", "too long, or cut"),
-    };
-    let with_body = head.as_deref().is_none_or(|head| !head.starts_with(b"HEAD "));
-    let Answer { status, kind, body } = answer;
-    let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nAllow: GET, HEAD\r\n{HEADERS}\r\n",
-        body.len()
-    );
-    let whole = if with_body { head + &body } else { head };
-    // A client that does not read its answer has lost interest.
-    if stream.write_all(whole.as_bytes()).await.is_ok() {
-        let _closed = stream.shutdown().await;
-    }
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
-/// The head of a request with the empty line at its end; `None` when it is too long, or its client has gone.
-async fn read_head(stream: &mut TcpStream) -> Option<Vec<u8>> {
-    let mut head = Vec::with_capacity(1024);
-    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
-        let room = (HEAD_LEN_MAX - head.len()) as u64;
-        match (&mut *stream).take(room).read_buf(&mut head).await {
-            Ok(1..) => {}
-            Ok(0) | Err(_) => return None,
-        }
-    }
-    Some(head)
+async fn exchange(stream: TcpStream, sources: &Sources, local_only: bool) {
+    let service = service_fn(async |request| {
+        let answer = answer(&request, sources, local_only).await;
+        Ok::<_, Infallible>(answer.into_response())
+    });
+    let mut server = http1::Builder::new();
+    server.keep_alive(false).max_buf_size(HEAD_LEN_MAX).title_case_headers(true);
+    // A client that says no sense has had its answer, and one that does not read it has lost interest.
+    let _ended = server.serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn answer(head: &Head<'_>, sources: &Sources) -> Answer {
-    if let Some((_, kind, content)) = ASSETS.iter().find(|(path, _, _)| *path == head.path) {
-        return Answer { status: "200 OK", kind, body: (*content).to_owned() };
+async fn answer(request: &hyper::Request<Incoming>, sources: &Sources, local_only: bool) -> Answer {
+    if origin::is_foreign(request.headers(), local_only) {
+        return refusal(StatusCode::FORBIDDEN, "ask for an address or for localhost, from no other's page");
     }
-    match head.path {
-        METRICS_PATH => metrics(head.format(), sources).await,
+    if ![Method::GET, Method::HEAD].contains(request.method()) {
+        return refusal(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
+    }
+    let path = request.uri().path();
+    if let Some((_, kind, content)) = ASSETS.iter().find(|(asset, _, _)| *asset == path) {
+        return Answer { status: StatusCode::OK, kind, body: (*content).to_owned() };
+    }
+    match path {
+        METRICS_PATH => metrics(wanted_format(request), sources).await,
         STATUS_PATH => document(Command::Status, sources).await,
         HEALTH_PATH => match control::ask(Command::Status, &sources.requests).await {
-            Response::Ok(_) => Answer { status: "200 OK", kind: TEXT, body: "ok\n".to_owned() },
-            Response::Error(failure) => refusal("503 Service Unavailable", &failure.message),
+            Response::Ok(_) => Answer { status: StatusCode::OK, kind: TEXT, body: "ok\n".to_owned() },
+            Response::Error(failure) => refusal(StatusCode::SERVICE_UNAVAILABLE, &failure.message),
         },
         path => {
             let view = path.strip_prefix(STATUS_PATH).and_then(|rest| rest.strip_prefix('/'));
             match view.and_then(Command::view) {
                 Some(command) => document(command, sources).await,
-                None => refusal("404 Not Found", "there are /, /metrics, /health, /status and /status/VIEW"),
+                None => {
+                    refusal(StatusCode::NOT_FOUND, "there are /, /metrics, /health, /status and /status/VIEW")
+                }
             }
         }
+    }
+}
+
+/// The form in which the client takes metrics.
+fn wanted_format(request: &hyper::Request<Incoming>) -> Format {
+    let accepted = request.headers().get(header::ACCEPT).and_then(|accepted| accepted.to_str().ok());
+    if accepted.is_some_and(|accepted| accepted.contains("application/openmetrics-text")) {
+        Format::OpenMetrics
+    } else {
+        Format::Prometheus
     }
 }
 
 async fn document(command: Command, sources: &Sources) -> Answer {
     let response = control::ask(command, &sources.requests).await;
     let status = match response {
-        Response::Ok(_) => "200 OK",
-        Response::Error(_) => "503 Service Unavailable",
+        Response::Ok(_) => StatusCode::OK,
+        Response::Error(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
     Answer { status, kind: JSON, body: response.body() }
 }
@@ -181,12 +198,23 @@ async fn metrics(format: Format, sources: &Sources) -> Answer {
     let asked = sources.scrapes.send(scrape).await;
     match readings.await {
         Ok(readings) if asked.is_ok() => {
-            Answer { status: "200 OK", kind: format.kind(), body: readings.render(format) }
+            Answer { status: StatusCode::OK, kind: format.kind(), body: readings.render(format) }
         }
-        Ok(_) | Err(_) => refusal("503 Service Unavailable", "the router is ending"),
+        Ok(_) | Err(_) => refusal(StatusCode::SERVICE_UNAVAILABLE, "the router is ending"),
     }
 }
 
-fn refusal(status: &'static str, reason: &str) -> Answer {
+impl Answer {
+    fn into_response(self) -> hyper::Response<Full<Bytes>> {
+        let mut response = hyper::Response::new(Full::from(self.body));
+        *response.status_mut() = self.status;
+        let kind = (header::CONTENT_TYPE, self.kind);
+        let headers = HEADERS.into_iter().chain([kind]);
+        response.headers_mut().extend(headers.map(|(name, value)| (name, HeaderValue::from_static(value))));
+        response
+    }
+}
+
+fn refusal(status: StatusCode, reason: &str) -> Answer {
     Answer { status, kind: TEXT, body: format!("{reason}\n") }
 }

@@ -144,7 +144,7 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
 
     let listener = pipe::listen(config.listen, config.port).and_then(TcpListener::from_std);
     let listener = listener.map_err(|source| Error::Listen { port: config.port, source })?;
-    let http = http::bind(config.http).await?;
+    let http = http::bind(config.http)?;
     let mtu = mtu::at_first(config.mtu)?;
     let (address_teller, mut addresses) = watch::channel(Vec::new());
     let _watch = AddressWatch::start(move |now| drop(address_teller.send_replace(now)))?;
