@@ -333,6 +333,9 @@ pub struct ConnectionDocument {
     pub mtu: Option<u32>,
     /// Round-trip time in milliseconds.
     pub rtt_ms: Option<f64>,
+    /// Share of the last probes, some thirty, that were lost on the way there or back: 0 to 1.
+    #[serde(default)]
+    pub loss: Option<f64>,
     /// Why it is in this state, for people to read.
     pub info: Option<String>,
     /// Frames that came from the peer by sleeve, since its link was made.

@@ -131,6 +131,7 @@ fn connections() {
         encrypted: Some(true),
         mtu: Some(1370),
         rtt_ms: Some(0.25),
+        loss: Some(0.5),
         info: None,
         received: Some(PassedDocument { frames: 2, bytes: 128 }),
         sent: Some(PassedDocument { frames: 3, bytes: 192 }),
@@ -139,7 +140,7 @@ fn connections() {
         &established,
         concat!(
             r#"{"peer_id":"abcdef010203","nickname":"h2","address":"[2001:db8::1]:6783","outbound":true,"#,
-            r#""state":"established","overlay":"sleeve","encrypted":true,"mtu":1370,"rtt_ms":0.25,"info":null,"#,
+            r#""state":"established","overlay":"sleeve","encrypted":true,"mtu":1370,"rtt_ms":0.25,"loss":0.5,"info":null,"#,
             r#""received":{"frames":2,"bytes":128},"sent":{"frames":3,"bytes":192}}"#
         ),
     );
@@ -153,6 +154,7 @@ fn connections() {
         encrypted: None,
         mtu: None,
         rtt_ms: None,
+        loss: None,
         info: Some("the password is not the same".to_owned()),
         received: None,
         sent: None,
@@ -161,7 +163,7 @@ fn connections() {
         &failed,
         concat!(
             r#"{"peer_id":null,"nickname":null,"address":null,"outbound":true,"state":"failed","overlay":null,"#,
-            r#""encrypted":null,"mtu":null,"rtt_ms":null,"info":"the password is not the same","#,
+            r#""encrypted":null,"mtu":null,"rtt_ms":null,"loss":null,"info":"the password is not the same","#,
             r#""received":null,"sent":null}"#
         ),
     );

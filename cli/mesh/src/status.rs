@@ -381,6 +381,7 @@ mod tests {
             encrypted: Some(true),
             mtu: Some(1370),
             rtt_ms: Some(0.34),
+            loss: None,
             info: None,
             received: None,
             sent: None,
@@ -394,6 +395,7 @@ mod tests {
             encrypted: None,
             mtu: None,
             rtt_ms: None,
+            loss: None,
             info: Some("wrong password".to_owned()),
             ..connection
         };

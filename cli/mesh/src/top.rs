@@ -73,7 +73,7 @@ fn screen(now: &Sample, earlier: Option<&Sample>, trouble: Option<&Failure>, row
     let colour = output::colour();
     let StatusDocument { version, router, connections, .. } = &now.status;
     let mut lines = vec![format!(
-        "mesh {version}  {} ({})  up {} s  {} peers  {} connections  MTU {}  {}   q quits",
+        "mesh {version}  {} ({})  q quits  up {} s  {} peers  {} connections  MTU {}  {}",
         Cell::new(&router.nickname).text(),
         router.peer_id,
         router.uptime_seconds,
@@ -125,9 +125,10 @@ fn rates(now: &Sample, earlier: Option<&Sample>) -> Table<4> {
     table
 }
 
-fn peers(now: &Sample, earlier: Option<&Sample>) -> Table<9> {
+fn peers(now: &Sample, earlier: Option<&Sample>) -> Table<10> {
+    // What changes stands first, since narrow terminals cut the rest.
     let headings =
-        ["PEER", "ID", "REACHED", "OVERLAY", "ENCRYPTED", "RTT", "SLEEVE IN", "SLEEVE OUT", "LINKS"];
+        ["PEER", "RTT", "LOSS", "SLEEVE IN", "SLEEVE OUT", "OVERLAY", "ENCRYPTED", "LINKS", "REACHED", "ID"];
     let mut table = Table::new(headings);
     let seconds = earlier.map_or(1.0, |earlier| now.at.duration_since(earlier.at).as_secs_f64().max(0.001));
     for peer in &now.peers {
@@ -151,17 +152,23 @@ fn peers(now: &Sample, earlier: Option<&Sample>) -> Table<9> {
         };
         table.push([
             Cell::new(&peer.nickname),
-            Cell::new(&peer.peer_id),
-            reached,
-            Cell::maybe(link.and_then(|link| link.overlay).map(Overlay::as_str)),
-            Cell::maybe(link.and_then(|link| link.encrypted).map(|sealed| if sealed { "yes" } else { "no" })),
             Cell::maybe(link.and_then(|link| link.rtt_ms).map(|rtt_ms| format!("{rtt_ms:.1} ms"))),
+            link.and_then(|link| link.loss).map_or_else(|| Cell::maybe(None::<String>), lost),
             received,
             sent,
+            Cell::maybe(link.and_then(|link| link.overlay).map(Overlay::as_str)),
+            Cell::maybe(link.and_then(|link| link.encrypted).map(|sealed| if sealed { "yes" } else { "no" })),
             Cell::new(peer.connections.iter().filter(|link| link.established).count().to_string()),
+            reached,
+            Cell::new(&peer.peer_id),
         ]);
     }
     table
+}
+
+/// A share of lost probes; one in a hundred is worth a look.
+fn lost(share: f64) -> Cell {
+    Cell::toned(format!("{:.1} %", 100.0 * share), if share < 0.01 { Tone::Plain } else { Tone::Bad })
 }
 
 /// A rate with the unit that leaves one to three digits before the point.

@@ -179,6 +179,7 @@ pub(crate) fn connections(shell: &Shell) -> Vec<ConnectionDocument> {
             encrypted: session.then_some(connection.encrypted),
             mtu: link.and_then(|link| link.mtu),
             rtt_ms: rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
+            loss: link.and_then(|link| link.loss_ppm).map(|ppm| f64::from(ppm) / 1e6),
             info: Some(info).filter(|info| !info.is_empty()),
             received: link.map(|link| passed(link.received)),
             sent: link.map(|link| passed(link.sent)),

@@ -252,6 +252,7 @@ mod tests {
             encrypted: Some(true),
             mtu: None,
             rtt_ms: Some(1.5),
+            loss: None,
             info: None,
             received: None,
             sent: None,

@@ -91,6 +91,8 @@ pub struct LinkState {
     pub is_alive: bool,
     /// Round-trip time, smoothed; `None` while the link is not alive.
     pub rtt: Option<Duration>,
+    /// Share of the last probes to which no reply came, in parts per million; `None` while the link is not alive.
+    pub loss_ppm: Option<u32>,
     /// Time since the last authenticated packet; `None` if there was none yet.
     pub heard_ago: Option<Duration>,
     /// Longest IP packet, in bytes, that the path to the neighbour takes in one datagram, whatever way frames are wrapped;
@@ -226,6 +228,7 @@ impl Dataplane {
                 remote: link.remote(),
                 is_alive: prober.is_alive(link.peer()),
                 rtt: prober.rtt(link.peer()),
+                loss_ppm: prober.loss_ppm(link.peer()),
                 heard_ago: link.last_heard().map(|at| now.since(at)),
                 mtu: outlet.mtu().and_then(|mtu| u32::try_from(mtu).ok()),
                 received: link.passed(Direction::In),

@@ -115,17 +115,18 @@ function peerTable(peers, connections, reach) {
       link.overlay,
       link.encrypted === undefined || link.encrypted === null ? null : link.encrypted ? "yes" : { text: "no", tone: "waiting" },
       { text: typeof link.rtt_ms === "number" ? `${link.rtt_ms.toFixed(1)} ms` : null, tone: "number" },
+      { text: typeof link.loss === "number" ? `${(100 * link.loss).toFixed(1)} %` : null, tone: link.loss >= 0.01 ? "number bad" : "number" },
       rate(peer, "in", link.received),
       rate(peer, "out", link.sent),
       link.address,
     ];
   });
   const failed = connections.filter((it) => !it.peer_id).map((it) => [
-    null, null, { text: `${it.state}: ${it.info ?? ""}`, tone: it.state === "failed" ? "bad" : "waiting" }, null, null, null, null, null, it.address,
+    null, null, { text: `${it.state}: ${it.info ?? ""}`, tone: it.state === "failed" ? "bad" : "waiting" }, null, null, null, null, null, null, it.address,
   ]);
   earlierLinks = now;
   const number = (text) => ({ text, tone: "number" });
-  fill(element("peers"), ["name", "id", "reached", "overlay", "encrypted", { text: "rtt", tone: "number" }, number("sleeve in"), number("sleeve out"), "address"], [...rows, ...failed]);
+  fill(element("peers"), ["name", "id", "reached", "overlay", "encrypted", number("rtt"), number("loss"), number("sleeve in"), number("sleeve out"), "address"], [...rows, ...failed]);
 }
 
 function rateTable(status) {

@@ -74,6 +74,9 @@ pub const IDLE_AFTER: Duration = Duration::from_secs(300);
 /// A reply to a probe older than this many is ignored.
 const PROBES_OUTSTANDING_MAX: u32 = 64;
 
+/// The share of lost probes is a moving average over about so many.
+const LOSS_WINDOW: u32 = 32;
+
 /// News of a link; said once for each change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkReport {
@@ -142,6 +145,7 @@ struct Link {
     doubted: Option<Moment>,
     rtt: Option<Duration>,
     nearest: Nearest,
+    loss: Loss,
     /// The round-trip time that was reported last.
     reported_rtt: Duration,
     pace: Pace,
@@ -172,6 +176,25 @@ impl Nearest {
 
     fn least(&self) -> Duration {
         self.before.into_iter().chain(self.now).min().unwrap_or_default()
+    }
+}
+
+/// How many of the probes were lost on the way there or back: each reply tells of those between it and the reply before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Loss {
+    parts_per_million: u32,
+}
+
+impl Loss {
+    const NONE: Self = Self { parts_per_million: 0 };
+    const ALL_PPM: u32 = 1_000_000;
+
+    fn take(&mut self, lost: u32) {
+        // After four windows of losses there is nothing left to be said.
+        for _ in 0..lost.min(4 * LOSS_WINDOW) {
+            self.parts_per_million += (Self::ALL_PPM - self.parts_per_million) / LOSS_WINDOW;
+        }
+        self.parts_per_million -= self.parts_per_million / LOSS_WINDOW;
     }
 }
 
@@ -270,6 +293,9 @@ impl Prober {
         let is_news = probe.sequence.wrapping_sub(link.answered).wrapping_sub(1) < u32::MAX / 2;
         if !is_recent || !is_news {
             return false;
+        }
+        if link.state == State::Alive {
+            link.loss.take(probe.sequence.wrapping_sub(link.answered) - 1);
         }
         link.answered = probe.sequence;
         link.heard = link.heard.max(now);
@@ -387,6 +413,14 @@ impl Prober {
         self.links.get(&peer).and_then(|link| link.rtt)
     }
 
+    /// The share of its last probes to which no reply came, in parts per million: lost there or back; `None` while the link is
+    /// not alive.
+    #[must_use]
+    pub fn loss_ppm(&self, peer: PeerId) -> Option<u32> {
+        let link = self.links.get(&peer).filter(|link| link.state == State::Alive);
+        link.map(|link| link.loss.parts_per_million)
+    }
+
     /// True while the link to `peer` is alive.
     #[must_use]
     pub fn is_alive(&self, peer: PeerId) -> bool {
@@ -430,6 +464,7 @@ impl Link {
             doubted: None,
             rtt: None,
             nearest: Nearest::NONE,
+            loss: Loss::NONE,
             reported_rtt: Duration::ZERO,
             pace: Pace::Idle,
             carried: now,
@@ -446,6 +481,7 @@ impl Link {
         self.enter(State::Dead, now);
         self.rtt = None;
         self.nearest = Nearest::NONE;
+        self.loss = Loss::NONE;
         self.next_probe = now;
     }
 

@@ -591,3 +591,20 @@ fn a_neighbour_that_moves_away_is_reported_once_and_a_late_reply_is_not() {
     assert_eq!(bench.reports.len(), 2);
     assert_eq!(bench.reports[1], LinkReport::Alive { peer: PEER, rtt: ms(1) });
 }
+
+#[test]
+fn the_share_of_lost_probes_is_told_and_forgotten_with_the_link() {
+    let mut bench = Bench::alive(0);
+    assert_eq!(bench.prober.loss_ppm(PEER), Some(0));
+    // One of four: those between two replies are lost.
+    for _ in 0..100 {
+        bench.run(PROBE_INTERVAL * 3, Some(ms(1)));
+        bench.run(PROBE_INTERVAL, None);
+    }
+    let loss = bench.prober.loss_ppm(PEER).unwrap();
+    assert!((150_000..350_000).contains(&loss), "{loss} parts per million");
+    bench.run(secs(60), Some(ms(1)));
+    assert!(bench.prober.loss_ppm(PEER).unwrap() < loss / 4);
+    bench.run(secs(10), None);
+    assert_eq!(bench.prober.loss_ppm(PEER), None);
+}
