@@ -4,6 +4,7 @@
 //! what a pure crate may name, how files look) are tests of this crate, in `tests/house`.
 #![forbid(unsafe_code)]
 
+mod instructions;
 mod stage;
 mod stages;
 
@@ -63,6 +64,12 @@ enum Task {
         #[arg(long, value_name = "S", default_value_t = 60)]
         seconds: u32,
     },
+    /// Instructions of frames on their way, counted by valgrind, against what is written down
+    Instructions {
+        /// Write down what they are now
+        #[arg(long)]
+        write: bool,
+    },
     /// Throughput and round trip of a mesh of two hosts in namespaces, beside the bare wire between them
     Bench {
         /// Shorter runs, for a look rather than a record
@@ -110,6 +117,7 @@ fn main() -> Result<ExitCode> {
         }
         Task::Model { histories, steps } => (vec![stages::model(histories, steps)], OnFailure::Stop),
         Task::Fuzz { target, seconds } => (stages::fuzz(target.as_deref(), seconds), OnFailure::Continue),
+        Task::Instructions { write } => return instructions::run(write),
         Task::Bench { quick } => (stages::bench(quick), OnFailure::Stop),
     };
     stage::run(stages, on_failure)

@@ -40,6 +40,7 @@ pub(crate) fn ci() -> Vec<Stage> {
     stages.push(deny());
     stages.push(Stage::cargo("unit", "nextest run --workspace --locked --profile ci"));
     stages.push(model(None, None));
+    stages.push(instructions());
     stages.push(sim(CI_SIM, None));
     stages.push(sim(CI_SIM_ADDRESSES, Some("--addresses")));
     stages.push(sim(CI_SIM_NAMES, Some("--names")));
@@ -62,6 +63,15 @@ fn deny() -> Stage {
         Stage::cargo("deny", "deny --locked check bans licenses sources")
     } else {
         Stage::skip("deny", "cargo-deny is not installed; the tests of xtask hold the same rules")
+    }
+}
+
+/// What the unit tests' build takes for frames, against what is written down.
+fn instructions() -> Stage {
+    if succeeds("valgrind", &["--version"]) {
+        Stage::cargo("instructions", "xtask instructions")
+    } else {
+        Stage::skip("instructions", "valgrind is not installed: scripts/setup test")
     }
 }
 

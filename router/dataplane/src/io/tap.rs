@@ -148,6 +148,12 @@ fn checked(result: libc::c_int) -> io::Result<()> {
 }
 
 impl TapQueue {
+    /// One over something else that keeps the borders of messages.
+    #[cfg(test)]
+    pub(super) const fn over(messages: OwnedFd) -> Self {
+        Self { file: messages, takes: SuperFrames::TcpAndUdp }
+    }
+
     /// Which super-frames can be written.
     pub(super) const fn takes(&self) -> SuperFrames {
         self.takes

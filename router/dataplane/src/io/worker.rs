@@ -234,3 +234,6 @@ impl Drop for Worker {
 fn idle<'fd>(fd: &'fd impl std::os::fd::AsFd) -> PollFd<'fd> {
     PollFd::new(fd, PollFlags::empty())
 }
+
+#[cfg(test)]
+mod frames;
