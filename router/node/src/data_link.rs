@@ -166,10 +166,29 @@ impl DataLink {
     }
 
     pub(crate) fn set_liveness(&mut self, liveness: Liveness) {
+        let was_alive = self.is_alive();
         self.liveness = liveness;
-        if let Liveness::Alive { rtt } = liveness {
-            self.distance = distance(rtt, self.distance);
+        if !was_alive {
+            self.take_distance();
         }
+    }
+
+    /// How far the neighbour is now.
+    fn present_distance(&self) -> u8 {
+        match self.liveness {
+            Liveness::Alive { rtt } => distance(rtt, self.distance),
+            Liveness::Untried | Liveness::Silent => self.distance,
+        }
+    }
+
+    /// Whether the record has another distance than it would have now.
+    pub(crate) fn has_moved(&self) -> bool {
+        self.present_distance() != self.distance
+    }
+
+    /// Has the record say how far the neighbour is now.
+    pub(crate) fn take_distance(&mut self) {
+        self.distance = self.present_distance();
     }
 
     pub(crate) const fn set_remote(&mut self, remote: SocketAddr) {

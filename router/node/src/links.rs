@@ -11,6 +11,14 @@ use crate::data_link::{Liveness, RekeyReply};
 use crate::interface::{ConnectionId, Event, Output, Report};
 use crate::node::Node;
 
+/// A round trip that has become another waits so long until the own record tells of it. It chooses only among ways of equally
+/// many hops.
+const DISTANCES_AFTER: Duration = Duration::from_secs(10);
+
+/// In a large network it waits so long for each peer: however restless the wires are, all peers together tell of two such
+/// changes a second.
+const DISTANCES_AFTER_EACH: Duration = Duration::from_millis(500);
+
 impl Node {
     pub(crate) fn data_offer(&mut self, id: ConnectionId, offer: DataOffer) {
         let Some(open) = self.connections.get_mut(&id).and_then(Connection::open_mut) else { return };
@@ -78,15 +86,35 @@ impl Node {
         let Some((id, open)) = self.data_session(peer) else { return };
         let was_alive = open.data.is_alive();
         open.data.set_liveness(Liveness::Alive { rtt });
-        self.links_changed = true;
         if was_alive {
+            if open.data.has_moved() && matches!(id, ConnectionId::Dialed(_) | ConnectionId::Accepted(_)) {
+                self.tell_distances_later(now);
+            }
             return;
         }
+        self.links_changed = true;
         self.outputs.push_back(Output::Event(Event::LinkUp { peer }));
         self.tell_observed(peer, now);
         if matches!(id, ConnectionId::Relayed(_)) {
             self.relayed_link_changed(peer, true, now);
         }
+    }
+
+    fn tell_distances_later(&mut self, now: Moment) {
+        let peers = u32::try_from(self.peer_count()).unwrap_or(u32::MAX);
+        let wait = DISTANCES_AFTER.max(DISTANCES_AFTER_EACH.saturating_mul(peers));
+        self.timers.distances.get_or_insert(now + wait);
+    }
+
+    /// Has the own record say how far all neighbours are now.
+    pub(crate) fn tell_distances(&mut self) {
+        self.timers.distances = None;
+        for id in self.sessions.values() {
+            if let Some(open) = self.connections.get_mut(id).and_then(Connection::open_mut) {
+                open.data.take_distance();
+            }
+        }
+        self.links_changed = true;
     }
 
     fn link_dead(&mut self, peer: PeerId, silent_for: Duration, now: Moment) {

@@ -93,6 +93,7 @@ pub(crate) struct Timers {
     pub(crate) surplus: Option<Moment>,
     pub(crate) anti_entropy: Option<Moment>,
     pub(crate) names: Option<Moment>,
+    pub(crate) distances: Option<Moment>,
 }
 
 impl Node {
@@ -193,7 +194,7 @@ impl Node {
     pub fn poll_timeout(&self) -> Option<Moment> {
         let connections = self.connections.poll_timeout();
         let dials = self.connector.poll_timeout().filter(|_| !self.fenced);
-        let Timers { survey, forget, surplus, anti_entropy, names } = self.timers;
+        let Timers { survey, forget, surplus, anti_entropy, names, distances } = self.timers;
         let addresses = self.ipam.as_ref().and_then(Ipam::poll_timeout);
         let others = [
             dials,
@@ -202,7 +203,7 @@ impl Node {
             addresses,
             self.orphans.poll_timeout(),
         ];
-        let timers = [survey, forget, surplus, anti_entropy, names];
+        let timers = [survey, forget, surplus, anti_entropy, names, distances];
         others.into_iter().chain(timers).flatten().chain(connections).min()
     }
 
@@ -329,6 +330,9 @@ impl Node {
         }
         if self.timers.names.is_some_and(|at| at <= now) {
             self.show_names_of_reachable(now);
+        }
+        if self.timers.distances.is_some_and(|at| at <= now) {
+            self.tell_distances();
         }
         self.run_relay_timers(now);
         self.run_orphan_timers(now);

@@ -35,6 +35,30 @@ fn record(seed: u8, channel: Channel, version: u64, links: Vec<LinkRecord>) -> V
     SignedRecord { body, signature }.encode()
 }
 
+#[test]
+fn a_round_trip_that_changes_all_the_time_is_told_of_now_and_then() {
+    let mut net = Net::new(vec![config(1, None, vec![]), config(2, None, vec![named(0)])]);
+    net.run(secs(1));
+    let peer = net.nodes[1].peer_id();
+    let alive = |milliseconds| Report::Alive { peer, rtt: Duration::from_millis(milliseconds) };
+    net.input(0, Input::Report(alive(1)));
+    net.run(secs(1));
+    let told = |net: &Net| (net.nodes[0].own_record().version, net.nodes[0].own_record().links[0].distance);
+    let (version, near) = told(&net);
+
+    for _ in 0..30 {
+        net.input(0, Input::Report(alive(1)));
+        net.run(secs(1));
+        net.input(0, Input::Report(alive(40)));
+        net.run(secs(1));
+    }
+    let (later, _) = told(&net);
+    assert!(later <= version + 6, "the record went from {version} to {later} in a minute");
+    net.run(secs(60));
+    let (last, far) = told(&net);
+    assert!(far > near && last <= later + 1, "{far} after {near}; the record went on to {last}");
+}
+
 fn link(peer: PeerId) -> LinkRecord {
     LinkRecord { distance: 0, overlay: 1, peer, address: address(0), outbound: false, established: true }
 }
