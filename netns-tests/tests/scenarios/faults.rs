@@ -7,8 +7,8 @@ use mesh_lab::{Chaos, Lab, Ping, Signal, always, eventually, secs};
 
 use crate::heartbeat::{Heartbeat, now};
 use crate::support::{
-    IFNAME, Member, READY, all_connected, all_ping, are_connected, chain, chain_by_sleeve, has_neighbours,
-    multicast_arrives_once, neighbours, ordered_pairs, peers,
+    IFNAME, Member, READY, alarms, all_connected, all_ping, are_connected, chain, chain_by_sleeve,
+    has_neighbours, multicast_arrives_once, neighbours, ordered_pairs,
 };
 
 #[test]
@@ -88,17 +88,16 @@ fn a_host_behind_nat_joins_and_its_container_reaches_all_others() -> Result<()> 
 fn a_loss_of_five_percent_takes_no_link_down() -> Result<()> {
     let (lab, [one, two]) = chain_by_sleeve("loss", None)?;
     all_ping(&[&one, &two])?;
-    let versions = || -> Result<Vec<(String, u64)>> {
-        Ok(peers(&one.host)?.into_iter().map(|peer| (peer.nickname, peer.version)).collect())
-    };
+    let alarms_of_both = || [&one, &two].map(|member| alarms(&member.host));
     lab.loss(&two.host, 5.0)?;
-    let before = versions()?;
+    let before = alarms_of_both();
 
     let stats = one.container.ping_with(&Ping::to(two.ip).count(200).every_ms(50))?;
 
     ensure!((1.0..30.0).contains(&stats.loss_percent()), "the loss is not as it was set: {stats:?}");
     ensure!(stats.duplicates == 0, "{stats:?}");
-    ensure!(versions()? == before, "{before:?} became {:?}", versions()?);
+    let after = alarms_of_both();
+    ensure!(after == before, "{after:?} alarms in place of {before:?}");
     Ok(())
 }
 

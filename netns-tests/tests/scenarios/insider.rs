@@ -28,6 +28,8 @@ struct Insider {
 impl Insider {
     /// Opens a session with the router at `target`. To be called within the namespace of the insider's host.
     fn join(target: SocketAddr, identity: &Identity, rng: &mut Rng) -> Result<Self> {
+        // Before the connection: to make a secret of a password takes long, and the router does not wait for it.
+        let secrets = [Psk::from_password(PASSWORD)?];
         let mut stream = TcpStream::connect_timeout(&target, ANSWERS_WITHIN)?;
         stream.set_read_timeout(Some(ANSWERS_WITHIN))?;
         let hello = Hello {
@@ -38,7 +40,6 @@ impl Insider {
             network: None,
             trusts: false,
         };
-        let secrets = [Psk::from_password(PASSWORD)?];
         let config = HandshakeConfig {
             role: Role::Initiator,
             identity,

@@ -22,6 +22,9 @@ const TAKEOVER: f64 = 3.0;
 /// Wants frames between all members, each broadcast once, one view of the topology, and the shape to stay.
 fn works_as_a_whole(members: &[Member], edges: &[(u8, u8)]) -> Result<()> {
     let all: Vec<_> = members.iter().collect();
+    let hosts: Vec<_> = members.iter().map(|member| &member.host).collect();
+    // Before that a frame may be lost.
+    eventually(READY, || have_one_view(&hosts))?;
     all_ping(&all)?;
     for (from, to) in ordered_pairs(&all) {
         let stats = from.container.ping_with(&Ping::to(to.ip).count(10).every_ms(5))?;
@@ -32,8 +35,6 @@ fn works_as_a_whole(members: &[Member], edges: &[(u8, u8)]) -> Result<()> {
         let others: Vec<_> = all.iter().filter(|other| other.ip != member.ip).copied().collect();
         multicast_arrives_once(member, &others, GROUP, 20)?;
     }
-    let hosts: Vec<_> = members.iter().map(|member| &member.host).collect();
-    eventually(READY, || have_one_view(&hosts))?;
     always(secs(1), || has_shape(members, edges))
 }
 

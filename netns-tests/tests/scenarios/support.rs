@@ -24,6 +24,9 @@ pub(crate) const NO_DISCOVERY: &str = "--no-discovery";
 /// The options of a router whose kernel carries nothing.
 pub(crate) const BY_SLEEVE: [&str; 2] = ["--datapath", "sleeve"];
 
+/// Hexadecimal digits of a peer's id in a log.
+const SHORT_ID: usize = 12;
+
 /// The interface that a container gets.
 pub(crate) const IFNAME: &str = "ethmesh";
 
@@ -166,6 +169,19 @@ pub(crate) fn relayed(host: &Host) -> Result<u64> {
 /// How often a host's data plane has dropped for this reason.
 pub(crate) fn drops(host: &Host, reason: &str) -> Result<u64> {
     Ok(status(host)?.traffic.drops.get(reason).copied().unwrap_or(0))
+}
+
+/// How often a host has lost a link or a session, by its log. The version of its record does not tell: it rises as well when the
+/// kernel's path comes up, or a path is found to take more.
+pub(crate) fn alarms(host: &Host) -> usize {
+    alarms_about(host, "")
+}
+
+/// The same, with this peer alone.
+pub(crate) fn alarms_about(host: &Host, peer_id: &str) -> usize {
+    let peer = format!("peer={}", peer_id.get(..SHORT_ID).unwrap_or_default());
+    let lost = |line: &&str| line.contains("frames no longer pass") || line.contains("disconnected");
+    host.router_log().lines().filter(lost).filter(|line| line.contains(&peer)).count()
 }
 
 /// How many established TCP connections a host has with port 6783 at either end.

@@ -8,8 +8,8 @@ use mesh_lab::{Chaos, Direction, Host, Iperf, Lab, Ping, Protocol, always, event
 
 use crate::heartbeat::{Heartbeat, now};
 use crate::support::{
-    Member, NO_DISCOVERY, READY, all_connected, all_ping, are_connected, chain, chain_by_sleeve, connections,
-    drops, has_neighbours, launch, multicast_arrives_once, peers, sessions, shape, words,
+    Member, NO_DISCOVERY, READY, alarms, all_connected, all_ping, are_connected, chain, chain_by_sleeve,
+    connections, drops, has_neighbours, launch, multicast_arrives_once, peers, sessions, shape, words,
 };
 
 /// How long a link whose faults are few must show no sign of them.
@@ -20,12 +20,6 @@ fn session(host: &Host) -> Result<String> {
     ensure!(sessions(host)? == 1, "{} sessions", sessions(host)?);
     let filter = "( sport = :6783 or dport = :6783 )";
     Ok(host.run(["ss", "-Htn", "state", "established", filter])?.stdout.split_whitespace().skip(2).collect())
-}
-
-/// How often a host has lost a link or a session, by its log.
-fn alarms(host: &Host) -> usize {
-    let lost = |line: &&str| line.contains("frames no longer pass") || line.contains("disconnected");
-    host.router_log().lines().filter(lost).count()
 }
 
 /// Row 1: TCP in the overlay goes on, and no session ends.
@@ -228,8 +222,9 @@ fn packets_that_all_come_twice_are_taken_once() -> Result<()> {
         ensure!((stats.received, stats.duplicates) == (300, 0), "{title}: {stats:?}");
         multicast_arrives_once(&one, &[&two], "239.1.2.3:5000", 100)?;
         multicast_arrives_once(&two, &[&one], "239.1.2.3:5000", 100)?;
+        // Frames that wait together share a packet.
         let replayed = drops(&two.host, "replayed")? - before;
-        ensure!(replayed >= 400, "{title}: {replayed} packets were dropped as replayed");
+        ensure!(replayed >= 100, "{title}: {replayed} packets were dropped as replayed");
     }
     Ok(())
 }

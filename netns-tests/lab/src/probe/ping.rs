@@ -97,7 +97,7 @@ impl Ping {
             command = command.args(["-I", interface]);
         }
         // Unanswered requests make ping wait twice: for the next turn, and for the last answer.
-        command.arg(&self.to).deadline(sending * 2 + self.wait * 2 + Duration::from_secs(5))
+        command.arg(&self.to).deadline(sending * 8 + self.wait * 2 + Duration::from_secs(5))
     }
 }
 
