@@ -13,7 +13,7 @@ use std::fmt::{self, Write};
 
 /// A port of a switch; each host has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Port(pub(crate) u8);
+pub(crate) struct Port(pub(crate) u16);
 
 impl Port {
     /// The switch's end of the host's cable.

@@ -28,8 +28,8 @@ struct Core {
     namespace: Namespace,
     segment: Arc<Segment>,
     port: Port,
-    /// The last byte of both addresses.
-    number: Mutex<u8>,
+    /// By which both addresses end.
+    number: Mutex<u16>,
     gateway: Gateway,
     settings: Mutex<Settings>,
 }

@@ -17,7 +17,7 @@ use crate::namespace::Namespace;
 use crate::nat::Nat;
 use crate::reaper::Reaper;
 use crate::router;
-use crate::segment::{Segment, Subnet, UNDERLAY};
+use crate::segment::{ROUTER_NUMBER, Reach, Segment, Subnet, UNDERLAY};
 use crate::site::{Site, lock};
 use crate::{sweep, tools};
 
@@ -54,6 +54,18 @@ impl Lab {
     /// When this is not root, a program is missing (the error names its Debian package), or the watcher's
     /// binary is not built.
     pub fn new(title: &str) -> Result<Self> {
+        Self::of(title, Reach::Straight)
+    }
+
+    /// Makes a lab for up to a thousand hosts. They have IPv4 alone, and reach each other by a router.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn crowd(title: &str) -> Result<Self> {
+        Self::of(title, Reach::ByTheBridge)
+    }
+
+    fn of(title: &str, reach: Reach) -> Result<Self> {
         tools::check_machine()?;
         sweep::remove_abandoned();
         let serial = LABS_OF_THIS_PROCESS.fetch_add(1, Ordering::Relaxed) + 1;
@@ -61,14 +73,19 @@ impl Lab {
         let id = LabId::of_this_process(serial)?;
         // The watcher first, so that nothing is ever unwatched; it also cleans up if the rest fails.
         let reaper = Reaper::watch(id)?;
-        Self::build(title, id, subnet_number, reaper)
+        Self::build(title, id, subnet_number, reach, reaper)
             .with_context(|| format!("cannot make the lab {title:?}"))
     }
 
-    fn build(title: &str, id: LabId, subnet_number: u8, reaper: Reaper) -> Result<Self> {
+    fn build(title: &str, id: LabId, subnet_number: u8, reach: Reach, reaper: Reaper) -> Result<Self> {
         let site = Arc::new(Site::found(id)?);
-        let subnet = Subnet { v4: [10, 99, subnet_number], v6: [0xfd99, subnet_number.into(), 0, 0] };
-        let switch = Segment::create(Namespace::create(&site, "switch")?, subnet, 0)?;
+        let v4 = match reach {
+            Reach::Straight => [10, 99, subnet_number],
+            Reach::ByTheBridge => [10, 100, 0],
+        };
+        let subnet = Subnet { v4, v6: [0xfd99, subnet_number.into(), 0, 0], reach };
+        let taken = if reach == Reach::ByTheBridge { ROUTER_NUMBER } else { 0 };
+        let switch = Segment::create(Namespace::create(&site, "switch")?, subnet, taken)?;
         Ok(Self {
             title: title.to_owned(),
             site,
@@ -97,8 +114,8 @@ impl Lab {
     /// As [`host`](Self::host).
     pub fn nat(&self, name: &str) -> Result<Nat> {
         let number = self.nats_made.fetch_add(1, Ordering::Relaxed);
-        let inner =
-            Subnet { v4: [192, 168, number], v6: [0xfd98, self.subnet_number.into(), number.into(), 0] };
+        let v6 = [0xfd98, self.subnet_number.into(), number.into(), 0];
+        let inner = Subnet { v4: [192, 168, number], v6, reach: Reach::Straight };
         let nat = Nat::create(&self.site, &self.switch, name, inner)?;
         self.keep((*nat).clone())?;
         lock(&self.nats).push(nat.clone());

@@ -11,11 +11,8 @@ use anyhow::{Result, bail};
 use crate::conntrack;
 use crate::faults::Protocol;
 use crate::host::{Gateway, Host};
-use crate::segment::{BRIDGE, Segment, Subnet, UNDERLAY};
+use crate::segment::{BRIDGE, ROUTER_NUMBER, Segment, Subnet, UNDERLAY};
 use crate::site::{Site, lock};
-
-/// The router's own number on the switch behind it.
-const ROUTER_NUMBER: u8 = 1;
 
 /// How a router picks the port by which a connection from behind it is seen outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -33,38 +33,76 @@ const MTU: u16 = 1500;
 /// How long a device may take to come up; the kernel looks at most once a second in the worst case.
 const UP_DEADLINE: Duration = secs(5);
 
-/// Numbers that a segment gives to hosts: 1 to 250, used for the port and for the first address.
-const NUMBER_MAX: u8 = 250;
+/// The number of the router of a segment that has one.
+pub(crate) const ROUTER_NUMBER: u16 = 1;
 
-/// The addresses of a segment: a /24 and a /64 whose last byte is a host's number.
+/// How hosts of a segment reach each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Straight, over the bridge: a /24 and a /64.
+    Straight,
+    /// By IPv4 alone, and by the bridge's own address. Nobody asks for hardware addresses, which the kernel keeps for all
+    /// namespaces in one table of 1,024 entries, and nothing goes to all ports.
+    ByTheBridge,
+}
+
+impl Reach {
+    /// Numbers that a segment gives to hosts, from 1; used for the port and for the first address. A bridge has 1,024 ports
+    /// (`BR_MAX_PORTS` of the kernel's `net/bridge/br_private.h`).
+    const fn number_max(self) -> u16 {
+        match self {
+            Self::Straight => 250,
+            Self::ByTheBridge => 1_010,
+        }
+    }
+}
+
+/// The addresses of a segment: they end by a host's number.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Subnet {
     pub(crate) v4: [u8; 3],
     pub(crate) v6: [u16; 4],
+    pub(crate) reach: Reach,
 }
 
 impl Subnet {
-    pub(crate) fn ip(self, number: u8) -> Ipv4Addr {
+    pub(crate) fn ip(self, number: u16) -> Ipv4Addr {
         let [a, b, c] = self.v4;
-        Ipv4Addr::new(a, b, c, number)
+        Ipv4Addr::from(u32::from_be_bytes([a, b, c, 0]) + u32::from(number))
     }
 
-    pub(crate) fn ip6(self, number: u8) -> Ipv6Addr {
+    pub(crate) fn ip6(self, number: u16) -> Ipv6Addr {
         let [a, b, c, d] = self.v6;
-        Ipv6Addr::new(a, b, c, d, 0, 0, 0, number.into())
+        Ipv6Addr::new(a, b, c, d, 0, 0, 0, number)
     }
 
-    /// `ip` commands that give a device both addresses of `number`.
-    pub(crate) fn add_addresses(self, number: u8, device: &str) -> String {
+    /// `ip` commands that give a device the addresses of `number`.
+    pub(crate) fn add_addresses(self, number: u16, device: &str) -> String {
         let (ip, ip6) = (self.ip(number), self.ip6(number));
-        format!("addr add {ip}/24 brd + dev {device}\naddr add {ip6}/64 dev {device} nodad\n")
+        match self.reach {
+            Reach::Straight => {
+                format!("addr add {ip}/24 brd + dev {device}\naddr add {ip6}/64 dev {device} nodad\n")
+            }
+            Reach::ByTheBridge => format!("addr add {ip}/32 dev {device}\n"),
+        }
     }
 
     /// The reverse of [`add_addresses`](Self::add_addresses).
-    pub(crate) fn remove_addresses(self, number: u8, device: &str) -> String {
+    pub(crate) fn remove_addresses(self, number: u16, device: &str) -> String {
         let (ip, ip6) = (self.ip(number), self.ip6(number));
-        format!("addr del {ip}/24 dev {device}\naddr del {ip6}/64 dev {device}\n")
+        match self.reach {
+            Reach::Straight => {
+                format!("addr del {ip}/24 dev {device}\naddr del {ip6}/64 dev {device}\n")
+            }
+            Reach::ByTheBridge => format!("addr del {ip}/32 dev {device}\n"),
+        }
     }
+}
+
+/// The hardware address of `number`.
+fn mac(number: u16) -> String {
+    let [high, low] = number.to_be_bytes();
+    format!("02:6c:61:62:{high:02x}:{low:02x}")
 }
 
 /// A bridge with its ports.
@@ -77,7 +115,7 @@ pub(crate) struct Segment {
 
 #[derive(Debug)]
 struct State {
-    next_number: u8,
+    next_number: u16,
     hosts: Vec<Namespace>,
     /// Set when a test has narrowed a port: super-frames are not measured against an MTU.
     whole_frames_only: bool,
@@ -87,7 +125,7 @@ struct State {
 
 impl Segment {
     /// Makes the bridge in `namespace`. Numbers up to `taken` are not given to hosts.
-    pub(crate) fn create(namespace: Namespace, subnet: Subnet, taken: u8) -> Result<Self> {
+    pub(crate) fn create(namespace: Namespace, subnet: Subnet, taken: u16) -> Result<Self> {
         // A switch forwards what it is told to, and says nothing itself. Bridged frames are none of the
         // business of IP firewall rules in the same namespace.
         for protocol in ["iptables", "ip6tables", "arptables"] {
@@ -97,6 +135,15 @@ impl Segment {
         namespace.ip_batch(&format!(
             "link add {BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\nlink set {BRIDGE} up\n"
         ))?;
+        if subnet.reach == Reach::ByTheBridge {
+            // By the way that it came is how everything leaves; nobody need be told of a better one.
+            for (setting, value) in [("ip_forward", "1"), ("conf.all.send_redirects", "0")] {
+                namespace.set_sysctl(&format!("net.ipv4.{setting}"), value)?;
+            }
+            namespace.set_sysctl(&format!("net.ipv4.conf.{BRIDGE}.send_redirects"), "0")?;
+            let (mac, addresses) = (mac(ROUTER_NUMBER), subnet.add_addresses(ROUTER_NUMBER, BRIDGE));
+            namespace.ip_batch(&format!("link set {BRIDGE} address {mac}\n{addresses}"))?;
+        }
         let state = Mutex::new(State {
             next_number: taken + 1,
             hosts: Vec::new(),
@@ -108,36 +155,59 @@ impl Segment {
     }
 
     /// Takes the next free number.
-    pub(crate) fn take_number(&self) -> Result<u8> {
+    pub(crate) fn take_number(&self) -> Result<u16> {
         let mut state = lock(&self.state);
-        let number = state.next_number;
-        if number > NUMBER_MAX {
-            bail!("the switch in {} has no port left: {NUMBER_MAX} are taken", self.namespace.label());
-        }
+        let (number, most) = (state.next_number, self.subnet.reach.number_max());
+        ensure!(
+            number <= most,
+            "the switch in {} has no port left: {most} are taken",
+            self.namespace.label()
+        );
         state.next_number += 1;
         Ok(number)
     }
 
     /// Lays a cable between the switch and the interface [`UNDERLAY`] of `host`, whose addresses are those
     /// of `number`.
-    pub(crate) fn plug_in(&self, host: &Namespace, number: u8) -> Result<Port> {
+    pub(crate) fn plug_in(&self, host: &Namespace, number: u16) -> Result<Port> {
         let port = Port(number);
         let (cable, switch) = (port.cable(), self.namespace.name());
-        let host_end = format!("link add {UNDERLAY} netns {} mtu {MTU} type veth", host.name());
+        let mac = mac(number);
+        let host_end = format!("link add {UNDERLAY} netns {} address {mac} mtu {MTU} type veth", host.name());
         let line = format!("{host_end} peer name {cable} netns {switch} mtu {MTU}\n");
         Cmd::on_the_machine("ip").args(["-batch", "-"]).stdin(line).run()?;
         self.make_mute(&cable)?;
         self.namespace.ip_batch(&format!("link set {cable} master {BRIDGE}\nlink set {cable} up\n"))?;
+        if self.subnet.reach == Reach::ByTheBridge {
+            host.set_sysctl(&format!("net.ipv6.conf.{UNDERLAY}.disable_ipv6"), "1")?;
+        }
         let addresses = self.subnet.add_addresses(number, UNDERLAY);
         host.ip_batch(&format!("{addresses}link set {UNDERLAY} up\n"))?;
         wait_until_up(host, UNDERLAY)?;
         wait_until_up(&self.namespace, &cable)?;
+        if self.subnet.reach == Reach::ByTheBridge {
+            self.route(host, number)?;
+        }
         let mut state = lock(&self.state);
         if state.whole_frames_only {
             send_whole_frames_only(host, UNDERLAY)?;
         }
         state.hosts.push(host.clone());
         Ok(port)
+    }
+
+    /// Has the bridge hand on, as a router, what a host sends to others and they to it.
+    fn route(&self, host: &Namespace, number: u16) -> Result<()> {
+        let (ip, router) = (self.subnet.ip(number), self.subnet.ip(ROUTER_NUMBER));
+        let (mac, bridge) = (mac(number), mac(ROUTER_NUMBER));
+        host.ip_batch(&format!(
+            "neigh replace {router} lladdr {bridge} dev {UNDERLAY} nud permanent\n\
+             route replace default via {router} dev {UNDERLAY} onlink\n"
+        ))?;
+        self.namespace.ip_batch(&format!(
+            "neigh replace {ip} lladdr {mac} dev {BRIDGE} nud permanent\nroute replace {ip} dev {BRIDGE}\n"
+        ))?;
+        Ok(())
     }
 
     /// Changes what is wrong with the switch.
