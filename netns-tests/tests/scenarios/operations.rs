@@ -1,5 +1,5 @@
 //! What operators do to routers that work, and what happens to those: restarts of all in turn (R6 of the goals, row 50 of the
-//! fault table), too little of the CPU (row 21), too little memory (row 22), a bridge that is taken down or away (row 46).
+//! fault table), too little of the CPU (row 21), too little memory (row 22), a bridge that is taken down or away, and events of the kernel that are lost (row 46).
 
 use std::fs;
 use std::net::SocketAddr;
@@ -7,12 +7,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use mesh_api::{ConnectionDocument, Overlay};
-use mesh_lab::{Host, always, eventually, secs};
+use mesh_lab::{Host, Signal, always, eventually, secs};
 
 use crate::heartbeat::{Heartbeat, Tally};
 use crate::support::{
     Member, READY, all_connected, all_ping, attach, chain, connections, launch, ordered_pairs,
 };
+use crate::vxlan::kernels_carry;
 
 /// Longest silence of a pair while one of its routers is restarted, in seconds; on a quiet machine it is below 1.
 const SILENCE_MAX: f64 = 5.0;
@@ -199,4 +200,48 @@ fn a_bridge_that_is_taken_down_or_away_is_there_again_with_all_that_was_on_it() 
     attach(&one.host, &other, &["10.32.0.9/24"])?;
     eventually(READY, || other.ping(two.ip))?;
     Ok(())
+}
+
+#[test]
+fn what_the_kernel_could_not_tell_a_router_is_found_and_repaired() -> Result<()> {
+    /// More events than the room for them in any socket holds.
+    const ENTRIES: u32 = 10_000;
+
+    let (_lab, members) = chain::<2>("overrun", None)?;
+    let [one, two] = &members;
+    all_ping(&[one, two])?;
+    eventually(READY, || kernels_carry(&[one, two]))?;
+    let before = one.host.network_state()?;
+    let lost_before = lost_events(&one.host)?;
+    one.host.kill_router(Signal::STOP)?;
+    // The noise first, so that nothing is heard of what is taken away after it.
+    let noise: String = ["add", "del"]
+        .into_iter()
+        .flat_map(|verb| (0..ENTRIES).map(move |entry| (verb, entry.to_be_bytes())))
+        .map(|(verb, [_, a, b, c])| format!("fdb {verb} 0e:00:00:{a:02x}:{b:02x}:{c:02x} dev eth0 self\n"))
+        .collect();
+    one.host.cmd("bridge").args(["-batch", "-"]).stdin(noise).run()?;
+    one.host.run(["nft", "flush", "ruleset"])?;
+    one.host.run(["ip", "link", "set", "mesh0", "down"])?;
+    let entries = one.host.run(["bridge", "fdb", "show", "br", "mesh0"])?.stdout;
+    let device = entries.lines().find_map(|line| line.strip_prefix(&two.mac)).context("an entry")?;
+    let device = device.split_whitespace().nth(1).context("the entry's device")?.to_owned();
+    one.host.run(["bridge", "fdb", "flush", "dev", &device, "master"])?;
+    let lost = lost_events(&one.host)? - lost_before;
+    println!("measured: {lost} events were lost");
+    ensure!(lost > 0, "the sockets had room for all");
+    one.host.kill_router(Signal::CONT)?;
+    eventually(READY, || before.must_equal(&one.host.network_state()?))?;
+    eventually(READY, || kernels_carry(&[one, two]))?;
+    all_ping(&[one, two])
+}
+
+/// How many events netlink sockets in the host's namespace had no room for.
+fn lost_events(host: &Host) -> Result<u64> {
+    let sockets = host.run(["cat", "/proc/net/netlink"])?.stdout;
+    let mut lines = sockets.lines();
+    let column = lines.next().and_then(|names| names.split_whitespace().position(|name| name == "Drops"));
+    let column = column.context("/proc/net/netlink counts drops")?;
+    let drops = |line: &str| line.split_whitespace().nth(column).and_then(|drops| drops.parse::<u64>().ok());
+    Ok(lines.filter_map(drops).sum())
 }
