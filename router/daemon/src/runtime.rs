@@ -48,7 +48,7 @@ pub(crate) struct Inspected {
     pub(crate) id: String,
     /// Without the slash that Docker puts before it.
     pub(crate) name: String,
-    /// What others may call it: from its label, or else its host name, or else its name.
+    /// What others may call it: what its label says, or else its name and its host name.
     pub(crate) names: Vec<String>,
     pub(crate) life: Life,
 }
@@ -225,21 +225,24 @@ fn inspected(value: &Value) -> Option<Inspected> {
             .map(str::to_owned)
             .collect(),
         None => {
-            let own = own_name(&id, &name, text("/Config/Hostname"), text("/Config/Domainname"));
-            vec![own].into_iter().filter(|name| is_name(name)).collect()
+            let own = own_name(&id, text("/Config/Hostname"), text("/Config/Domainname"));
+            [Some(name.clone()), own.filter(|own| *own != name)]
+                .into_iter()
+                .flatten()
+                .filter(|name| is_name(name))
+                .collect()
         }
     };
     Some(Inspected { id, name, names, life })
 }
 
-/// The name that a user gave a container: its host name with its domain, if he gave it one, else what the runtime calls it.
-fn own_name(id: &str, name: &str, hostname: Option<&str>, domain: Option<&str>) -> String {
-    let chosen = hostname.filter(|host| !host.is_empty() && *host != &id[..SHORT_ID_LEN.min(id.len())]);
-    match (chosen, domain.filter(|domain| !domain.is_empty())) {
-        (Some(host), Some(domain)) => format!("{host}.{domain}"),
-        (Some(host), None) => host.to_owned(),
-        (None, _) => name.to_owned(),
-    }
+/// The host name that a user gave a container, with its domain.
+fn own_name(id: &str, hostname: Option<&str>, domain: Option<&str>) -> Option<String> {
+    let chosen = hostname.filter(|host| !host.is_empty() && *host != &id[..SHORT_ID_LEN.min(id.len())])?;
+    Some(match domain.filter(|domain| !domain.is_empty()) {
+        Some(domain) => format!("{chosen}.{domain}"),
+        None => chosen.to_owned(),
+    })
 }
 
 /// Whether a text has nothing but the signs of a name in the DNS, and no more of them (RFC 1035, section 2.3.4).

@@ -18,11 +18,11 @@ fn names(config: &Value) -> Vec<String> {
 }
 
 #[test]
-fn a_container_is_called_as_its_label_says_or_its_host_name_or_itself() {
+fn a_container_is_called_as_its_label_says_or_by_its_name_and_its_host_name() {
     let short = &ID[..12];
     assert_eq!(names(&json!({"Hostname": short, "Domainname": "", "Labels": null})), ["web"]);
-    assert_eq!(names(&json!({"Hostname": "db", "Domainname": ""})), ["db"]);
-    assert_eq!(names(&json!({"Hostname": "db", "Domainname": "example.org"})), ["db.example.org"]);
+    assert_eq!(names(&json!({"Hostname": "db", "Domainname": ""})), ["web", "db"]);
+    assert_eq!(names(&json!({"Hostname": "db", "Domainname": "example.org"})), ["web", "db.example.org"]);
     let label = json!({"Hostname": "db", "Labels": {"mesh.name": "a, b.mesh.internal  c;d"}});
     assert_eq!(names(&label), ["a", "b.mesh.internal"]);
 }
