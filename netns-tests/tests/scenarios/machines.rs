@@ -97,6 +97,8 @@ fn a_newcomer_joins_two_clean_machines_by_readme_and_removes_mesh_without_a_trac
     one.sh("ip netns add web && mesh attach netns:web --name web")?;
     two.sh("ip netns add client && mesh attach netns:client --resolv-conf")?;
     eventually(secs(20), || two.sh("ip netns exec client ping -c 1 -W 1 web.mesh.internal"))?;
+    let doctor = one.sh("mesh doctor")?.stdout;
+    ensure!(doctor.contains("eth0 carries 1500 bytes, containers get 1390 of them"), "{doctor}");
 
     for (machine, (files_before, state)) in [one, two].into_iter().zip(before) {
         machine.sh("ip netns delete web || ip netns delete client")?;
