@@ -47,6 +47,7 @@ mod peering;
 mod places;
 mod podman;
 mod port_security;
+mod resolved;
 mod restart;
 mod secrets;
 mod shapes;
