@@ -78,8 +78,9 @@ impl Cmd {
         self
     }
 
-    /// Takes a variable of the test's own environment out of the command's.
+    /// Takes a variable out of the command's environment, be it of the test's own or set before.
     pub fn env_remove(mut self, name: impl AsRef<OsStr>) -> Self {
+        self.env.retain(|(set, _)| set != name.as_ref());
         self.env_removed.push(name.as_ref().to_owned());
         self
     }

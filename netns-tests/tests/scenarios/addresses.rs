@@ -11,6 +11,7 @@ use mesh_lab::{Container, Host, Lab, Signal, eventually, secs};
 use crate::support::{READY, attach, launch, neighbours, words};
 
 mod conflicts;
+mod forms;
 mod founding;
 mod space;
 mod state;

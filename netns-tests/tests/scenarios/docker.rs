@@ -121,6 +121,13 @@ fn containers_of_two_dockerds_find_each_other_by_name_as_long_as_they_run() -> R
         ensure!(answer.contains(&format!(" {}\n", address(to)?)), "{from} finds {name} at {answer:?}");
         Ok::<_, anyhow::Error>(())
     };
+    d1.run("three", &["-h", "a.example.com"])?;
+    let outside = attach(&h1, "docker:three")?;
+    ensure!(outside.names.iter().all(|name| name.ends_with(".mesh.internal.")), "{outside:?}");
+    ensure!(
+        h1.router_log().contains("a.example.com"),
+        "a name outside the domain is left out without a word"
+    );
     eventually(READY, || finds(&d1, "one", "db.mesh.internal", &db))?;
     eventually(READY, || finds(&d2, "two", "web.mesh.internal", &web))?;
     eventually(READY, || d1.ping("one", &address(&db)?))?;

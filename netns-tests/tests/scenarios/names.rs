@@ -9,7 +9,7 @@ use mesh_api::{DnsDocument, DnsEntryDocument, DnsNameDocument, Overlay};
 use mesh_lab::{Container, Host, Lab, eventually, secs};
 use serde_json::Value;
 
-use crate::support::{READY, all_connected, connections, hints_at, launch, refused, words};
+use crate::support::{READY, all_connected, connections, hints_at, launch, refused, status, words};
 
 /// Where each host has its name server.
 pub(crate) const SERVER: &str = "169.254.32.53";
@@ -224,6 +224,12 @@ fn names_are_added_listed_looked_up_and_taken_back_and_outlive_the_router() -> R
     ensure!(human.contains("169.254.32.53:53") && human.contains("db.mesh.internal."), "{human}");
     let overview = host.mesh(["status"])?.stdout;
     ensure!(overview.contains("mesh.internal., 5 names, on 169.254.32.53:53"), "{overview}");
+    let report: Value = members[1].host.mesh(["report"])?.json()?;
+    let reported = report["dns"]["entries"].as_array().context("names")?;
+    let origin = self::status(host)?.router.peer_id;
+    let is_it =
+        |entry: &&Value| entry["name"] == "db.mesh.internal." && entry["origin_peer_id"] == origin.as_str();
+    ensure!(reported.iter().filter(is_it).count() == 3, "{report}");
     let args = host.mesh(["dns", "args"])?.stdout;
     ensure!(args == "--dns 169.254.32.53 --dns-search mesh.internal.\n", "{args}");
 

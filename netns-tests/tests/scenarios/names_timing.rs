@@ -85,6 +85,7 @@ fn other_names_are_asked_of_servers_that_answer_and_ours_of_nobody() -> Result<(
         "--address=/www.example.test/198.51.100.7",
         "--address=/evil.example.test/10.32.0.1",
         "--address=/liar.mesh.internal/198.51.100.66",
+        "--ptr-record=7.100.51.198.in-addr.arpa,www.example.test",
     ])?;
     // The first server is nobody, the second answers.
     let upstream = format!("{},{server}", lab.host("none")?.ip());
@@ -101,6 +102,12 @@ fn other_names_are_asked_of_servers_that_answer_and_ours_of_nobody() -> Result<(
     ensure!(!evil.contains("10.32.0.1"), "an address of the overlay for somebody else's name: {evil}");
     let liar = one.dig("liar.mesh.internal A")?;
     ensure!(liar.contains("status: NXDOMAIN") && liar.contains("flags: qr aa"), "{liar}");
+
+    // Pointers: of the outside, and of the network's range, which nobody else is asked about.
+    let outside = one.dig("-x 198.51.100.7")?;
+    ensure!(outside.contains("IN\tPTR\twww.example.test."), "{outside}");
+    let own = one.dig(&format!("-x {address}"))?;
+    ensure!(own.contains("IN\tPTR\tc1.mesh.internal.") && own.contains("flags: qr aa"), "{own}");
 
     drop(running);
     let began = Instant::now();

@@ -285,7 +285,10 @@ impl Containers {
     ) -> Vec<String> {
         let known = found.names.iter().filter(|_| wish.dns);
         for name in known.chain(before.iter().flat_map(|record| &record.names)) {
-            wanted.extend(self.names.complete(std::slice::from_ref(name)).unwrap_or_default());
+            match self.names.complete(std::slice::from_ref(name)) {
+                Ok(names) => wanted.extend(names),
+                Err(failure) => info!(container = found.shown, name, %failure, "a name is left out"),
+            }
         }
         wanted.iter().map(ToString::to_string).collect()
     }
