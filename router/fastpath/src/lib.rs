@@ -9,6 +9,7 @@
 
 mod genl;
 pub mod model;
+mod netlink;
 pub mod ovs;
 pub mod vxlan;
 pub mod wireguard;
