@@ -256,7 +256,7 @@ pub(crate) struct LaunchArgs {
     /// What carries frames between hosts: 'sleeve', in user space; 'vxlan', in the kernel where it can, by UDP on the port
     /// after --port, and sleeve elsewhere; 'ovs', the same by the kernel's Open vSwitch datapath, which counts each flow;
     /// 'auto', vxlan where this kernel has it. Frames that are encrypted go by VXLAN inside of the kernel's WireGuard, by UDP on
-    /// the port two after --port, or by sleeve
+    /// the port two after --port, else inside of its ESP, or by sleeve
     #[arg(long, value_name = "auto|vxlan|ovs|sleeve", default_value = "auto")]
     pub(crate) datapath: String,
 

@@ -81,6 +81,17 @@ impl Frame {
         }
     }
 
+    /// The number of the protocol above IP; `None` for other frames. That of IPv6 extension headers counts as one.
+    #[must_use]
+    pub fn ip_protocol(&self) -> Option<u8> {
+        let packet = self.bytes.get(ETHERNET_HEADER_BYTES..)?;
+        match self.ethertype() {
+            ETHERTYPE_IPV4 => packet.get(9).copied(),
+            ETHERTYPE_IPV6 => packet.get(6).copied(),
+            _other => None,
+        }
+    }
+
     /// Whether the bytes stand anywhere in the frame.
     #[must_use]
     pub fn contains(&self, bytes: &[u8]) -> bool {

@@ -331,6 +331,15 @@ impl Lab {
         host.capture(UNDERLAY)
     }
 
+    /// Records what passes a host's cable, at the end of the switch: frames that the host's kernel has opened, and takes in
+    /// again by the interface that they came by, are not among them.
+    ///
+    /// # Errors
+    /// When the cable is gone.
+    pub fn capture_wire(&self, host: &Host) -> Result<Capture> {
+        host.segment().capture(host.port())
+    }
+
     /// Errors and panics in the routers' logs do not fail this test.
     pub fn tolerate_errors(&self) {
         self.errors_tolerated.store(true, Ordering::Relaxed);

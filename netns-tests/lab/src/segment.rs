@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::capture::Capture;
 use crate::chaos::{Chaos, ChaosCounts};
 use crate::command::Cmd;
 use crate::eventually::{eventually, secs};
@@ -152,6 +153,11 @@ impl Segment {
             wires: BTreeMap::new(),
         });
         Ok(Self { namespace, subnet, state })
+    }
+
+    /// Records what passes a port.
+    pub(crate) fn capture(&self, port: Port) -> Result<Capture> {
+        self.namespace.capture(&port.cable())
     }
 
     /// Takes the next free number.

@@ -5,14 +5,14 @@ use mesh_lab::{Lab, Signal, eventually, secs};
 
 use crate::heartbeat::Heartbeat;
 use crate::support::{Member, READY, all_connected, all_ping, launch, words};
-use crate::vxlan::{SECRET, has_wireguard, kernels_carry};
+use crate::vxlan::{SECRET, kernels_carry, sealer};
 
 /// What containers tell each other, and what nobody else may read.
 const PATTERN: &[u8; 16] = b"seen in the open";
 
 const PASSWORD: Option<&str> = Some(SECRET);
 
-/// The UDP ports of VXLAN: in clear, and inside of WireGuard.
+/// The UDP ports of VXLAN: in clear, and inside of what seals it.
 const PORTS: [u16; 2] = [6784, 6786];
 
 fn talk(from: &Member, to: &Member) -> Result<()> {
@@ -27,10 +27,9 @@ fn talk(from: &Member, to: &Member) -> Result<()> {
 fn the_wire_shows_nothing_in_clear_whatever_happens() -> Result<()> {
     let lab = Lab::new("never")?;
     let (h1, h2) = (lab.host("h1")?, lab.host("h2")?);
-    if !has_wireguard(&h1) {
-        return Ok(());
-    }
-    let captures = [lab.capture(&h1)?, lab.capture(&h2)?];
+    let Some(sealer) = sealer(&h1) else { return Ok(()) };
+    let device = sealer.device();
+    let captures = [lab.capture_wire(&h1)?, lab.capture_wire(&h2)?];
     let peers = words([&h1.ip().to_string()]);
     let one = Member::launch(&h1, 1, &[], PASSWORD)?;
     let two = Member::launch(&h2, 2, &peers, PASSWORD)?;
@@ -54,32 +53,39 @@ fn the_wire_shows_nothing_in_clear_whatever_happens() -> Result<()> {
     for command in [
         &["nft", "flush", "ruleset"][..],
         &["nft", "delete", "table", "inet", "mesh_mesh0"],
-        &["ip", "link", "del", "mesh0-wg"],
+        &["ip", "link", "del", device],
         &["ip", "link", "del", "mesh0-vxs"],
-        &["ip", "link", "set", "mesh0-wg", "down"],
+        &["ip", "link", "set", device, "down"],
     ] {
         h1.run(command.iter().copied())?;
         talk(&one, &two)?;
         eventually(secs(20), || kernels_carry(&[&one, &two]))?;
         eventually(READY, || {
             let rules = h1.run(["nft", "list", "table", "inet", "mesh_mesh0"])?.stdout;
-            ensure!(rules.contains("oifname != \"mesh0-wg\""), "the rule is gone: {rules}");
+            ensure!(
+                rules.contains("oifname != { \"mesh0-wg\", \"mesh0-esp\" }"),
+                "the rule is gone: {rules}"
+            );
             Ok(())
         })?;
         talk(&two, &one)?;
     }
     println!("measured: {:?}, the longest silence {:.2} s", heartbeat.tally(), heartbeat.longest_silence());
     let keys = h1.run(["ip", "-br", "link"])?.stdout;
-    ensure!(keys.contains("mesh0-wg"), "{keys}");
+    ensure!(keys.contains(device), "{keys}");
     for host in [&h1, &h2] {
         host.mesh(["stop"])?;
         host.mesh(["reset", "--force"])?;
         let left = host.run(["ip", "-br", "link"])?.stdout;
         ensure!(!left.contains("mesh0"), "{left}");
+        for of in ["state", "policy"] {
+            let left = host.run(["ip", "xfrm", of]).map(|output| output.stdout).unwrap_or_default();
+            ensure!(!left.contains("if_id"), "{left}");
+        }
     }
     for capture in captures {
         let frames = capture.stop()?;
-        ensure!(frames.udp_port(6785) > 100, "the kernel has carried nothing");
+        ensure!(sealer.count(&frames) > 100, "the kernel has carried nothing");
         ensure!(!frames.contains(PATTERN), "the payload was seen");
         for port in PORTS {
             ensure!(frames.udp_port(port) == 0, "VXLAN was seen on port {port}");

@@ -1,11 +1,11 @@
 //! The kernel path: that it carries, that it is left when it does not, and that nobody notices either; and the same where
-//! all is encrypted, which takes a kernel with WireGuard.
+//! all is encrypted, which takes a kernel with WireGuard or ESP.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use mesh_api::{ConnectionState, FlowDocument, FlowsDocument, Overlay};
-use mesh_lab::{Direction, Host, Lab, Ping, Protocol, Signal, always, eventually, secs};
+use mesh_lab::{Direction, Frames, Host, Lab, Ping, Protocol, Signal, always, eventually, secs};
 
 use crate::heartbeat::{Heartbeat, now};
 use crate::support::{
@@ -21,32 +21,83 @@ const SEALED_PORT: u16 = 6785;
 /// A generated secret: no time is spent on stretching it, which an emulated CPU takes long for.
 pub(crate) const SECRET: &str = "mesh1.aaaqeayeaudaocajbifqydiob4ibceqtcqkrmfyydenbwha5dyp2c5rd";
 
-/// Whether the kernel path of a scenario is encrypted.
+/// Whether the kernel path of a scenario is encrypted, and by what.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Path {
     Clear,
-    Sealed,
+    Sealed(Sealer),
+}
+
+/// What encrypts in this kernel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sealer {
+    Wireguard,
+    Esp,
+}
+
+/// The number of ESP among the protocols above IP.
+const ESP: u8 = 50;
+
+impl Sealer {
+    pub(crate) const fn device(self) -> &'static str {
+        match self {
+            Self::Wireguard => "mesh0-wg",
+            Self::Esp => "mesh0-esp",
+        }
+    }
+
+    /// How many packets of a capture are its own.
+    pub(crate) fn count(self, frames: &Frames) -> usize {
+        match self {
+            Self::Wireguard => frames.udp_port(SEALED_PORT),
+            Self::Esp => frames.count(|frame| frame.ip_protocol() == Some(ESP)),
+        }
+    }
 }
 
 impl Path {
     const fn password(self) -> Option<&'static str> {
         match self {
             Self::Clear => None,
-            Self::Sealed => Some(SECRET),
+            Self::Sealed(_) => Some(SECRET),
         }
     }
 
-    const fn port(self) -> u16 {
+    /// How many packets of a capture are the kernel path's.
+    fn count(self, frames: &Frames) -> usize {
         match self {
-            Self::Clear => PORT,
-            Self::Sealed => SEALED_PORT,
+            Self::Clear => frames.udp_port(PORT),
+            Self::Sealed(sealer) => sealer.count(frames),
+        }
+    }
+
+    fn block(self, host: &Host) -> Result<()> {
+        match self {
+            Self::Clear => host.block(Protocol::Udp, PORT, &Direction::BOTH),
+            Self::Sealed(Sealer::Wireguard) => host.block(Protocol::Udp, SEALED_PORT, &Direction::BOTH),
+            Self::Sealed(Sealer::Esp) => {
+                let chain = |hook| {
+                    let place = format!("type filter hook {hook} priority -300");
+                    format!("chain {hook} {{\n{place};\nmeta l4proto esp drop\n}}\n")
+                };
+                let table = format!("table inet blocked {{\n{}{}}}", chain("input"), chain("output"));
+                host.run(["nft", &table]).map(drop)
+            }
+        }
+    }
+
+    fn unblock(self, host: &Host) -> Result<()> {
+        match self {
+            Self::Clear => host.unblock(Protocol::Udp, PORT),
+            Self::Sealed(Sealer::Wireguard) => host.unblock(Protocol::Udp, SEALED_PORT),
+            Self::Sealed(Sealer::Esp) => host.run(["nft", "delete table inet blocked"]).map(drop),
         }
     }
 
     const fn device(self) -> &'static str {
         match self {
             Self::Clear => "mesh0-vx",
-            Self::Sealed => "mesh0-vxs",
+            Self::Sealed(_) => "mesh0-vxs",
         }
     }
 }
@@ -135,7 +186,7 @@ fn pass(path: Path) -> Result<()> {
     ensure!(stats.received == 5, "the largest frame does not pass: {stats:?}");
     let by_hand = sent_by_user_space(&one.host)? - before;
     ensure!(by_hand < 50, "user space has sent {by_hand} frames");
-    let carried = capture.stop()?.udp_port(path.port());
+    let carried = path.count(&capture.stop()?);
     ensure!(carried >= 400, "the wire has seen {carried} packets of the kernel path");
 
     let document = flows(&one.host)?;
@@ -156,7 +207,7 @@ fn fall_back(path: Path) -> Result<()> {
     let (_lab, [one, two]) = carrying_chain("blocked", path)?;
     let heartbeat = Heartbeat::beating(&one.container, &two)?;
     let blocked = now()?;
-    two.host.block(Protocol::Udp, path.port(), &Direction::BOTH)?;
+    path.block(&two.host)?;
     eventually(SWITCHED, || goes_by(&one.host, "h2", Overlay::Sleeve))?;
     eventually(SWITCHED, || goes_by(&two.host, "h1", Overlay::Sleeve))?;
     let answer = eventually(SWITCHED, || heartbeat.first_answer_after(blocked + 0.1))?;
@@ -172,7 +223,7 @@ fn fall_back(path: Path) -> Result<()> {
 
     let silent_before = heartbeat.longest_silence();
     let opened = now()?;
-    two.host.unblock(Protocol::Udp, path.port())?;
+    path.unblock(&two.host)?;
     eventually(secs(20), || kernels_carry(&[&one, &two]))?;
     println!("measured: VXLAN carries again after {:.2} s", now()? - opened);
     ensure!(silent_before < 5.0, "silent for {silent_before} s");
@@ -344,10 +395,10 @@ fn encrypted_links_never_use_vxlan_in_clear() -> Result<()> {
     let captures = [lab.capture(&one.host)?, lab.capture(&two.host)?];
     all_ping(&[&one, &two])?;
     one.container.ping_with(&Ping::to(two.ip).count(50))?;
-    if !has_wireguard(&one.host) {
+    if sealer(&one.host).is_none() {
         goes_by(&one.host, "h2", Overlay::Sleeve)?;
         let info = connections(&one.host)?.into_iter().find_map(|one| one.info).unwrap_or_default();
-        ensure!(info.contains("encrypted") && info.contains("WireGuard"), "{info:?}");
+        ensure!(info.contains("encrypted") && info.contains("ESP"), "{info:?}");
     }
     for capture in captures {
         ensure!(capture.stop()?.udp_port(PORT) == 0, "something has left by VXLAN");
@@ -370,20 +421,28 @@ fn packets_of_strangers_do_not_reach_a_container() -> Result<()> {
     eventually(READY, || kernels_carry(&[&one, &two]))
 }
 
-/// Whether the kernel has WireGuard. A scenario that needs it says so where it has not.
-pub(crate) fn has_wireguard(host: &Host) -> bool {
-    let made = host.run(["ip", "link", "add", "probe", "type", "wireguard"]).is_ok();
-    if made {
-        drop(host.run(["ip", "link", "del", "probe"]));
-    } else {
-        eprintln!("skipped: this kernel has no WireGuard");
+/// What the kernel encrypts with. A scenario that needs it says so where it has nothing.
+pub(crate) fn sealer(host: &Host) -> Option<Sealer> {
+    let has = |kind: &[&str]| {
+        let made = host.run(["ip", "link", "add", "probe", "type"].iter().chain(kind).copied()).is_ok();
+        if made {
+            drop(host.run(["ip", "link", "del", "probe"]));
+        }
+        made
+    };
+    if has(&["wireguard"]) {
+        return Some(Sealer::Wireguard);
     }
-    made
+    if has(&["xfrm", "if_id", "1"]) {
+        return Some(Sealer::Esp);
+    }
+    eprintln!("skipped: this kernel has neither WireGuard nor ESP");
+    None
 }
 
 fn where_the_kernel_seals(scenario: fn(Path) -> Result<()>) -> Result<()> {
-    let is_there = has_wireguard(&Lab::new("seals")?.host("h1")?);
-    if is_there { scenario(Path::Sealed) } else { Ok(()) }
+    let found = sealer(&Lab::new("seals")?.host("h1")?);
+    found.map_or(Ok(()), |sealer| scenario(Path::Sealed(sealer)))
 }
 
 #[test]

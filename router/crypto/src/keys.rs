@@ -15,6 +15,8 @@
 //! | `cookie i2r`  | 8     | all    | proof in clear datagrams from initiator to responder        |
 //! | `cookie r2i`  | 8     | all    | proof in clear datagrams from responder to initiator        |
 //! | `wireguard`   | 32    | all    | preshared key of the kernels' WireGuard between both ends   |
+//! | `esp i2r`     | 40    | all    | the kernels' ESP from initiator to responder: AES-256 key, salt, SPI |
+//! | `esp r2i`     | 40    | all    | the same from responder to initiator                        |
 //! | `rekey`       | 32    | all    | the secret of both ends in the dialogue to the next epoch   |
 //! | `chain`       | 32    | all    | salt of the next epoch's master                             |
 //!
@@ -111,6 +113,20 @@ impl KeySchedule {
         WireguardKey(*self.derive(Label::Wireguard))
     }
 
+    /// What both ends' kernels seal and open with by ESP in the current epoch. Asking twice gives the same: a key must not be
+    /// installed again once it has sealed anything.
+    #[must_use]
+    pub fn esp_keys(&self) -> EspKeys {
+        let (send, receive) = self.directions();
+        let of = |direction| {
+            let bytes: Zeroizing<[u8; ESP_KEY_LEN + 4]> = self.derive(Label::Esp(direction));
+            let (key, spi) = bytes.split_first_chunk().expect("the array is longer by four bytes");
+            let spi = spi.first_chunk().map_or(0, |spi| u32::from_be_bytes(*spi));
+            EspKey { key: *key, spi: spi | SPI_FIRST }
+        };
+        EspKeys { send: of(send), receive: of(receive) }
+    }
+
     /// Goes on to the next epoch, into which `raw_split` brings fresh keys, and overwrites the master of this one.
     fn advance(&mut self, raw_split: &[u8; 64]) {
         let chain: Zeroizing<[u8; KEY_LEN]> = self.derive(Label::Chain);
@@ -194,6 +210,31 @@ pub enum DirectionKey {
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct WireguardKey(pub [u8; KEY_LEN]);
 
+/// Length of a key for ESP by AES-GCM: 32 bytes for AES-256, and 4 of salt (RFC 4106, section 8.1).
+pub const ESP_KEY_LEN: usize = 36;
+
+/// The least security parameter index: those with this bit set leave alone what is reserved (RFC 4303, section 2.1), and
+/// what other programs number from 1.
+const SPI_FIRST: u32 = 1 << 31;
+
+/// One direction of the kernels' ESP in one epoch. Overwritten when dropped.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+pub struct EspKey {
+    /// Key and salt.
+    pub key: [u8; ESP_KEY_LEN],
+    /// The security parameter index that packets bear.
+    pub spi: u32,
+}
+
+/// Both directions of the kernels' ESP in one epoch.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EspKeys {
+    /// For what this router's kernel sends.
+    pub send: EspKey,
+    /// For what it receives.
+    pub receive: EspKey,
+}
+
 #[derive(Clone, Copy)]
 enum Direction {
     ToResponder,
@@ -206,6 +247,7 @@ enum Label {
     Udp(Direction),
     Cookie(Direction),
     Wireguard,
+    Esp(Direction),
     Rekey,
     Chain,
 }
@@ -220,6 +262,8 @@ impl Label {
             Self::Cookie(Direction::ToResponder) => "cookie i2r",
             Self::Cookie(Direction::ToInitiator) => "cookie r2i",
             Self::Wireguard => "wireguard",
+            Self::Esp(Direction::ToResponder) => "esp i2r",
+            Self::Esp(Direction::ToInitiator) => "esp r2i",
             Self::Rekey => "rekey",
             Self::Chain => "chain",
         }
@@ -267,6 +311,12 @@ mod tests {
         [&sealed.send, &sealed.receive, &clear.send, &clear.receive].map(|key| hex(bytes(key))).to_vec()
     }
 
+    /// What an initiator sends and receives with by ESP.
+    const ESP_GOLDEN: [(&str, u32); 2] = [
+        ("b8189d93915114e45fc4506f17673c957c084b0ac4bac038ae9030fdbdacf2741a029430", 0xd392_eee3),
+        ("c76ebd0916122df2a54c3c371c0a0fb083c2205de04aa1d5608735c33c9b50335f6e954d", 0xd5ad_78d2),
+    ];
+
     #[test]
     fn keys_equal_the_golden_table() {
         // From an independent HKDF: Python's hmac and hashlib over the formulas at the top of this file.
@@ -286,6 +336,11 @@ mod tests {
         assert_eq!(
             hex(&schedule.wireguard_key().0),
             "444385f24b3369c539bff3de557dda2b4c37bc81981652c4542ad9028ac974d9"
+        );
+        let esp = schedule.esp_keys();
+        assert_eq!(
+            [&esp.send, &esp.receive].map(|one| (hex(&one.key), one.spi)),
+            ESP_GOLDEN.map(|(key, spi)| (key.to_owned(), spi))
         );
         let rekey: Zeroizing<[u8; KEY_LEN]> = schedule.derive(Label::Rekey);
         assert_eq!(hex(&*rekey), "2387d0654e12c1f9f78b604b68d2f5b4bcdb27fc886d71b3da76d8fd9cc6eecf");

@@ -30,7 +30,8 @@ pub use handshake::{
 };
 pub use identity::{BadSignature, Identity, IdentityError, PublicKey, SecretBytes, Signature};
 pub use keys::{
-    COOKIE_LEN, DataKeys, DirectionKey, KeySchedule, Protection, RekeyError, RekeyStep, Role, WireguardKey,
+    COOKIE_LEN, DataKeys, DirectionKey, ESP_KEY_LEN, EspKey, EspKeys, KeySchedule, Protection, RekeyError,
+    RekeyStep, Role, WireguardKey,
 };
 pub use packet::{
     OpenError, OpeningKey, PACKET_HEADER_LEN, REJECT_AFTER_PACKETS, REKEY_AFTER_PACKETS, SealingKey,

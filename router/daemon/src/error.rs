@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use mesh_api::{ErrorKind, Failure};
 use mesh_dataplane::{StartError, TapError};
+use mesh_fastpath::esp::Error as EspError;
+use mesh_fastpath::seal::Error as SealError;
 use mesh_fastpath::vxlan::StartError as FastPathError;
 use mesh_fastpath::wireguard::Error as WireguardError;
 use mesh_hostnet::{HostError, HostRoute};
@@ -184,17 +186,8 @@ impl Error {
             | Self::NetworkDamaged { .. }
             | Self::Password(_) => ErrorKind::Invalid,
             Self::Dataplane(error) => start_kind(error),
-            Self::Host(error)
-            | Self::FastPath(FastPathError::Host(error) | FastPathError::Seal(WireguardError::Host(error)))
-            | Self::NoOvs(FastPathError::Host(error) | FastPathError::Seal(WireguardError::Host(error))) => {
-                kind_of(error)
-            }
-            Self::FastPath(
-                FastPathError::Thread(source) | FastPathError::Seal(WireguardError::Kernel(source)),
-            )
-            | Self::NoOvs(
-                FastPathError::Thread(source) | FastPathError::Seal(WireguardError::Kernel(source)),
-            ) => io_kind(source),
+            Self::Host(error) => kind_of(error),
+            Self::FastPath(error) | Self::NoOvs(error) => fast_path_kind(error),
             Self::LoggingTwice | Self::Reset(_) | Self::Dns(_) => ErrorKind::Internal,
         }
     }
@@ -308,6 +301,24 @@ pub(crate) fn kind_of(error: &HostError) -> ErrorKind {
         }
         HostError::Program { .. } => ErrorKind::Unsupported,
         HostError::UndoIncomplete { cause, .. } => kind_of(cause),
+    }
+}
+
+fn fast_path_kind(error: &FastPathError) -> ErrorKind {
+    match error {
+        FastPathError::Host(error)
+        | FastPathError::Seal(
+            SealError::Host(error)
+            | SealError::Wireguard(WireguardError::Host(error))
+            | SealError::Esp(EspError::Host(error)),
+        ) => kind_of(error),
+        FastPathError::Thread(source)
+        | FastPathError::Seal(
+            SealError::Wireguard(WireguardError::Kernel(source)) | SealError::Esp(EspError::Kernel(source)),
+        ) => io_kind(source),
+        FastPathError::Seal(SealError::Esp(EspError::Moved | EspError::Spent) | SealError::OtherWay) => {
+            ErrorKind::Internal
+        }
     }
 }
 

@@ -6,16 +6,18 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mesh_api::{ConnectionDocument, Datapath, FlowDocument, FlowsDocument, Overlay};
-use mesh_crypto::Rng;
+use mesh_crypto::{EspKey, EspKeys, Rng};
 use mesh_dataplane::engine::{CounterSnapshot, Direction, Path};
 use mesh_dataplane::{Dataplane, Pulse, Sightings};
+use mesh_fastpath::esp;
 use mesh_fastpath::model::{Agreement, PathState, Place, Refusal, View};
 use mesh_fastpath::ovs;
-use mesh_fastpath::vxlan::{self, BackEnd, End, FastPath, Flow, Guard, Heard, Hooks, Seal};
+use mesh_fastpath::seal::{Peer, Seal, address_of};
+use mesh_fastpath::vxlan::{self, BackEnd, End, FastPath, Flow, Guard, Heard, Hooks};
 use mesh_fastpath::wireguard::{self, SecretKey};
 use mesh_hostnet::{Bridge, Firewall, FirewallState, SealedTunnel, Tunnel};
-use mesh_node::{Input, KernelPath, LinkPlan, Node, Plan, Report, VxlanEnd};
-use mesh_wire::control::{OVERLAY_SLEEVE, OVERLAY_VXLAN, VNI_MAX};
+use mesh_node::{EspPlan, Input, KernelPath, LinkPlan, Node, Plan, Report, VxlanEnd};
+use mesh_wire::control::{OVERLAY_SLEEVE, OVERLAY_VXLAN, SealOffer, VNI_MAX};
 use mesh_wire::{MacAddr, PeerId};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -72,7 +74,7 @@ impl Lane {
         let may_be_clear = config.secrets.is_empty() || !config.trusted_subnets.is_empty();
         let may_be_sealed = !config.secrets.is_empty() && back_end == BackEnd::Vxlan;
         if config.datapath == Datapath::Sleeve || !(may_be_clear || may_be_sealed) {
-            mesh_hostnet::remove_tunnels(&bridge.name)?;
+            vxlan::remove(&bridge.name)?;
             ovs::remove(&bridge.name)?;
             if config.datapath == Datapath::Ovs {
                 warn!(reason = %Refusal::Encrypted, "user space carries all frames");
@@ -99,7 +101,7 @@ impl Lane {
         match FastPath::start(&settings, hooks) {
             Ok(path) => lane.path = Some(Arc::new(path)),
             Err(error) if !may_be_clear => {
-                info!(%error, "this kernel has no WireGuard for the router: user space carries all frames");
+                info!(%error, "nothing seals for the router in this kernel: user space carries all frames");
                 if config.datapath == Datapath::Vxlan {
                     warn!(reason = %Refusal::Encrypted, "user space carries all frames");
                 }
@@ -238,17 +240,18 @@ impl Ports {
 fn seal(me: PeerId, rng: &mut Rng, ports: &Ports) -> Seal {
     let mut private = SecretKey([0; 32]);
     private.0.chunks_mut(8).for_each(|part| part.copy_from_slice(&rng.u64().to_ne_bytes()));
-    let (port, address) = (ports.wireguard, wireguard::address_of(me));
+    let (port, address) = (ports.wireguard, address_of(me));
     Seal { wireguard: wireguard::Config { private, port, address }, port: ports.sealed }
 }
 
 /// Lets packets of the kernel path in from neighbours alone, and those that are sealed leave and come in no other way.
 fn guard(firewall: Firewall, settings: &vxlan::Config) -> Guard {
     let port = settings.port;
+    let listen = settings.listen.filter(|address| !address.is_unspecified());
     let sealed = settings.seal.as_ref().map(|seal| SealedTunnel {
-        device: settings.bridge.name.wireguard(),
         port: seal.port,
         address: seal.wireguard.address,
+        only_at: listen.map(|address| (seal.wireguard.port, address)),
     });
     Box::new(move |sources| {
         firewall.set_tunnel(Some(Tunnel { port, sources: sources.clone(), sealed: sealed.clone() }));
@@ -283,9 +286,9 @@ fn agreement(link: &LinkPlan) -> Agreement {
     match link.kernel {
         KernelPath { theirs: Some(None), .. } => Agreement::None(Refusal::PeerHasNone),
         KernelPath { is_sealed, theirs: Some(Some(theirs)), ours: Some(ours) } => {
-            let remote = match (is_sealed, theirs.seal) {
+            let remote = match (is_sealed, theirs.sealing()) {
                 (true, None) => return Agreement::None(Refusal::PeerHasNone),
-                (true, Some(_)) => wireguard::address_of(link.peer).into(),
+                (true, Some(_)) => address_of(link.peer).into(),
                 (false, _) => link.remote.ip().to_canonical(),
             };
             Agreement::Both { remote, theirs, our_cookie: ours.cookie }
@@ -297,13 +300,27 @@ fn agreement(link: &LinkPlan) -> Agreement {
 }
 
 /// How frames to a neighbour are sealed by the kernel, once both ends have said so.
-fn sealed(link: &LinkPlan) -> Option<wireguard::Peer> {
-    let offer = link.kernel.theirs??.seal.filter(|_| link.kernel.is_sealed)?;
-    Some(wireguard::Peer {
-        key: offer.key,
-        secret: SecretKey(link.wireguard_key.as_ref()?.0),
-        endpoint: SocketAddr::new(link.remote.ip().to_canonical(), offer.port),
-        address: wireguard::address_of(link.peer),
+fn sealed(link: &LinkPlan) -> Option<Peer> {
+    let offer = link.kernel.theirs??.sealing().filter(|_| link.kernel.is_sealed)?;
+    let (ip, address) = (link.remote.ip().to_canonical(), address_of(link.peer));
+    Some(match offer {
+        SealOffer::Wireguard(device) => Peer::Wireguard(wireguard::Peer {
+            key: device.key,
+            secret: SecretKey(link.wireguard_key.as_ref()?.0),
+            endpoint: SocketAddr::new(ip, device.port),
+            address,
+        }),
+        SealOffer::Esp => {
+            let EspPlan { keys: EspKeys { send, receive }, is_answered } = link.esp.as_ref()?;
+            let key = |key: &EspKey| esp::Key { key: key.key, spi: key.spi };
+            Peer::Esp(esp::Peer {
+                endpoint: ip,
+                address,
+                send: key(send),
+                receive: key(receive),
+                is_ready: *is_answered,
+            })
+        }
     })
 }
 

@@ -125,6 +125,7 @@ pub(crate) fn reset_host(
 fn remove_everything(run_dir: &Path, state_dir: &Path, bridge: &BridgeName) -> Result<Vec<String>, Error> {
     expose::restore_forwarding(state_dir)?;
     let datapath = mesh_fastpath::ovs::remove(bridge)?;
+    mesh_fastpath::esp::remove_all(bridge)?;
     let interfaces = mesh_hostnet::remove_all(bridge).map_err(Error::Reset)?;
     let mut removed: Vec<_> = datapath.iter().chain(&interfaces).map(ToString::to_string).collect();
     removed.extend(ResolvConfs::new(state_dir, None, "").remove_all()?);

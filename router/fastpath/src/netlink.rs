@@ -5,13 +5,14 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use mesh_hostnet::KernelError;
+use mesh_hostnet::{HostError, KernelError};
 use netlink_sys::{Socket, SocketAddr};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-/// How long the kernel may take to answer one request. To load a module for it takes the longest.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long the kernel may take to answer one request. To load modules for it and have them test themselves, as those of
+/// ciphers do, takes the longest: some seconds on a slow CPU.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Bytes of one datagram from the kernel; an upcall bears a whole frame.
 pub(crate) const DATAGRAM_BYTES_MAX: usize = 128 * 1024;
@@ -123,6 +124,14 @@ impl Netlink {
             }
         }
     }
+}
+
+/// Says what was tried when something happened.
+pub(crate) fn during(
+    action: &'static str,
+    object: impl std::fmt::Display,
+) -> impl FnOnce(KernelError) -> HostError {
+    move |source| HostError::Kernel { action, interface: object.to_string(), source }
 }
 
 /// Reads a datagram of the kernel's, if one waits.

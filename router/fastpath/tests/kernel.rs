@@ -69,7 +69,8 @@ fn view(macs: u32) -> View {
     let peers: Vec<_> = (1..=10_u8).collect();
     let agreement = |number: &u8| {
         let remote = IpAddr::V4(Ipv4Addr::new(192, 0, 2, *number));
-        let theirs = VxlanOffer { port: 6784, vni: 100 + u32::from(*number), cookie: 1, seal: None };
+        let theirs =
+            VxlanOffer { port: 6784, vni: 100 + u32::from(*number), cookie: 1, seal: None, esp: None };
         (peer(*number), Agreement::Both { remote, theirs, our_cookie: u64::from(*number) })
     };
     let mac = |number: u32| {

@@ -15,8 +15,8 @@ use crate::mac::MacAddress;
 use crate::name::{BridgeName, InterfaceName};
 use crate::netlink::Netlink;
 use crate::netlink::link::{Link, LinkChange};
+use crate::sealer::{self, Sealer};
 use crate::sysctl::Switch;
-use crate::wireguard;
 
 /// The smallest MTU of an interface that carries IPv4, in bytes (RFC 791).
 pub const MTU_MIN: u32 = 68;
@@ -312,11 +312,11 @@ fn set_mtu_of_all(host: &mut Netlink, name: &BridgeName, index: u32, mtu: u32) -
     let ports = links.iter().filter(is_port);
     let bridge = links.iter().filter(|link| link.index == index);
     // No VXLAN device takes more than what is under it.
-    let (tunnel, tunnel_mtu) = (name.wireguard(), wireguard::mtu(mtu));
-    let is_tunnel = |link: &&Link| link.name == tunnel.as_str() && is_ours(link, mark::UPLINK, "wireguard");
+    let tunnel_mtu = sealer::mtu(mtu);
+    let is_tunnel = |link: &&Link| Sealer::ALL.iter().any(|one| sealer::is_ours_named(link, name, *one));
     for link in links.iter().filter(is_tunnel).filter(|link| link.mtu < tunnel_mtu) {
         let change = LinkChange { mtu: Some(tunnel_mtu), ..LinkChange::default() };
-        host.change_link(link.index, &change).map_err(|error| error.during("set the MTU of", &tunnel))?;
+        host.change_link(link.index, &change).map_err(|error| error.during("set the MTU of", &link.name))?;
     }
     for link in ports.chain(bridge).filter(|link| link.mtu != mtu) {
         let change = LinkChange { mtu: Some(mtu), ..LinkChange::default() };
@@ -324,7 +324,7 @@ fn set_mtu_of_all(host: &mut Netlink, name: &BridgeName, index: u32, mtu: u32) -
     }
     for link in links.iter().filter(is_tunnel).filter(|link| link.mtu > tunnel_mtu) {
         let change = LinkChange { mtu: Some(tunnel_mtu), ..LinkChange::default() };
-        host.change_link(link.index, &change).map_err(|error| error.during("set the MTU of", &tunnel))?;
+        host.change_link(link.index, &change).map_err(|error| error.during("set the MTU of", &link.name))?;
     }
     Ok(())
 }

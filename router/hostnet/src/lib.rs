@@ -40,6 +40,7 @@ mod probe;
 mod program;
 mod reset;
 mod routes;
+mod sealer;
 mod sniffer;
 mod socket;
 mod sysctl;
@@ -48,7 +49,6 @@ mod undo;
 mod veth;
 mod vxlan;
 mod watch;
-mod wireguard;
 
 pub use address::AddressFault;
 pub use attach::{AttachSpec, Attachment, attach, check_container};
@@ -74,6 +74,7 @@ pub use probe::{PROBE_EVERY, PROBES, Probe, probe};
 pub use program::ProgramError;
 pub use reset::remove_all;
 pub use routes::{HostRoute, route_into};
+pub use sealer::{SEALED_NET, Sealer, SealerLink, ensure_sealer, esp_interface_id, is_sealed, remove_sealer};
 pub use sniffer::{Sniffed, Sniffer};
 pub use socket::set_tcp_rto_max;
 pub use underlay::{UNDERLAY_MTU_DEFAULT, underlay_mtu};
@@ -83,4 +84,3 @@ pub use vxlan::{
     set_default_uplink,
 };
 pub use watch::AddressWatch;
-pub use wireguard::{SEALED_NET, WireguardLink, ensure_wireguard, is_sealed, remove_wireguard};

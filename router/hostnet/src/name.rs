@@ -6,6 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::sealer::Sealer;
 use crate::vxlan::UnderlayFamily;
 
 /// The longest name of an interface, in bytes: the kernel's `IFNAMSIZ` without the terminating zero.
@@ -24,6 +25,7 @@ const DATAPATH_SUFFIX: &str = "-dp";
 const DATAPATH_TUNNEL_SUFFIX: &str = "-ovx";
 const SEALED_SUFFIX: &str = "-vxs";
 const WIREGUARD_SUFFIX: &str = "-wg";
+const ESP_SUFFIX: &str = "-esp";
 const STAGING_SUFFIX: &str = "~new";
 
 /// The name of a network interface: 1 to 15 bytes that the kernel takes literally.
@@ -124,10 +126,14 @@ impl BridgeName {
         InterfaceName::derived(format!("{}{DATAPATH_TUNNEL_SUFFIX}", self.0))
     }
 
-    /// The name of the WireGuard device that seals what goes to neighbours: `<bridge>-wg`.
+    /// The name of the device that seals what goes to neighbours: `<bridge>-wg`, `<bridge>-esp`.
     #[must_use]
-    pub fn wireguard(&self) -> InterfaceName {
-        InterfaceName::derived(format!("{}{WIREGUARD_SUFFIX}", self.0))
+    pub fn sealer(&self, sealer: Sealer) -> InterfaceName {
+        let suffix = match sealer {
+            Sealer::Wireguard => WIREGUARD_SUFFIX,
+            Sealer::Esp => ESP_SUFFIX,
+        };
+        InterfaceName::derived(format!("{}{suffix}", self.0))
     }
 
     /// The names of all ports by which frames may leave the host; not each is there.

@@ -10,14 +10,14 @@ use crate::name::{BridgeName, InterfaceName};
 use crate::netlink::Netlink;
 use crate::netlink::link::Link;
 use crate::patch::is_patch;
+use crate::sealer::{self, Sealer};
 use crate::veth::is_host_end_name;
 use crate::vxlan::{UnderlayFamily, is_unfinished};
-use crate::wireguard;
 
-/// Removes the bridge, the containers' interfaces on it, its TAP or the veth in its place, its VXLAN and WireGuard devices and the
+/// Removes the bridge, the containers' interfaces on it, its TAP or the veth in its place, its VXLAN and sealing devices and the
 /// pair to a datapath when there are any, and the firewall.
 /// Goes on past errors.
-/// Returns the names of what was removed on the host's side, in that order: containers', TAP, VXLAN, WireGuard, pair, bridge.
+/// Returns the names of what was removed on the host's side, in that order: containers', TAP, VXLAN, sealing, pair, bridge.
 ///
 /// Interfaces of containers that lost their bridge are removed, too. A bridge of this name that is not ours is left
 /// alone, with its ports. Where there is nothing, nothing happens.
@@ -41,7 +41,8 @@ pub fn remove_all(name: &BridgeName) -> Result<Vec<InterfaceName>, Vec<HostError
         is_named && (is_ours(link, mark::UPLINK, "vxlan") || is_unfinished(link))
     };
     let tunnels = links.iter().filter(is_tunnel);
-    let sealing = links.iter().filter(|link| wireguard::is_ours_named(link, name));
+    let is_sealer = |link: &&Link| Sealer::ALL.iter().any(|one| sealer::is_ours_named(link, name, *one));
+    let sealing = links.iter().filter(is_sealer);
     let patches = links.iter().filter(|link| link.name == name.patch().as_str() && is_patch(link));
     let mut removal = Removal { host: &mut host, removed: Vec::new(), errors: Vec::new() };
     for link in veths.chain(taps).chain(tunnels).chain(sealing).chain(patches).chain(bridge) {

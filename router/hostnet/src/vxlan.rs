@@ -11,7 +11,7 @@ use crate::bridge::{Bridge, PortKind, find, is_ours, join, mark, open_host};
 use crate::error::HostError;
 use crate::name::{BridgeName, InterfaceName};
 use crate::netlink::link::{Link, UplinkFlags};
-use crate::wireguard::{is_sealed, remove_wireguard};
+use crate::sealer::{Sealer, is_sealed, remove_sealer};
 
 /// A family of underlay addresses. The kernel has a VXLAN device for one of them each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,7 +20,7 @@ pub enum UnderlayFamily {
     V4,
     /// IPv6.
     V6,
-    /// IPv4 inside of our WireGuard device: the addresses of [`is_sealed`](crate::is_sealed).
+    /// IPv4 inside of our sealing device: the addresses of [`is_sealed`](crate::is_sealed).
     Sealed,
 }
 
@@ -126,13 +126,13 @@ pub fn find_vxlan(bridge: &BridgeName, family: UnderlayFamily) -> Result<Option<
     Ok(link.filter(|link| is_ours(link, mark::UPLINK, "vxlan")).and_then(|link| device(&link)))
 }
 
-/// Removes our VXLAN devices of all families, and the WireGuard device under one of them.
+/// Removes our VXLAN devices of all families, and the sealing devices under one of them.
 ///
 /// # Errors
 /// [`HostError::Kernel`].
 pub fn remove_tunnels(bridge: &BridgeName) -> Result<(), HostError> {
     UnderlayFamily::ALL.into_iter().try_for_each(|family| remove_vxlan(bridge, family))?;
-    remove_wireguard(bridge)
+    Sealer::ALL.into_iter().try_for_each(|sealer| remove_sealer(bridge, sealer))
 }
 
 /// Makes of the TAP the uplink for all that no forwarding entry leads elsewhere: nothing is learnt from it, and nothing goes

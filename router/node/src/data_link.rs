@@ -16,7 +16,7 @@ use mesh_wire::control::{DataOffer, LinkRecord, OVERLAY_NONE, OVERLAY_SLEEVE, Re
 use mesh_wire::{Moment, PeerId, ReceiverIndex};
 
 use crate::limits::{EPOCHS_MAX, OLD_EPOCH_KEPT, OLD_SESSION_KEPT, REKEY_AFTER};
-use crate::plan::{LinkPlan, ReceivePlan, SendPlan};
+use crate::plan::{EspPlan, LinkPlan, ReceivePlan, SendPlan};
 use crate::vxlan::KernelPath;
 
 pub(crate) struct DataLink {
@@ -279,6 +279,10 @@ impl DataLink {
             in_doubt: self.in_doubt,
             kernel: self.kernel,
             wireguard_key: self.kernel.is_sealed.then(|| self.schedule.wireguard_key()),
+            esp: self
+                .kernel
+                .is_sealed
+                .then(|| EspPlan { keys: self.schedule.esp_keys(), is_answered: self.is_answered }),
             receive: self.receive.iter().map(|receiving| receiving.plan.clone()).collect(),
             send: self.send.clone(),
         })

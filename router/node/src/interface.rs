@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use mesh_crypto::{Identity, Psk};
 use mesh_names::{AddError, ContainerId, Entry, Names};
 use mesh_topology::{MergeError, Target};
-use mesh_wire::control::WireguardOffer;
+use mesh_wire::control::SealOffer;
 use mesh_wire::{BootCount, MacAddr, NetworkId, Nickname, PeerId};
 
 use crate::addresses::Addresses;
@@ -188,7 +188,7 @@ pub struct VxlanEnd {
     /// The UDP port of packets in clear, if any may be.
     pub clear: Option<u16>,
     /// The UDP port of packets that the kernel seals, and by what, if it can.
-    pub sealed: Option<(u16, WireguardOffer)>,
+    pub sealed: Option<(u16, SealOffer)>,
 }
 
 /// What the data plane notices.

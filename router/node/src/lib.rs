@@ -46,7 +46,7 @@ pub use interface::{
     AddressOutput, Config, ConnectionId, DialFailure, Event, Input, Output, Report, VxlanEnd,
 };
 pub use node::Node;
-pub use plan::{LinkPlan, Plan, ReceivePlan, SendPlan};
+pub use plan::{EspPlan, LinkPlan, Plan, ReceivePlan, SendPlan};
 pub use route_status::{BroadcastRoute, RouteReason, RouteStatus, UnicastRoute};
 pub use status::{ConnectionState, ConnectionStatus, PeerLink, PeerStatus, TargetState, TargetStatus};
 pub use vxlan::KernelPath;

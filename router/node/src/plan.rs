@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use mesh_crypto::{DirectionKey, WireguardKey};
+use mesh_crypto::{DirectionKey, EspKeys, WireguardKey};
 use mesh_topology::Routes;
 use mesh_wire::{PeerId, ReceiverIndex};
 
@@ -42,10 +42,21 @@ pub struct LinkPlan {
     pub kernel: KernelPath,
     /// What both kernels share, where frames are to be sealed.
     pub wireguard_key: Option<WireguardKey>,
+    /// What both kernels seal by ESP with, where frames are to be sealed; it is sent with once the peer receives.
+    pub esp: Option<EspPlan>,
     /// The keys under which its packets are accepted, newest last.
     pub receive: Vec<ReceivePlan>,
     /// The keys under which packets go to it, once it has offered to receive.
     pub send: Option<SendPlan>,
+}
+
+/// The kernels' ESP in the present epoch.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EspPlan {
+    /// Keys of both directions.
+    pub keys: EspKeys,
+    /// Whether the peer has entered the epoch, too.
+    pub is_answered: bool,
 }
 
 /// An epoch's receiving end here.

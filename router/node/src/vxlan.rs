@@ -4,7 +4,7 @@
 //! On a link whose frames are sealed only what the kernels seal is offered.
 
 use mesh_crypto::Protection;
-use mesh_wire::control::{Message, VxlanOffer};
+use mesh_wire::control::{EspOffer, Message, SealOffer, VxlanOffer};
 use mesh_wire::{Moment, PeerId};
 
 use crate::connection::Connection;
@@ -48,7 +48,12 @@ impl Node {
                 Protection::Clear => (clear?, None),
                 Protection::Sealed => sealed.map(|(port, seal)| (port, Some(seal)))?,
             };
-            Some(VxlanOffer { port, vni, cookie, seal })
+            let (seal, esp) = match seal {
+                None => (None, None),
+                Some(SealOffer::Wireguard(device)) => (Some(device), None),
+                Some(SealOffer::Esp) => (None, Some(EspOffer {})),
+            };
+            Some(VxlanOffer { port, vni, cookie, seal, esp })
         });
         open.data.kernel.ours = offer;
         self.send(id, &Message::Vxlan(offer), now);

@@ -217,6 +217,7 @@ impl Sleeve {
             in_doubt: _,
             kernel: _,
             wireguard_key: _,
+            esp: _,
             receive,
             send,
         } in &self.plan.links

@@ -349,7 +349,31 @@ pub struct VxlanOffer {
     /// What seals packets on the way, and only on links whose frames are to be sealed: the port above is one inside of it.
     #[n(3)]
     pub seal: Option<WireguardOffer>,
+    /// The same, where ESP seals them.
+    #[n(4)]
+    pub esp: Option<EspOffer>,
 }
+
+/// What seals packets between two kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SealOffer {
+    /// WireGuard.
+    Wireguard(WireguardOffer),
+    /// ESP in tunnel mode (RFC 4303) by AES-GCM (RFC 4106).
+    Esp,
+}
+
+impl VxlanOffer {
+    /// What seals packets, if anything does. Where both are named, WireGuard.
+    #[must_use]
+    pub fn sealing(&self) -> Option<SealOffer> {
+        self.seal.map(SealOffer::Wireguard).or_else(|| self.esp.map(|_| SealOffer::Esp))
+    }
+}
+
+/// That the sender's kernel opens ESP. Keys follow from the session, and addresses are those of both ends' sleeves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct EspOffer {}
 
 /// A device of the sender's kernel that opens what the receiver of this seals for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]

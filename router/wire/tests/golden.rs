@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 
 use compare::Golden;
 use mesh_wire::control::{
-    AnnouncedMac, BUCKETS, Channel, DataOffer, Digest, DigestRow, Farewell, Gossip, GroupsRecord, Hello,
-    LinkRecord, MacsRecord, Mail, MailBody, Message, NamesRecord, PeerRecord, Rekey, Relay, SignedRecord,
-    Summary, VxlanOffer, WireguardOffer,
+    AnnouncedMac, BUCKETS, Channel, DataOffer, Digest, DigestRow, EspOffer, Farewell, Gossip, GroupsRecord,
+    Hello, LinkRecord, MacsRecord, Mail, MailBody, Message, NamesRecord, PeerRecord, Rekey, Relay,
+    SignedRecord, Summary, VxlanOffer, WireguardOffer,
 };
 use mesh_wire::sleeve::{Envelope, Header, Message as Sleeve, Messages, PacketKind, Part, Probe, TimeToLive};
 use mesh_wire::vxlan::{self, Heartbeat, HeartbeatKind};
@@ -109,7 +109,13 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("network", Message::Network(NetworkId::from_bytes([0x99; 16]))),
         (
             "vxlan",
-            Message::Vxlan(Some(VxlanOffer { port: 6784, vni: 0xab_cdef, cookie: 0x0102_0304, seal: None })),
+            Message::Vxlan(Some(VxlanOffer {
+                port: 6784,
+                vni: 0xab_cdef,
+                cookie: 0x0102_0304,
+                seal: None,
+                esp: None,
+            })),
         ),
         (
             "vxlan, sealed",
@@ -118,6 +124,17 @@ fn messages() -> Vec<(&'static str, Message)> {
                 vni: 0xab_cdef,
                 cookie: 0x0102_0304,
                 seal: Some(WireguardOffer { key: [0x77; 32], port: 6785 }),
+                esp: None,
+            })),
+        ),
+        (
+            "vxlan, sealed by esp",
+            Message::Vxlan(Some(VxlanOffer {
+                port: 6786,
+                vni: 0xab_cdef,
+                cookie: 0x0102_0304,
+                seal: None,
+                esp: Some(EspOffer {}),
             })),
         ),
         ("vxlan, none", Message::Vxlan(None)),

@@ -44,6 +44,9 @@ enum Task {
         /// The package of the kernel
         #[arg(long, value_name = "PACKAGE")]
         kernel: Option<String>,
+        /// A module that the kernel shall not have, such as wireguard: then ESP seals
+        #[arg(long, value_name = "MODULE")]
+        without: Vec<String>,
     },
     /// Simulated routers in virtual time, from seeds
     Sim(SimArguments),
@@ -106,8 +109,8 @@ fn main() -> Result<ExitCode> {
         Task::Check => (stages::check(), OnFailure::Stop),
         Task::Ci => (stages::ci(), OnFailure::Continue),
         Task::Netns { repeat, filter } => (stages::netns(repeat, filter), OnFailure::Stop),
-        Task::Vm { filter, kernel } => {
-            (vec![stages::debug_build(), stages::vm(filter, kernel.as_deref())], OnFailure::Stop)
+        Task::Vm { filter, kernel, without } => {
+            (vec![stages::debug_build(), stages::vm(filter, kernel.as_deref(), &without)], OnFailure::Stop)
         }
         Task::Sim(SimArguments { seeds, seed, nodes, measure, addresses, names }) => {
             let options = [("--seeds", seeds), ("--seed", seed), ("--nodes", nodes.map(u64::from))];

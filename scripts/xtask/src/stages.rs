@@ -20,6 +20,9 @@ const MODEL_STEPS: u64 = 12_000_000;
 const CI_VM: [&str; 5] =
     ["attach::", "mesh::containers_on_three_hosts", "ovs::", "never_in_clear::", "sealed_frames_pass"];
 
+/// And those that it runs there where the kernel has no WireGuard, and seals by ESP.
+const CI_VM_ESP: [&str; 2] = ["never_in_clear::", "sealed_frames_pass"];
+
 /// How many times as long as elsewhere things may take there.
 const VM_PATIENCE: u32 = 4;
 
@@ -46,7 +49,8 @@ pub(crate) fn ci() -> Vec<Stage> {
     stages.push(sim(CI_SIM_NAMES, Some("--names")));
     stages.push(Stage::cargo("release build", "build --release --locked --package mesh"));
     stages.extend(netns(None, Vec::new()));
-    stages.push(vm(Vec::new(), None));
+    stages.push(vm(Vec::new(), None, &[]));
+    stages.push(vm(CI_VM_ESP.map(str::to_owned).to_vec(), None, &["wireguard".to_owned()]));
     stages
 }
 
@@ -101,12 +105,14 @@ pub(crate) fn debug_build() -> Stage {
 }
 
 /// Scenarios under another kernel: cargo hands the test binary to `scripts/vm`, and all of them share one boot.
-pub(crate) fn vm(filter: Vec<String>, kernel: Option<&str>) -> Stage {
+pub(crate) fn vm(filter: Vec<String>, kernel: Option<&str>, without: &[String]) -> Stage {
     if !is_root() || !succeeds("qemu-system-x86_64", &["--version"]) {
         return Stage::skip("vm", "it needs root and QEMU: scripts/setup test");
     }
     let kernel = kernel.map(|package| format!(" --kernel {package}")).unwrap_or_default();
-    let runner = format!("{}/scripts/vm{kernel} --timeout {VM_TIME_MAX_S} --", workspace_root().display());
+    let without: String = without.iter().map(|module| format!(" --without {module}")).collect();
+    let runner =
+        format!("{}/scripts/vm{kernel}{without} --timeout {VM_TIME_MAX_S} --", workspace_root().display());
     let filter = if filter.is_empty() { CI_VM.map(str::to_owned).to_vec() } else { filter };
     let tests = "test --locked --package mesh-netns-tests --test scenarios -- --test-threads 1";
     Stage::cargo("vm", tests)

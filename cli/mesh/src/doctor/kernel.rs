@@ -9,11 +9,20 @@ use crate::doctor::{Facts, Finding, Outcome};
 const OFFLOAD_SINCE: (u32, u32) = (5, 0);
 
 /// A kernel module, what becomes of a router without it, and for what it is.
-const MODULES: [(&str, Outcome, &str); 5] = [
+const MODULES: [(&str, Outcome, &str); 6] = [
     ("bridge", Outcome::Fail, "no bridge joins the containers of this host"),
     ("veth", Outcome::Fail, "no container can be attached"),
     ("vxlan", Outcome::Warn, "frames go through user space, which is slower"),
-    ("wireguard", Outcome::Warn, "encrypted frames go through user space, which is slower"),
+    (
+        "wireguard",
+        Outcome::Warn,
+        "ESP seals in its place, or encrypted frames go through user space, which is slower",
+    ),
+    (
+        "xfrm_interface",
+        Outcome::Warn,
+        "without WireGuard, encrypted frames go through user space, which is slower",
+    ),
     (
         "nf_tables",
         Outcome::Warn,

@@ -18,7 +18,7 @@ use mesh_hostnet::is_sealed;
 use mesh_wire::control::VxlanOffer;
 use mesh_wire::{MacAddr, Moment, PeerId};
 
-use crate::wireguard;
+use crate::seal;
 
 pub use health::{DueProbe, PathHealth, PathState, Suspicion, Turn};
 pub use owners::Owners;
@@ -110,8 +110,8 @@ pub enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Encrypted => "frames are encrypted, and there is no WireGuard here for VXLAN to pass in",
-            Self::Unguarded => "frames are encrypted, and no firewall keeps VXLAN within WireGuard",
+            Self::Encrypted => "frames are encrypted, and neither WireGuard nor ESP seals VXLAN here",
+            Self::Unguarded => "frames are encrypted, and no firewall keeps VXLAN within what seals it",
             Self::PeerHasNone => "the peer has no kernel path",
             Self::Narrow => "the path's MTU is too small for encrypted VXLAN",
             Self::Address => "VXLAN does not reach the peer's address",
@@ -133,7 +133,7 @@ pub struct View {
     /// Whether frames to routers that are away may go on in clear: not once there is a password.
     pub may_wait: bool,
     /// How frames to a neighbour are sealed, where its agreement is about a sealed path.
-    pub seals: BTreeMap<PeerId, wireguard::Peer>,
+    pub seals: BTreeMap<PeerId, seal::Peer>,
     /// The longest packet of a container, in bytes, that is whole on its way to a neighbour once it is sealed. Nobody is
     /// in it whose path has not been measured, or need not be sealed: heartbeats in clear find out by themselves.
     pub room: BTreeMap<PeerId, u32>,

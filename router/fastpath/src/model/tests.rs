@@ -28,7 +28,11 @@ fn tunnel(last: u8) -> Tunnel {
 
 fn agreed(last: u8, our_cookie: u64) -> Agreement {
     let Tunnel { remote, port, vni } = tunnel(last);
-    Agreement::Both { remote, theirs: VxlanOffer { port, vni, cookie: 90, seal: None }, our_cookie }
+    Agreement::Both {
+        remote,
+        theirs: VxlanOffer { port, vni, cookie: 90, seal: None, esp: None },
+        our_cookie,
+    }
 }
 
 /// What is known while both peers are there, and each has announced a MAC.
@@ -48,7 +52,11 @@ fn whole() -> View {
 fn sealed(last: u8, our_cookie: u64) -> Agreement {
     let Tunnel { port, vni, .. } = tunnel(last);
     let remote = IpAddr::V4(Ipv4Addr::new(240, 0, 0, last));
-    Agreement::Both { remote, theirs: VxlanOffer { port, vni, cookie: 90, seal: None }, our_cookie }
+    Agreement::Both {
+        remote,
+        theirs: VxlanOffer { port, vni, cookie: 90, seal: None, esp: None },
+        our_cookie,
+    }
 }
 
 #[test]

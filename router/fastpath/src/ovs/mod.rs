@@ -22,6 +22,7 @@ use mesh_wire::MacAddr;
 use self::messages::{Flow, Found, FoundFlow, Kind, Missed, Port, Ports};
 use crate::genl::{Family, Genl, Request, Upcalls};
 use crate::model::Tunnel;
+use crate::netlink::during;
 
 /// Frames without a flow that are sent on before the thread does something else.
 const UPCALLS_PER_TURN_MAX: u32 = 256;
@@ -451,10 +452,6 @@ fn absent_is_none<T>(said: Result<Option<T>, KernelError>) -> Result<Option<T>, 
         Err(error) if error.is_absence() => Ok(None),
         said => said,
     }
-}
-
-fn during(action: &'static str, object: impl std::fmt::Display) -> impl FnOnce(KernelError) -> HostError {
-    move |source| HostError::Kernel { action, interface: object.to_string(), source }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use super::kernel::{Found, Kernel, Local, remotes};
 use super::socket::{Ear, Mouth};
 use super::{BackEnd, Config, Flow, Flows, Heard, Hooks, Mailbox, StartError};
 use crate::model::{Agreement, DueProbe, Model, PathState, Place, Reconciler, Refusal, Turn, View};
-use crate::wireguard;
+use crate::seal;
 
 /// The data plane's sightings and the devices' counters are looked at this often.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -206,7 +206,7 @@ impl Driver {
         for (peer, agreement) in &mut view.neighbours {
             if let Agreement::Both { remote, .. } = agreement
                 && let Some(refusal) =
-                    self.refusal(*remote, view.seals.get(peer), view.room.get(peer), &mut taken)
+                    self.refusal(*remote, (view.seals.get(peer), view.room.get(peer)), &mut taken, now)
             {
                 *agreement = Agreement::None(refusal);
             }
@@ -221,9 +221,9 @@ impl Driver {
     fn refusal(
         &mut self,
         remote: IpAddr,
-        seal: Option<&wireguard::Peer>,
-        room: Option<&u32>,
+        (seal, room): (Option<&seal::Peer>, Option<&u32>),
         taken: &mut BTreeSet<IpAddr>,
+        now: Moment,
     ) -> Option<Refusal> {
         let family = UnderlayFamily::of(remote);
         if family != UnderlayFamily::Sealed {
@@ -239,11 +239,11 @@ impl Driver {
             return Some(Refusal::Narrow);
         }
         // Two ids may have the 27 bits in common that their addresses are made of.
-        if seal.address == device.address() || !taken.insert(remote) {
+        if seal.address() == device.address() || !taken.insert(remote) {
             return Some(Refusal::Address);
         }
-        device.put(seal).err().map(|error| {
-            tracing::debug!(%error, "WireGuard does not take a peer");
+        device.put(seal, now).err().map(|error| {
+            tracing::debug!(%error, "what seals does not take a peer");
             self.due.repair = true;
             Refusal::Encrypted
         })
@@ -263,6 +263,9 @@ impl Driver {
         let is_guarded = (self.hooks.is_guarded)();
         if std::mem::replace(&mut self.is_guarded, is_guarded) != is_guarded {
             self.see_again(now);
+        }
+        if let Some(device) = self.kernel.seal() {
+            device.handle_timeout(now);
         }
         let sent = self.kernel.passed().map_or(self.sent, |[(frames, _), _]| frames);
         if std::mem::replace(&mut self.sent, sent) != sent {
@@ -469,7 +472,8 @@ impl Driver {
         peers.extend(remotes(wanted.values()));
         if self.guarded.as_ref() != Some(&peers) {
             (self.hooks.guard)(&peers);
-            self.kernel.admit(&peers);
+            let seals = self.view.iter().flat_map(|view| view.seals.values());
+            self.kernel.admit(&peers, &seals.map(|seal| seal.address().into()).collect());
             self.guarded = Some(peers);
         }
     }

@@ -10,16 +10,15 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use mesh_hostnet::{
-    Bridge, Fdb, FdbChange, FdbEntry, FdbPlace, HostError, InterfaceName, Patch, UnderlayFamily, VxlanDevice,
-    VxlanSpec, ensure_vxlan, find_vxlan, remove_vxlan, remove_wireguard, set_default_uplink,
+    Bridge, Fdb, FdbChange, FdbEntry, FdbPlace, HostError, InterfaceName, Patch, Sealer, UnderlayFamily,
+    VxlanDevice, VxlanSpec, ensure_vxlan, find_vxlan, remove_sealer, remove_vxlan, set_default_uplink,
 };
 use mesh_wire::MacAddr;
-use mesh_wire::control::WireguardOffer;
 
 use super::{BackEnd, Config, End};
 use crate::model::{Change, Place, Tunnel};
 use crate::ovs::{self, Datapath};
-use crate::wireguard;
+use crate::{esp, seal};
 
 /// Where a flow leads that is not as it was made.
 const NOWHERE: Tunnel = Tunnel { remote: IpAddr::V4(Ipv4Addr::UNSPECIFIED), port: 0, vni: 0 };
@@ -34,7 +33,7 @@ pub(super) struct Kernel {
     may_be_clear: bool,
     /// The UDP port of what is sealed; 0 where nothing is.
     sealed_port: u16,
-    seal: Option<wireguard::Device>,
+    seal: Option<seal::Device>,
     /// The ports of the bridge by which frames leave for tunnels.
     ports: BTreeMap<UnderlayFamily, u32>,
     mtu: u32,
@@ -78,7 +77,7 @@ struct Scraps {
 impl Kernel {
     /// Makes or takes over the devices, or the datapath. Those of an earlier life keep their network identifier if they go
     /// on in this one; all others go.
-    pub(super) fn open(config: &Config) -> Result<Self, wireguard::Error> {
+    pub(super) fn open(config: &Config) -> Result<Self, seal::Error> {
         let Config { bridge, back_end, adopt, may_be_clear, .. } = config;
         for family in UnderlayFamily::ALL {
             if kept(config, family)?.is_none() {
@@ -91,11 +90,14 @@ impl Kernel {
         let mut kernel = Self::find(config)?;
         kernel.ports.clear();
         match config.seal.clone() {
-            None => remove_wireguard(&bridge.name)?,
-            Some(seal) => match wireguard::Device::open(bridge, seal.wireguard) {
+            None => {
+                remove_sealer(&bridge.name, Sealer::Wireguard)?;
+                esp::remove_all(&bridge.name)?;
+            }
+            Some(seal) => match seal::Device::open(bridge, seal.wireguard, kernel.local) {
                 Ok(device) => kernel.seal = Some(device),
                 Err(error) if *may_be_clear => {
-                    tracing::info!(%error, "there is no WireGuard: user space carries what is encrypted");
+                    tracing::info!(%error, "nothing seals in this kernel: user space carries what is encrypted");
                 }
                 Err(error) => return Err(error),
             },
@@ -153,7 +155,7 @@ impl Kernel {
     ///
     /// # Errors
     /// When no port can be had at all. One family may be missing on the host.
-    pub(super) fn repair(&mut self) -> Result<bool, wireguard::Error> {
+    pub(super) fn repair(&mut self) -> Result<bool, seal::Error> {
         let before = (self.ports.clone(), self.tap_index);
         self.tap_index = set_default_uplink(&self.tap)?;
         if let Some(datapath) = &mut self.datapath {
@@ -182,7 +184,7 @@ impl Kernel {
         }
     }
 
-    fn repair_family(&mut self, family: UnderlayFamily) -> Result<bool, wireguard::Error> {
+    fn repair_family(&mut self, family: UnderlayFamily) -> Result<bool, seal::Error> {
         let mut is_other = false;
         let (port, local, lower) = match (family, &mut self.seal) {
             (UnderlayFamily::Sealed, Some(device)) => {
@@ -219,7 +221,7 @@ impl Kernel {
     }
 
     /// What seals, where the kernel can.
-    pub(super) fn seal(&mut self) -> Option<&mut wireguard::Device> {
+    pub(super) fn seal(&mut self) -> Option<&mut seal::Device> {
         let is_there = self.ports.contains_key(&UnderlayFamily::Sealed);
         self.seal.as_mut().filter(|_| is_there)
     }
@@ -230,10 +232,11 @@ impl Kernel {
 
     pub(super) fn end(&self) -> End {
         let has = |family| self.ports.contains_key(&family);
-        let sealed = self.seal.as_ref().filter(|_| has(UnderlayFamily::Sealed)).map(|device| {
-            let (key, port) = device.end();
-            (self.sealed_port, WireguardOffer { key, port })
-        });
+        let sealed = self
+            .seal
+            .as_ref()
+            .filter(|_| has(UnderlayFamily::Sealed))
+            .map(|device| (self.sealed_port, device.offer()));
         let is_clear = has(UnderlayFamily::V4) || has(UnderlayFamily::V6);
         End { vni: self.vni, clear: is_clear.then_some(self.port), sealed }
     }
@@ -269,11 +272,12 @@ impl Kernel {
     }
 
     /// Takes packets from these addresses; a firewall keeps others away where this cannot.
-    pub(super) fn admit(&mut self, peers: &BTreeSet<IpAddr>) {
+    /// What seals has the keys of `keyed`, too.
+    pub(super) fn admit(&mut self, peers: &BTreeSet<IpAddr>, keyed: &BTreeSet<IpAddr>) {
         if let Some(device) = &mut self.seal
-            && let Err(error) = device.retain(|address| peers.contains(&address))
+            && let Err(error) = device.retain(|address| peers.contains(&address) || keyed.contains(&address))
         {
-            tracing::debug!(%error, "WireGuard keeps a peer that is none any more");
+            tracing::debug!(%error, "what seals keeps a peer that is none any more");
         }
         if let Some(datapath) = &mut self.datapath {
             datapath.admit(peers);

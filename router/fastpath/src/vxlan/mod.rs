@@ -17,14 +17,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use mesh_hostnet::{Bridge, HostError, InterfaceName};
-use mesh_wire::control::WireguardOffer;
+use mesh_hostnet::{Bridge, BridgeName, HostError, InterfaceName};
+use mesh_wire::control::SealOffer;
 use mesh_wire::{MacAddr, PeerId};
 use rustix::event::{EventfdFlags, eventfd};
 
 use self::driver::Driver;
 use crate::model::{Counted, PathState, Place, View};
-use crate::wireguard;
+use crate::seal::{self, Seal};
 
 /// Questions for flows that may wait; one more is answered with nothing.
 const ASKS_MAX: usize = 16;
@@ -75,15 +75,6 @@ pub struct Config {
     pub adopt: bool,
 }
 
-/// How packets are sealed by the kernel.
-#[derive(Debug, Clone)]
-pub struct Seal {
-    /// The device that does it.
-    pub wireguard: wireguard::Config,
-    /// The UDP port inside of it.
-    pub port: u16,
-}
-
 /// Where the kernel takes packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct End {
@@ -92,7 +83,7 @@ pub struct End {
     /// The UDP port of those in clear.
     pub clear: Option<u16>,
     /// The UDP port of those that are sealed, and what seals them.
-    pub sealed: Option<(u16, WireguardOffer)>,
+    pub sealed: Option<(u16, SealOffer)>,
 }
 
 /// See [`Hooks::guard`].
@@ -163,7 +154,7 @@ pub enum StartError {
     Host(#[from] HostError),
     /// Nothing may be sent in clear, and nothing seals.
     #[error(transparent)]
-    Seal(#[from] wireguard::Error),
+    Seal(#[from] seal::Error),
     /// No thread, or no means to wake it.
     #[error("cannot start the fast path's thread")]
     Thread(#[source] std::io::Error),
@@ -191,6 +182,16 @@ struct Mail {
     is_over: bool,
 }
 
+/// Removes the VXLAN devices of a bridge, and what seals under them. Where there are none, nothing happens.
+///
+/// # Errors
+/// [`HostError::Kernel`].
+pub fn remove(bridge: &BridgeName) -> Result<(), HostError> {
+    // First, while its device tells that there is something.
+    crate::esp::remove_all(bridge)?;
+    mesh_hostnet::remove_tunnels(bridge)
+}
+
 impl FastPath {
     /// Makes or takes over the devices, in the network namespace of the calling thread, and starts the thread.
     ///
@@ -203,7 +204,7 @@ impl FastPath {
         let driver = Driver::start(config, hooks, Arc::clone(&mailbox)).inspect_err(|_| {
             // What cannot be removed either is told when it is in the way.
             let _removed = match config.back_end {
-                BackEnd::Vxlan => mesh_hostnet::remove_tunnels(&config.bridge.name),
+                BackEnd::Vxlan => remove(&config.bridge.name),
                 BackEnd::Ovs => crate::ovs::remove(&config.bridge.name).map(drop),
             };
         })?;

@@ -14,8 +14,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use mesh_hostnet::{Bridge, HostError, KernelError, SEALED_NET, ensure_wireguard};
-use mesh_wire::PeerId;
+use mesh_hostnet::{Bridge, HostError, KernelError, Sealer, ensure_sealer};
 
 use self::message::Described;
 use crate::genl::{Family, Genl};
@@ -105,18 +104,11 @@ impl Known {
     }
 }
 
-/// The address that a peer has inside of all its neighbours' devices: 27 bits of its id, which is a hash.
-#[must_use]
-pub fn address_of(peer: PeerId) -> Ipv4Addr {
-    let bits = peer.as_bytes().first_chunk().map_or(0, |first| u32::from_be_bytes(*first));
-    Ipv4Addr::from_bits(SEALED_NET.addr().to_bits() | (bits & SEALED_NET.hostmask().to_bits()))
-}
-
 impl Device {
     /// Makes the device, or takes over the one that is there with its key and its peers.
     pub(crate) fn open(bridge: &Bridge, config: Config) -> Result<Self, Error> {
         // The family is there once a device is: the kernel loads its module for that.
-        let link = ensure_wireguard(bridge, config.address)?;
+        let link = ensure_sealer(bridge, Sealer::Wireguard, config.address)?;
         let mut genl = Genl::open()?;
         let (name, version) = message::FAMILY;
         let family = genl.family(name, version)?;
@@ -128,7 +120,7 @@ impl Device {
 
     /// Sees to it that there is the device, with its key and its peers. True if it is another than before.
     pub(crate) fn repair(&mut self, bridge: &Bridge) -> Result<bool, Error> {
-        let link = ensure_wireguard(bridge, self.config.address)?;
+        let link = ensure_sealer(bridge, Sealer::Wireguard, self.config.address)?;
         if link.index == self.index {
             return Ok(false);
         }

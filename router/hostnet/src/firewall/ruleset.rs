@@ -8,13 +8,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
-use std::net::{Ipv6Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv6Addr, SocketAddrV4};
 
 use ipnet::IpNet;
 
 use super::walls::{Exposure, PortGuard, SealedTunnel, Wall, Walls};
 use crate::mac::HOST_PREFIX;
 use crate::name::BridgeName;
+use crate::sealer::Sealer;
 use crate::underlay::RUNTIME_BRIDGE_PREFIXES;
 use crate::vxlan::UnderlayFamily;
 
@@ -534,7 +535,7 @@ fn inet_table(text: &mut Text, table: &str, walls: &Walls) {
     }
     to_host(text, walls);
     if let Some(sealed) = walls.tunnel.as_ref().and_then(|tunnel| tunnel.sealed.as_ref()) {
-        sealing(text, sealed);
+        sealing(text, bridge, sealed);
     }
     let mut input = Vec::new();
     if let Some(tunnel) = &walls.tunnel {
@@ -543,6 +544,8 @@ fn inet_table(text: &mut Text, table: &str, walls: &Walls) {
         input.push(format!("udp dport {port} ip saddr @tunnel4 accept"));
         input.push(format!("udp dport {port} ip6 saddr @tunnel6 accept"));
         input.push(format!("udp dport {port} {}", dropped(Wall::TunnelSource)));
+        let only_at = tunnel.sealed.as_ref().and_then(|sealed| sealed.only_at);
+        input.extend(only_at.into_iter().flat_map(elsewhere));
         input
             .extend(tunnel.sealed.as_ref().map(|sealed| format!("udp dport {} goto unsealing", sealed.port)));
     }
@@ -560,16 +563,30 @@ fn inet_table(text: &mut Text, table: &str, walls: &Walls) {
     text.line("}");
 }
 
-/// What is to be sealed is taken from the device that has opened it, and leaves by none but that.
-fn sealing(text: &mut Text, SealedTunnel { device, address, .. }: &SealedTunnel) {
+/// Drops what comes to a UDP port by another address of this host than this.
+fn elsewhere((port, address): (u16, IpAddr)) -> [String; 2] {
+    let (word, other) = if address.is_ipv4() { ("ip", "ipv6") } else { ("ip6", "ipv4") };
+    let wall = dropped(Wall::TunnelSource);
+    [
+        format!("{word} daddr != {address} udp dport {port} {wall}"),
+        format!("meta nfproto {other} udp dport {port} {wall}"),
+    ]
+}
+
+/// What is to be sealed is taken from a device that has opened it, and leaves by none but those.
+fn sealing(text: &mut Text, bridge: &BridgeName, SealedTunnel { address, .. }: &SealedTunnel) {
+    let devices = Sealer::ALL.map(|sealer| format!("\"{}\"", bridge.sealer(sealer))).join(", ");
     text.chain(
         "unsealing",
-        [format!("iifname \"{device}\" ip daddr {address} ip saddr @sealed accept"), dropped(Wall::Unsealed)],
+        [
+            format!("iifname {{ {devices} }} ip daddr {address} ip saddr @sealed accept"),
+            dropped(Wall::Unsealed),
+        ],
     );
     text.base_chain(
         "output",
         "filter hook output priority filter",
-        [format!("ip saddr {address} oifname != \"{device}\" {}", dropped(Wall::Unsealed))],
+        [format!("ip saddr {address} oifname != {{ {devices} }} {}", dropped(Wall::Unsealed))],
     );
 }
 

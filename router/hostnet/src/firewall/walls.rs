@@ -76,15 +76,16 @@ pub struct Tunnel {
     pub sealed: Option<SealedTunnel>,
 }
 
-/// A tunnel whose packets leave and come by one device only.
+/// A tunnel whose packets leave and come by the devices that seal, and by no other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealedTunnel {
-    /// The device.
-    pub device: InterfaceName,
     /// Its UDP port.
     pub port: u16,
     /// This host's address inside of it, from which all of its packets are.
     pub address: Ipv4Addr,
+    /// WireGuard's UDP port, and the only address of this host at which it is reached, where the router listens at one alone:
+    /// its socket takes what comes to any.
+    pub only_at: Option<(u16, IpAddr)>,
 }
 
 /// Why the firewall dropped a frame or packet.

@@ -9,7 +9,7 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, parse_i32, parse_u32};
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::link::{
     BridgeMulticastRouterType, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind,
-    InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoVeth, InfoVxlan, InfoXfrm, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use rustix::io::Errno;
 
@@ -270,6 +270,17 @@ impl Netlink {
         message.attributes = vec![
             LinkAttribute::IfName(name.as_str().to_owned()),
             LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Wireguard)]),
+        ];
+        self.change(Message::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Makes an interface of IPsec's that is down; policies and states with this number are its own.
+    pub(crate) fn create_xfrm(&mut self, name: &InterfaceName, number: u32) -> Result<(), KernelError> {
+        let mut message = LinkMessage::default();
+        let data = InfoData::Xfrm(vec![InfoXfrm::IfId(number)]);
+        message.attributes = vec![
+            LinkAttribute::IfName(name.as_str().to_owned()),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Xfrm), LinkInfo::Data(data)]),
         ];
         self.change(Message::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
     }

@@ -1,8 +1,11 @@
 //! The firewall against the real nftables: what it lets through, and that it comes back.
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
 
-use mesh_hostnet::{Exposure, Firewall, FirewallState, Netns, PortGuard, Tunnel, Wall, remove_all};
+use mesh_hostnet::{
+    Exposure, Firewall, FirewallState, Netns, PortGuard, SealedTunnel, Tunnel, Wall, remove_all,
+};
 
 use crate::support::*;
 
@@ -103,7 +106,12 @@ fn is_back_after_a_flush_with_all_that_it_had() {
                 .into(),
         );
         let sources = ["192.0.2.1", "2001:db8::1"].map(|source| source.parse().unwrap()).into();
-        firewall.set_tunnel(Some(Tunnel { port: 6784, sources, sealed: None }));
+        let sealed = Some(SealedTunnel {
+            port: 6786,
+            address: Ipv4Addr::new(240, 0, 0, 1),
+            only_at: Some((6785, IpAddr::from([192, 0, 2, 1]))),
+        });
+        firewall.set_tunnel(Some(Tunnel { port: 6784, sources, sealed }));
         let before = ruleset();
         for command in [
             "nft flush ruleset",

@@ -1,7 +1,7 @@
 //! What routers tell each other for their kernels: MACs, and where VXLAN packets are taken.
 
 use mesh_wire::MacAddr;
-use mesh_wire::control::{VxlanOffer, WireguardOffer};
+use mesh_wire::control::{SealOffer, VxlanOffer, WireguardOffer};
 
 use super::*;
 use crate::groups::{GroupMembers, Wanted};
@@ -13,7 +13,7 @@ fn mac(number: u8) -> MacAddr {
 
 fn end(vni: u32) -> VxlanEnd {
     let seal = WireguardOffer { key: [7; 32], port: 6785 };
-    VxlanEnd { vni, clear: Some(6784), sealed: Some((6786, seal)) }
+    VxlanEnd { vni, clear: Some(6784), sealed: Some((6786, SealOffer::Wireguard(seal))) }
 }
 
 impl Net {
@@ -122,7 +122,7 @@ fn where_frames_are_sealed_only_what_the_kernel_seals_is_offered() {
     net.run(secs(1));
     let (ours, theirs) = net.path(0, 1);
     assert_eq!(
-        ours.map(|offer| (offer.port, offer.seal)),
+        ours.map(|offer| (offer.port, offer.sealing())),
         end(5).sealed.map(|(port, seal)| (port, Some(seal)))
     );
     assert_eq!(theirs, Some(None), "nothing in clear");

@@ -1,7 +1,7 @@
-//! The WireGuard device that seals what one kernel sends to another: the link, its address, its MTU.
+//! The device that seals what one kernel sends to another, by WireGuard or by ESP: the link, its address, its MTU.
 //!
-//! Owns its making and finding again, by mark. Its keys and peers are set by whoever runs the fast path, in the words of
-//! WireGuard's own family of netlink.
+//! Owns its making and finding again, by mark. Keys and peers are set by whoever runs the fast path, in the words of
+//! WireGuard's and IPsec's own kinds of netlink.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -21,13 +21,43 @@ pub const SEALED_NET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(240, 0, 0, 0),
 /// What a frame grows by inside of the device: IPv4, UDP, VXLAN and Ethernet, in bytes.
 const VXLAN_OVERHEAD: u32 = 20 + 8 + 8 + 14;
 
+/// What seals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sealer {
+    /// A WireGuard device.
+    Wireguard,
+    /// An interface of IPsec's (`xfrm`), whose packets only the policies with its number see.
+    Esp,
+}
+
+impl Sealer {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Wireguard, Self::Esp];
+
+    /// The kernel's word for such a device.
+    const fn kind(self) -> &'static str {
+        match self {
+            Self::Wireguard => "wireguard",
+            Self::Esp => "xfrm",
+        }
+    }
+}
+
 /// The device as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WireguardLink {
+pub struct SealerLink {
     /// The kernel's number for it.
     pub index: u32,
-    /// Whether it was made just now: without a key, and with no peers.
+    /// Whether it was made just now: a WireGuard device without a key, and with no peers.
     pub is_new: bool,
+}
+
+/// The number that the policies and states of ESP bear which belong to the device of this bridge: the same in each life of
+/// the router, and another for each bridge. A hash (FNV-1a), whose highest bit keeps away from what people number by hand.
+#[must_use]
+pub fn esp_interface_id(bridge: &BridgeName) -> u32 {
+    let hash = |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    bridge.as_str().bytes().fold(0x811c_9dc5, hash) | 1 << 31
 }
 
 /// Whether an address is one of those inside of our device.
@@ -43,15 +73,15 @@ pub const fn is_sealed(address: IpAddr) -> bool {
 /// replaced: it is of another identity.
 ///
 /// # Errors
-/// [`HostError::Kernel`] when the kernel has no WireGuard; [`HostError::NameInUse`]. A failure leaves no new device.
-pub fn ensure_wireguard(bridge: &Bridge, address: Ipv4Addr) -> Result<WireguardLink, HostError> {
+/// [`HostError::Kernel`] when the kernel has no such devices; [`HostError::NameInUse`]. A failure leaves no new device.
+pub fn ensure_sealer(bridge: &Bridge, sealer: Sealer, address: Ipv4Addr) -> Result<SealerLink, HostError> {
     let mut host = open_host()?;
     let bridge = find(&mut host, &bridge.name)?;
-    let name = bridge.name.wireguard();
+    let name = bridge.name.sealer(sealer);
     let address = Ipv4Net::new_assert(address, SEALED_NET.prefix_len());
     let looked = host.link_named(name.as_str()).map_err(|error| error.during("look for", &name))?;
     if let Some(link) = looked {
-        if !is_ours_named(&link, &bridge.name) {
+        if !is_ours_named(&link, &bridge.name, sealer) {
             return Err(HostError::NameInUse { name, kind: link.kind_shown() });
         }
         if has_address(&mut host, &link, address)? {
@@ -59,14 +89,18 @@ pub fn ensure_wireguard(bridge: &Bridge, address: Ipv4Addr) -> Result<WireguardL
             if !link.is_up || link.mtu != mtu(bridge.mtu) {
                 set_up(&mut host, &link, &bridge)?;
             }
-            return Ok(WireguardLink { index: link.index, is_new: false });
+            return Ok(SealerLink { index: link.index, is_new: false });
         }
         host.remove_link(link.index).map_err(|error| error.during("remove", &name))?;
     }
-    host.create_wireguard(&name).map_err(|error| error.during("create", &name))?;
-    let made = finish(&mut host, &bridge, address);
+    let created = match sealer {
+        Sealer::Wireguard => host.create_wireguard(&name),
+        Sealer::Esp => host.create_xfrm(&name, esp_interface_id(&bridge.name)),
+    };
+    created.map_err(|error| error.during("create", &name))?;
+    let made = finish(&mut host, &bridge, sealer, address);
     if made.is_err() {
-        remove_wireguard(&bridge.name)?;
+        remove_sealer(&bridge.name, sealer)?;
     }
     made
 }
@@ -75,11 +109,11 @@ pub fn ensure_wireguard(bridge: &Bridge, address: Ipv4Addr) -> Result<WireguardL
 ///
 /// # Errors
 /// [`HostError::Kernel`].
-pub fn remove_wireguard(bridge: &BridgeName) -> Result<(), HostError> {
-    let name = bridge.wireguard();
+pub fn remove_sealer(bridge: &BridgeName, sealer: Sealer) -> Result<(), HostError> {
+    let name = bridge.sealer(sealer);
     let mut host = open_host()?;
     match host.link_named(name.as_str()).map_err(|error| error.during("look for", &name))? {
-        Some(link) if is_ours_named(&link, bridge) => {
+        Some(link) if is_ours_named(&link, bridge, sealer) => {
             host.remove_link(link.index).map_err(|error| error.during("remove", &name))
         }
         Some(_) | None => Ok(()),
@@ -87,20 +121,26 @@ pub fn remove_wireguard(bridge: &BridgeName) -> Result<(), HostError> {
 }
 
 /// The MTU, in bytes, of the device under a bridge with this one. WireGuard fills packets up to a multiple of 16 bytes, but
-/// not beyond it.
+/// not beyond it; ESP adds less than WireGuard.
 pub(crate) const fn mtu(bridge: u32) -> u32 {
     bridge + VXLAN_OVERHEAD
 }
 
 /// Whether this is the device of that bridge: with our mark, or without any and down, as a router leaves it that was
 /// killed while it made one.
-pub(crate) fn is_ours_named(link: &Link, bridge: &BridgeName) -> bool {
-    let is_unfinished = link.kind == "wireguard" && link.alias.is_empty() && !link.is_up;
-    link.name == bridge.wireguard().as_str() && (is_ours(link, mark::UPLINK, "wireguard") || is_unfinished)
+pub(crate) fn is_ours_named(link: &Link, bridge: &BridgeName, sealer: Sealer) -> bool {
+    let is_unfinished = link.kind == sealer.kind() && link.alias.is_empty() && !link.is_up;
+    link.name == bridge.sealer(sealer).as_str()
+        && (is_ours(link, mark::UPLINK, sealer.kind()) || is_unfinished)
 }
 
-fn finish(host: &mut Netlink, bridge: &Bridge, address: Ipv4Net) -> Result<WireguardLink, HostError> {
-    let name = bridge.name.wireguard();
+fn finish(
+    host: &mut Netlink,
+    bridge: &Bridge,
+    sealer: Sealer,
+    address: Ipv4Net,
+) -> Result<SealerLink, HostError> {
+    let name = bridge.name.sealer(sealer);
     let link = host.link_named(name.as_str()).map_err(|error| error.during("look for", &name))?;
     let link = link.ok_or_else(|| HostError::PortMissing { port: name.clone() })?;
     Switch::Ipv6Off.turn_on(&name)?;
@@ -108,7 +148,7 @@ fn finish(host: &mut Netlink, bridge: &Bridge, address: Ipv4Net) -> Result<Wireg
     let added = host.add_address(link.index, IpNet::V4(address));
     added.map_err(|error| error.during("give an address to", &name))?;
     set_up(host, &link, bridge)?;
-    Ok(WireguardLink { index: link.index, is_new: true })
+    Ok(SealerLink { index: link.index, is_new: true })
 }
 
 fn set_up(host: &mut Netlink, link: &Link, bridge: &Bridge) -> Result<(), HostError> {
