@@ -351,6 +351,7 @@ impl Work<'_> {
         self.netns.run(|| {
             let switches = [Switch::ArpNotify, Switch::NdiscNotify, Switch::PromoteSecondaries];
             switches.into_iter().try_for_each(|switch| switch.turn_on(ifname))?;
+            sysctl::heed_no_routers(ifname)?;
             sysctl::distrust_neighbours(ifname)
         })??;
         if pair.inside.mtu == self.spec.mtu {

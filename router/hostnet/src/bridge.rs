@@ -217,12 +217,11 @@ pub(crate) fn join(
     };
     host.change_link(link.index, &change)
         .map_err(|error| error.during("make a port of the bridge of", port))?;
-    match kind {
-        PortKind::Uplink => Ok(()),
-        PortKind::Container => host
-            .set_group_flag(link.index, false)
-            .map_err(|error| error.during("set the port flags of", port)),
-    }
+    let flagged = match kind {
+        PortKind::Uplink => host.isolate(link.index),
+        PortKind::Container => host.set_group_flag(link.index, false),
+    };
+    flagged.map_err(|error| error.during("set the port flags of", port))
 }
 
 /// Makes the bridge under a passing name, and gives it its own only once it bears our mark: the kernel has no request

@@ -52,6 +52,12 @@ pub(crate) fn loosen_reverse_path(interface: &InterfaceName) -> Result<(), HostE
     fs::write(&path, "2").map_err(|source| HostError::Sysctl { path, source })
 }
 
+/// Has an interface heed no router advertisements (RFC 4861, section 4.2): in the overlay nobody is a router, and whoever says so
+/// would get what leaves it. Without IPv6 there is nothing to do.
+pub(crate) fn heed_no_routers(interface: &InterfaceName) -> Result<(), HostError> {
+    set(conf("ipv6", interface.as_str(), "accept_ra"), "0")
+}
+
 /// Makes an interface ask again soon for a neighbour whose address may be at another container by now: after 2.5 to 7.5
 /// seconds in place of 15 to 45, with one second less of patience, and by broadcast after one question in vain.
 pub(crate) fn distrust_neighbours(interface: &InterfaceName) -> Result<(), HostError> {

@@ -306,6 +306,16 @@ impl Netlink {
         self.change(Message::NewLink(message), 0)
     }
 
+    /// Has a port of a bridge give no frame to other such ports, nor, whatever somebody sets, back to itself.
+    pub(crate) fn isolate(&mut self, index: u32) -> Result<(), KernelError> {
+        let mut message = at(index);
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::Isolated(true)])),
+        ]));
+        self.change(Message::NewLink(message), 0)
+    }
+
     /// Sets how a port of a bridge deals with groups: whether it gets the frames of all, whoever is a member of which; if not,
     /// whether one leave is enough, because there is no other member behind it.
     pub(crate) fn set_group_flag(&mut self, index: u32, gets_all: bool) -> Result<(), KernelError> {
