@@ -36,7 +36,7 @@ struct Flood {
 }
 
 /// Memory that a router holds, in KiB.
-fn resident_kib(host: &Host) -> Result<u64> {
+pub(crate) fn resident_kib(host: &Host) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", host.router_pid()?))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     Ok(line.and_then(|line| line.split_whitespace().next()).context("no VmRSS in /proc")?.parse()?)

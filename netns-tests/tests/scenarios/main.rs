@@ -11,6 +11,7 @@
 mod addresses;
 mod attach;
 mod bad_input;
+mod bridging;
 mod churn;
 mod cleanup;
 mod config;
@@ -49,6 +50,7 @@ mod podman;
 mod port_security;
 mod resolved;
 mod restart;
+mod rogues;
 mod secrets;
 mod shapes;
 mod speed;
