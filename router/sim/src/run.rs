@@ -29,6 +29,9 @@ pub const SETTLED_FOR: Duration = Duration::from_secs(3);
 /// again: before that, agreement may be followed by one more change.
 const AFTERMATH: Duration = Duration::from_secs(SESSION_SILENCE_MAX.as_secs() + 1);
 
+/// A router tells of a round trip that has become another so long after it has seen that, and a moment more.
+const TOLD_LATER: Duration = Duration::from_secs(11);
+
 /// How often it is asked whether all agree.
 const ASKED_EVERY: Duration = Duration::from_millis(50);
 
@@ -156,6 +159,7 @@ fn phases(world: &mut World, scenario: &Scenario) -> Result<Outcome, Reason> {
     world.run_until(Moment::ORIGIN + last_fault.max(scenario.start_within))?;
     let converged_after = converge(world, scenario)?;
     world.follow_routes(scenario.hosts.len())?;
+    world.run_for(TOLD_LATER)?;
     let before: Vec<Tally> = world.hosts.iter().map(|host| host.tally).collect();
     world.run_for(QUIET_FOR)?;
     let quiet_bytes_per_second_max = quiet(world, scenario, &before)?;
