@@ -74,6 +74,7 @@ struct Shared {
     stop: OwnedFd,
     inner: Mutex<Inner>,
     queued: Queued,
+    fault: Fault,
     /// Held while iptables are looked at and changed.
     iptables: Mutex<()>,
 }
@@ -91,13 +92,27 @@ impl fmt::Debug for Queued {
     }
 }
 
+/// Why it does not stand. Known without the lock that is held while `nft` runs: whoever asks may not wait for it.
+#[derive(Debug, Default, Clone)]
+struct Fault(Arc<Mutex<Option<String>>>);
+
+impl Fault {
+    fn get(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, fault: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+}
+
 #[derive(Debug)]
 struct Inner {
     table: String,
     walls: Walls,
     /// What the kernel has; `None` when that is not known.
     present: Option<Ruleset>,
-    fault: Option<String>,
+    fault: Fault,
     is_closed: bool,
     /// What counters had when they were replaced, and when they were last read.
     drops_before: BTreeMap<Wall, u64>,
@@ -124,13 +139,14 @@ impl Firewall {
             table,
             walls,
             present: None,
-            fault: None,
+            fault: Fault::default(),
             is_closed: false,
             drops_before: BTreeMap::new(),
             drops_seen: BTreeMap::new(),
             complained: None,
         };
         let shared = Arc::new(Shared {
+            fault: inner.fault.clone(),
             events,
             stop,
             inner: Mutex::new(inner),
@@ -194,7 +210,7 @@ impl Firewall {
     /// Whether it stands.
     #[must_use]
     pub fn state(&self) -> FirewallState {
-        self.0.shared.lock().fault.clone().map_or(FirewallState::Up, FirewallState::Down)
+        self.0.shared.fault.get().map_or(FirewallState::Up, FirewallState::Down)
     }
 
     /// How many frames and packets were dropped, since the router started, for each reason.
@@ -398,14 +414,14 @@ impl Inner {
         let fault = result.err().map(|source| {
             HostError::Program { action: "put up the firewall", program: "nft", source }.to_string()
         });
-        match (&self.fault, &fault) {
+        match (&self.fault.get(), &fault) {
             (None, Some(error)) => {
                 tracing::warn!(error, "there is no firewall: containers are not kept apart");
             }
             (Some(_), None) => tracing::info!("the firewall is up"),
             (None, None) | (Some(_), Some(_)) => {}
         }
-        self.fault = fault;
+        self.fault.set(fault);
     }
 
     /// Compares the kernel's tables with what they are to be, by numbers.
