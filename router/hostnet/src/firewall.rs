@@ -410,7 +410,7 @@ impl Inner {
         Ok(())
     }
 
-    fn note(&mut self, result: Result<(), ProgramError>) {
+    fn note(&self, result: Result<(), ProgramError>) {
         let fault = result.err().map(|source| {
             HostError::Program { action: "put up the firewall", program: "nft", source }.to_string()
         });
