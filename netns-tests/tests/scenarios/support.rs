@@ -352,7 +352,7 @@ pub(crate) fn refused_as(status: i32, command: impl Fn(&[&str]) -> Result<Cmd>) 
     let failure: Failure = serde_json::from_value(document["error"].clone())
         .with_context(|| format!("{title} prints an error without the keys of one: {document}"))?;
     ensure!(
-        human.stderr.starts_with("error: "),
+        human.stderr.lines().any(|line| line.starts_with("error: ")),
         "{title} prints an error without its mark: {}",
         human.stderr
     );

@@ -125,6 +125,7 @@ impl Lane {
         path.see(View {
             neighbours: plan.links.iter().map(|link| (link.peer, agreement(link))).collect(),
             reachable: plan.routes.next_hop.keys().copied().collect(),
+            relayed: plan.routes.next_hop.iter().filter(|(to, by)| to != by).map(|(to, _)| *to).collect(),
             announced: Arc::clone(node.macs_elsewhere()),
             announcing: node.announcing_peers().filter(|peer| *peer != me).collect(),
             may_wait: !node.has_secret(),

@@ -80,6 +80,7 @@ fn view(macs: u32) -> View {
     View {
         neighbours: peers.iter().map(agreement).collect(),
         reachable: peers.iter().copied().map(peer).collect(),
+        relayed: BTreeSet::new(),
         announced: Arc::new((0..macs).map(mac).collect::<BTreeMap<_, _>>()),
         announcing: peers.iter().copied().map(peer).collect::<BTreeSet<_>>(),
         may_wait: true,

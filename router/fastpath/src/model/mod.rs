@@ -28,8 +28,8 @@ pub use reconciler::{Change, Counted, Reconciler};
 /// long if there is no other way to its containers. Whoever is gone for good is missed by nobody meanwhile.
 pub const AWAY_MAX: Duration = Duration::from_secs(30);
 
-/// A path that is not answered any more is left once user space has heard from the peer since: its own way passes. Where both
-/// are silent the router there is gone, and its kernel goes on; that is to show within this time.
+/// A path that is not answered any more is left once user space has heard from the peer since, or has another way to it. Where
+/// all is silent the router there may be gone, and its kernel go on; that is to show within this time.
 pub const USER_SPACE_SILENCE_MAX: Duration = Duration::from_secs(3);
 
 /// Most flows. Further MACs have none: their frames are flooded to the TAP, and user space finds their way.
@@ -126,6 +126,8 @@ pub struct View {
     pub neighbours: BTreeMap<PeerId, Agreement>,
     /// The peers to which user space has a way.
     pub reachable: BTreeSet<PeerId>,
+    /// Those of them that frames reach by way of another router.
+    pub relayed: BTreeSet<PeerId>,
     /// Who has announced a MAC.
     pub announced: Arc<BTreeMap<MacAddr, PeerId>>,
     /// Whose announcements are known, if only that there are none.
@@ -190,10 +192,10 @@ impl Model {
     /// Whether a silent path is not left yet.
     fn is_held(&self, peer: PeerId, before: Place, now: Moment) -> bool {
         let Some(PathState::Suspended { since, .. }) = self.health.state(peer) else { return false };
-        let is_neighbour = self.view.neighbours.contains_key(&peer);
+        let is_direct = self.view.neighbours.contains_key(&peer) && !self.view.relayed.contains(&peer);
         let is_taken = self.health.tunnel(peer).is_some_and(|end| before == Place::Tunnel(end));
         let passes = self.heard.get(&peer).is_some_and(|heard| *heard >= since);
-        is_neighbour && is_taken && !passes && now < since + USER_SPACE_SILENCE_MAX
+        is_direct && is_taken && !passes && now < since + USER_SPACE_SILENCE_MAX
     }
 
     /// The judge of paths, to be fed with answers and asked for probes.

@@ -1,6 +1,6 @@
 //! The model beside a naive one, and its promises in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +40,7 @@ fn whole() -> View {
     View {
         neighbours: BTreeMap::from([(A, agreed(1, 11)), (B, agreed(2, 12))]),
         reachable: [A, B].into(),
+        relayed: BTreeSet::new(),
         announced: Arc::new(BTreeMap::from([(mac(1), A), (mac(2), B)])),
         announcing: [A, B].into(),
         seals: BTreeMap::new(),
@@ -83,6 +84,20 @@ fn a_silent_path_is_left_once_user_space_hears_from_the_peer_or_has_had_its_time
         }
         assert_eq!(model.doubted(at_last).count(), 0);
     }
+}
+
+#[test]
+fn a_silent_path_is_left_at_once_for_a_relay() {
+    let mut model = Model::default();
+    model.see(whole(), at(0));
+    run(&mut model, 0, 1_000, &[11, 12]);
+    assert_ne!(model.wanted(at(1_000))[&mac(1)], Place::UserSpace);
+    run(&mut model, 1_000, 7_000, &[12]);
+    let Some(PathState::Suspended { since, .. }) = model.paths().state(A) else { panic!("it carries") };
+    assert_ne!(model.wanted(since)[&mac(1)], Place::UserSpace);
+    model.see(View { relayed: [A].into(), ..whole() }, since);
+    assert_eq!(model.wanted(since)[&mac(1)], Place::UserSpace);
+    assert_eq!(model.doubted(since).count(), 0);
 }
 
 #[test]

@@ -92,6 +92,8 @@ struct Due {
     /// Something that flows follow from has changed.
     want: bool,
     look_at: Moment,
+    /// Whether there are silent paths that are not left yet.
+    doubts: bool,
     ask_at: Moment,
 }
 
@@ -129,6 +131,7 @@ impl Driver {
                 repair_at: None,
                 want: true,
                 look_at: Moment::ORIGIN,
+                doubts: false,
                 ask_at: Moment::ORIGIN,
             },
             sent: 0,
@@ -286,6 +289,8 @@ impl Driver {
     /// Asks user space about neighbours whose paths have fallen silent.
     fn doubt(&mut self, now: Moment) {
         let doubted: Vec<_> = self.model.doubted(now).collect();
+        // A path is left also when its time is over.
+        self.due.want |= std::mem::replace(&mut self.due.doubts, !doubted.is_empty()) && doubted.is_empty();
         if doubted.is_empty() || self.due.ask_at > now {
             return;
         }
