@@ -54,7 +54,7 @@ pub struct MacEntry {
     pub mac: MacAddr,
     /// Behind whom it is.
     pub owner: Owner,
-    /// How long ago it was seen, within [`MAC_REFRESH_INTERVAL`].
+    /// How long ago it was seen, within twice [`MAC_REFRESH_INTERVAL`].
     pub last_seen: Duration,
 }
 

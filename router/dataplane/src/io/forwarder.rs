@@ -21,7 +21,7 @@ use crate::engine::{
     tells_of_members,
 };
 use crate::report::Report;
-use crate::shared::{Link, Outlet, Roaming, Shared, Snapshot, lock};
+use crate::shared::{Link, Memory, Outlet, Roaming, Shared, Snapshot, lock};
 
 pub(super) struct Forwarder {
     pub(super) shared: Arc<Shared>,
@@ -29,6 +29,7 @@ pub(super) struct Forwarder {
     pub(super) uplink: UplinkQueue,
     pub(super) outbox: Outbox,
     pub(super) numbers: Numbers,
+    macs: Memory,
     garbage: RateLimit,
     pub(super) answers: RateLimit,
     relayed: RelayedPeers,
@@ -59,6 +60,7 @@ impl Forwarder {
             uplink,
             outbox,
             numbers: Numbers::new(number),
+            macs: Memory::new(),
             garbage: RateLimit::of_garbage(),
             answers: RateLimit::of_answers(),
             relayed: RelayedPeers::default(),
@@ -274,7 +276,7 @@ impl Forwarder {
     /// What to do with the frame that starts with `head`. What can be done without the rest is done: learning, and
     /// counting why it goes no further.
     fn decide<'s>(
-        &self,
+        &mut self,
         arrival: Arrival,
         head: &[u8],
         snapshot: &'s Snapshot,
@@ -290,7 +292,7 @@ impl Forwarder {
         }
         let (source, destination) = (frame.source(), frame.destination());
         let location = match arrival {
-            Arrival::Captured { .. } => self.shared.macs.locate(destination, now),
+            Arrival::Captured { .. } => self.macs.locate(&self.shared.macs, destination, now),
             Arrival::Received { .. } => Location::Unknown,
         };
         let tells_of_members = destination.is_group() && tells_of_members(&frame);
@@ -298,7 +300,7 @@ impl Forwarder {
         let decision = decide(&key, &snapshot.tables, location);
         let decision = self.shared.duplicates.check(arrival, decision, now);
         if let Some(owner) = decision.learn {
-            match self.shared.macs.learn(source, owner, now) {
+            match self.macs.learn(&self.shared.macs, source, owner, now) {
                 Learned::Added | Learned::Refreshed => {}
                 Learned::Moved => self.counters.happened(Event::MacMoved),
                 Learned::Full => self.counters.happened(Event::MacTableFull),

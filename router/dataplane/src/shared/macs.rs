@@ -1,15 +1,16 @@
-//! The MAC table as the threads share it: sharded read-write locks.
+//! The MAC table as the threads share it: sharded read-write locks, and what each thread remembers of it.
 //!
-//! Each frame reads twice (is the source's entry fresh, where is the destination), and a read lock that nobody writes
-//! under costs one uncontended atomic. A write happens when a MAC is new, moved, or was not refreshed for a second; it
-//! touches one shard of sixteen. That keeps the pure table as it is, without a concurrent map and its dependency.
+//! Each frame asks twice (is the source's entry fresh, where is the destination). [`Memory`] answers for a second, as long
+//! as no MAC is new, moved or forgotten: for nearly all frames that is one read of a number that nobody writes. A write happens when a MAC
+//! is new, moved, or was not refreshed for a second; it touches one shard of sixteen. That keeps the pure table as it is, without a
+//! concurrent map and its dependency.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use mesh_wire::{MacAddr, Moment, PeerId};
 
-use crate::engine::macs::MACS_MAX;
+use crate::engine::macs::{MAC_REFRESH_INTERVAL, MACS_MAX};
 use crate::engine::{Learned, Location, MacEntry, MacTable, Owner};
 
 /// Number of shards. Each takes an equal part of [`MACS_MAX`], so that the table may refuse MACs a little before all
@@ -40,7 +41,7 @@ impl Macs {
         }
         let learned = write(shard).learn(mac, owner, now);
         match learned {
-            Learned::Added | Learned::Moved => drop(self.changes.fetch_add(1, Ordering::Relaxed)),
+            Learned::Added | Learned::Moved => drop(self.changes.fetch_add(1, Ordering::Release)),
             Learned::Refreshed | Learned::Full => {}
         }
         learned
@@ -49,27 +50,28 @@ impl Macs {
     /// Forgets a MAC, if it is behind this owner.
     pub(crate) fn forget(&self, mac: MacAddr, owner: Owner) {
         if write(self.shard(mac)).forget(mac, owner) {
-            self.changes.fetch_add(1, Ordering::Relaxed);
+            self.changes.fetch_add(1, Ordering::Release);
         }
     }
 
     /// A number that differs whenever the table has other MACs or owners than before.
     pub(crate) fn changes(&self) -> u64 {
-        self.changes.load(Ordering::Relaxed)
+        // With the release of a change: who sees the number sees the change.
+        self.changes.load(Ordering::Acquire)
     }
 
     /// Drops aged entries of one shard, a different one each time: a walk over all would stop the data path.
     pub(crate) fn expire_some(&self, now: Moment) {
         let shard = self.next_to_expire.fetch_add(1, Ordering::Relaxed) % SHARDS;
         if write(&self.shards[shard]).expire(now) {
-            self.changes.fetch_add(1, Ordering::Relaxed);
+            self.changes.fetch_add(1, Ordering::Release);
         }
     }
 
     pub(crate) fn retain_peers(&self, stays: impl Fn(PeerId) -> bool) {
         for shard in &self.shards {
             if write(shard).retain_peers(&stays) {
-                self.changes.fetch_add(1, Ordering::Relaxed);
+                self.changes.fetch_add(1, Ordering::Release);
             }
         }
     }
@@ -82,9 +84,84 @@ impl Macs {
     }
 
     fn shard(&self, mac: MacAddr) -> &RwLock<MacTable> {
-        let folded = mac.as_bytes().iter().fold(0, |sum, byte| sum ^ byte ^ (byte >> 4));
-        &self.shards[usize::from(folded) % SHARDS]
+        &self.shards[usize::from(folded(mac)) % SHARDS]
     }
+}
+
+/// Places for MACs in each half of a thread's [`Memory`]; a MAC has one of them, and may find another one there.
+const REMEMBERED_MAX: usize = 256;
+
+/// What one thread has had from the table. It may believe in a MAC a second longer than the table.
+pub(crate) struct Memory {
+    located: Remembered,
+    learnt: Remembered,
+}
+
+/// Owners by MAC, each for [`MAC_REFRESH_INTERVAL`] and as long as the table has not changed.
+struct Remembered(Box<[Option<Sighting>; REMEMBERED_MAX]>);
+
+#[derive(Debug, Clone, Copy)]
+struct Sighting {
+    mac: MacAddr,
+    owner: Owner,
+    /// Those of the table before it was asked.
+    changes: u64,
+    at: Moment,
+}
+
+impl Memory {
+    pub(crate) fn new() -> Self {
+        Self { located: Remembered::new(), learnt: Remembered::new() }
+    }
+
+    /// As [`Macs::locate`].
+    pub(crate) fn locate(&mut self, macs: &Macs, mac: MacAddr, now: Moment) -> Location {
+        let changes = macs.changes();
+        if let Some(owner) = self.located.owner(mac, changes, now) {
+            return Location::Known(owner);
+        }
+        let location = macs.locate(mac, now);
+        if let Location::Known(owner) = location {
+            self.located.put(Sighting { mac, owner, changes, at: now });
+        }
+        location
+    }
+
+    /// As [`Macs::learn`].
+    pub(crate) fn learn(&mut self, macs: &Macs, mac: MacAddr, owner: Owner, now: Moment) -> Learned {
+        let changes = macs.changes();
+        if self.learnt.owner(mac, changes, now) == Some(owner) {
+            return Learned::Refreshed;
+        }
+        let learned = macs.learn(mac, owner, now);
+        if learned == Learned::Refreshed {
+            self.learnt.put(Sighting { mac, owner, changes, at: now });
+        }
+        learned
+    }
+}
+
+impl Remembered {
+    fn new() -> Self {
+        Self(Box::new([None; REMEMBERED_MAX]))
+    }
+
+    fn owner(&self, mac: MacAddr, changes: u64, now: Moment) -> Option<Owner> {
+        let sighting = self.0[usize::from(folded(mac)) % REMEMBERED_MAX].as_ref()?;
+        let holds = sighting.mac == mac
+            && sighting.changes == changes
+            && now.since(sighting.at) < MAC_REFRESH_INTERVAL;
+        holds.then_some(sighting.owner)
+    }
+
+    fn put(&mut self, sighting: Sighting) {
+        self.0[usize::from(folded(sighting.mac)) % REMEMBERED_MAX] = Some(sighting);
+    }
+}
+
+/// A byte in which addresses differ that are counted up.
+fn folded(mac: MacAddr) -> u8 {
+    mac.as_bytes().iter().fold(0, |sum, byte| sum ^ byte ^ (byte >> 4))
 }
 
 // A table is valid after each of its operations, so a panic elsewhere under the lock does no harm to it.
@@ -127,6 +204,37 @@ mod tests {
         let later = Moment::from_origin(Duration::from_secs(1_000));
         (0..SHARDS).for_each(|_| macs.expire_some(later));
         assert!(macs.entries(Moment::ORIGIN).is_empty());
+    }
+
+    #[test]
+    fn a_thread_that_remembers_says_what_the_table_says_and_keeps_it_fresh() {
+        let (macs, mut memory) = (Macs::new(), Memory::new());
+        let at = |ms| Moment::from_origin(Duration::from_millis(ms));
+        let (one, other) = (Owner::Peer(PEER), Owner::Local);
+        assert_eq!(memory.locate(&macs, mac(1), at(0)), Location::Unknown);
+        assert_eq!(memory.learn(&macs, mac(1), one, at(0)), Learned::Added);
+        for ms in (0..600_000).step_by(100) {
+            assert_eq!(memory.locate(&macs, mac(1), at(ms)), Location::Known(one), "{ms} ms");
+            assert_eq!(memory.learn(&macs, mac(1), one, at(ms)), Learned::Refreshed, "{ms} ms");
+        }
+        assert_eq!(macs.learn(mac(1), other, at(600_000)), Learned::Moved, "by another thread");
+        assert_eq!(memory.locate(&macs, mac(1), at(600_000)), Location::Known(other));
+        assert_eq!(memory.learn(&macs, mac(1), one, at(600_000)), Learned::Moved);
+        macs.forget(mac(1), one);
+        assert_eq!(memory.locate(&macs, mac(1), at(600_000)), Location::Unknown);
+    }
+
+    #[test]
+    fn macs_that_share_a_place_in_a_memory_are_told_from_each_other() {
+        let (macs, mut memory) = (Macs::new(), Memory::new());
+        let [a, b] = [mac(0x0102), mac(0x0201)];
+        assert_eq!(folded(a), folded(b));
+        macs.learn(a, Owner::Local, Moment::ORIGIN);
+        macs.learn(b, Owner::Peer(PEER), Moment::ORIGIN);
+        for _ in 0..2 {
+            assert_eq!(memory.locate(&macs, a, Moment::ORIGIN), Location::Known(Owner::Local));
+            assert_eq!(memory.locate(&macs, b, Moment::ORIGIN), Location::Known(Owner::Peer(PEER)));
+        }
     }
 
     #[test]

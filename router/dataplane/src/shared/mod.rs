@@ -21,7 +21,7 @@ use crate::io::wake::Waker;
 use crate::report::Report;
 
 pub(crate) use links::{Link, Roaming, canonical};
-pub(crate) use macs::Macs;
+pub(crate) use macs::{Macs, Memory};
 pub(crate) use publisher::{Outlet, Publisher, Snapshot};
 pub(crate) use sessions::{OpenPacket, SendSession};
 
