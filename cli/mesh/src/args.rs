@@ -260,6 +260,11 @@ pub(crate) struct LaunchArgs {
     #[arg(long, value_name = "auto|vxlan|ovs|sleeve", default_value = "auto")]
     pub(crate) datapath: String,
 
+    /// Threads that carry frames in user space, 1 to 64, or 'auto': one for each core of this host, up to 4. All that comes
+    /// from one peer is the work of one thread; packet capture has one in any case
+    #[arg(long, value_name = "auto|N", default_value = "auto")]
+    pub(crate) workers: String,
+
     #[command(flatten)]
     pub(crate) bridge: BridgeArgs,
 
@@ -271,6 +276,11 @@ pub(crate) struct LaunchArgs {
     /// given by name are connected to at first in any case
     #[arg(long, value_name = "N", default_value = "64")]
     pub(crate) conn_limit: String,
+
+    /// Seconds after which the keys of data are replaced, 1 to 3600; on each link as the router says that has dialed the
+    /// other
+    #[arg(long, value_name = "SECONDS", default_value = "120")]
+    pub(crate) rekey_after: String,
 
     /// All addresses of the network, the same on all hosts, or 'none' where users manage addresses [default: 10.32.0.0/12]
     #[arg(long, value_name = "CIDR|none")]

@@ -1,14 +1,15 @@
 //! Correctness under load: a bad wire, changing paths and a restart, while bytes that are checked cross in both directions.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use mesh_lab::{Chaos, Host, Lab, Signal, eventually, millis, secs};
 
 use crate::support::{
-    BY_SLEEVE, Member, READY, all_connected, all_ping, are_connected, chain_by_sleeve, drops, launch,
-    secret_file,
+    BY_SLEEVE, Member, READY, all_connected, all_ping, are_connected, chain_by_sleeve, chain_with, drops,
+    launch, secret_file, status,
 };
 use crate::transfer::{Datagrams, Transfer};
 
@@ -163,16 +164,22 @@ fn nothing_is_damaged_doubled_or_lost_when_a_router_starts_anew() -> Result<()> 
     })
 }
 
-/// The wire is bad from the first byte to the last.
+/// The wire is bad from the first byte to the last, and each second has keys of its own.
 fn on_a_bad_wire(title: &str, password: Option<&str>, chaos: Chaos) -> Result<u64> {
-    let (lab, [one, two]): (Lab, [Member; 2]) = chain_by_sleeve(title, password)?;
+    let options = [BY_SLEEVE[0], BY_SLEEVE[1], "--rekey-after", "1"];
+    let (lab, [one, two]): (Lab, [Member; 2]) = chain_with(title, password, &options)?;
     all_ping(&[&one, &two])?;
     lab.wire(&two.host, chaos)?;
     eventually(READY, || one.container.ping(two.ip))?;
+    let renewed =
+        || Ok::<_, anyhow::Error>(status(&two.host)?.control.get("keys_renewed").copied().unwrap_or(0));
+    let (before, begun) = (renewed()?, Instant::now());
     let load = Load::begin(title, &one, &two, Volume::of(LEN_ON_BAD_WIRES)?)?;
     let overtaken = load.finish(&one, &two)?;
+    let (renewed, took) = (renewed()? - before, begun.elapsed().as_secs());
     let counts = lab.wire_counts(&two.host)?;
-    println!("measured: {title}: {counts:?}");
+    println!("measured: {title}: {renewed} new keys in {took} s, {counts:?}");
+    ensure!(renewed > took / 3, "{renewed} new keys in {took} seconds");
     ensure!(counts.lost > 50 && counts.duplicated > 50 && counts.corrupted > 20, "the wire is too good");
     Ok(overtaken)
 }
@@ -244,5 +251,55 @@ fn nothing_is_damaged_doubled_or_lost_while_keys_and_paths_change_on_a_bad_wire(
     load.finish(&one, &two)?;
     println!("measured: allatonce: {} sessions, {:?}", sessions.len(), lab.wire_counts(&hosts[1])?);
     ensure!(sessions.len() > ROUNDS * 2 / 3, "hardly a session took the place of another: {sessions:?}");
+    Ok(())
+}
+
+/// What each thread of a router that carries frames has had of a core, in nanoseconds, by its name.
+fn thread_times(host: &Host) -> Result<BTreeMap<String, u64>> {
+    let mut times = BTreeMap::new();
+    for thread in fs::read_dir(format!("/proc/{}/task", host.router_pid()?))? {
+        let thread = thread?.path();
+        let name = fs::read_to_string(thread.join("comm"))?.trim().to_owned();
+        if name.starts_with("mesh-data-") {
+            // First of three fields (kernel: Documentation/scheduler/sched-stats.rst).
+            let times_of_it = fs::read_to_string(thread.join("schedstat"))?;
+            let time = times_of_it.split_whitespace().next().context("schedstat has fields")?;
+            times.insert(name, time.parse()?);
+        }
+    }
+    Ok(times)
+}
+
+#[test]
+fn threads_share_the_flows_to_one_peer_and_each_flow_keeps_its_order() -> Result<()> {
+    const FLOWS: usize = 12;
+    const DATAGRAMS: usize = 4_000;
+    let options = [BY_SLEEVE[0], BY_SLEEVE[1], "--workers", "3", "--rekey-after", "1"];
+    let (_lab, [one, two]): (Lab, [Member; 2]) = chain_with("threads", Some("side by side"), &options)?;
+    all_ping(&[&one, &two])?;
+    let before = thread_times(&one.host)?;
+    ensure!(before.len() == 3, "not three threads: {before:?}");
+    let transfers = [
+        Transfer::begin(&one.container, &two.container, two.ip, LEN, 1)?,
+        Transfer::begin(&two.container, &one.container, one.ip6, LEN, 2)?,
+    ];
+    let pace = (&[500_usize][..], millis(1));
+    let begin = |_| Datagrams::begin(&one.container, &two.container, two.ip, pace);
+    let flows = (0..FLOWS).map(begin).collect::<Result<Vec<_>>>()?;
+    eventually(secs(60), || flows.iter().all(|flow| flow.sent_bytes() >= 500 * DATAGRAMS))?;
+    for flow in flows {
+        let arrived = flow.finish()?;
+        ensure!(arrived.overtaken == 0, "a flow lost its order: {arrived:?}");
+        ensure!(arrived.received * 10 >= arrived.sent * 9, "a good wire lost a tenth: {arrived:?}");
+    }
+    for transfer in transfers {
+        transfer.finish()?;
+    }
+    ensure!(drops(&two.host, "replayed")? == 0, "threads have sent what was too old when it came");
+    let after = thread_times(&one.host)?;
+    let worked: Vec<_> = after.iter().map(|(name, time)| time - before.get(name).unwrap_or(&0)).collect();
+    println!("measured: threads: {worked:?} ns");
+    let share = worked.iter().sum::<u64>() / 20;
+    ensure!(worked.iter().filter(|time| **time > share).count() >= 2, "one thread did it all: {worked:?}");
     Ok(())
 }

@@ -83,7 +83,8 @@ pub(crate) fn chain_by_sleeve<const N: usize>(
     chain_with(title, password, &BY_SLEEVE)
 }
 
-fn chain_with<const N: usize>(
+/// The same, with these options of `mesh launch`.
+pub(crate) fn chain_with<const N: usize>(
     title: &str,
     password: Option<&str>,
     options: &[&str],

@@ -52,12 +52,16 @@ pub struct Config {
     pub capture: Capture,
     /// What carries frames between hosts.
     pub datapath: Datapath,
+    /// Threads that carry frames in user space, 1 to [`WORKERS_MAX`](crate::WORKERS_MAX); packet capture has one.
+    pub workers: usize,
     /// The host's bridge.
     pub bridge: BridgeName,
     /// Whether to connect to peers that other peers know.
     pub discovery: bool,
     /// From so many connections on, a well-connected subset of the peers is enough.
     pub connection_limit: usize,
+    /// How often the data keys of each link that this router has dialed are replaced.
+    pub rekey_after: Duration,
     /// Peers to connect to.
     pub peers: Peers,
     /// Address management; `None` where users manage addresses.

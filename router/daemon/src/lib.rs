@@ -61,6 +61,7 @@ pub use config::{
 pub use error::Error;
 pub use logging::{LogControl, LogFormat, LogLevel, LogTarget, init_logging};
 pub use mesh_crypto::PasswordError;
+pub use mesh_dataplane::WORKERS_MAX;
 pub use mesh_hostnet::{BridgeName, NameError, Sniffed, Sniffer};
 pub use mesh_names::{Name as DomainName, NameError as DomainNameError};
 pub use mesh_node::limits::SECRETS_MAX;

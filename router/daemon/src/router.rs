@@ -329,6 +329,7 @@ fn node_config(
         ipam,
         names,
         connection_limit: config.connection_limit,
+        rekey_after: config.rekey_after,
         aes_preferred: aes_is_fast(),
         discovery: config.discovery,
         targets: known.peers.iter().map(targets::target).collect(),
@@ -755,7 +756,7 @@ fn dataplane_config(
         uplink: uplink.for_dataplane(),
         listen: config.listen,
         port: config.port,
-        workers: 1,
+        workers: config.workers,
         mtu,
         node_local: node_local.to_vec(),
     }

@@ -50,6 +50,7 @@ pub(crate) fn node(seed: u8, targets: Vec<Target>, has_secret: bool) -> Node {
         ipam: None,
         names,
         connection_limit: 8,
+        rekey_after: mesh_node::limits::REKEY_AFTER,
         aes_preferred: true,
         discovery: true,
         targets,

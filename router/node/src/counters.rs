@@ -44,6 +44,8 @@ pub enum Count {
     Violation,
     /// Sessions ended because this router has enough others.
     SessionSurplus,
+    /// How often fresh data keys took the place of others within a session.
+    KeysRenewed,
     /// Records that were news.
     RecordMerged,
     /// Records that were known already, or older than what is known.
@@ -78,7 +80,7 @@ pub enum Count {
 
 impl Count {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Accepted,
         Self::RefusedByRate,
         Self::RefusedBySource,
@@ -95,6 +97,7 @@ impl Count {
         Self::SessionClosed,
         Self::Violation,
         Self::SessionSurplus,
+        Self::KeysRenewed,
         Self::RecordMerged,
         Self::RecordKnown,
         Self::RecordGhost,
@@ -132,6 +135,7 @@ impl Count {
             Self::SessionClosed => "session_closed",
             Self::Violation => "violation",
             Self::SessionSurplus => "session_surplus",
+            Self::KeysRenewed => "keys_renewed",
             Self::RecordMerged => "record_merged",
             Self::RecordKnown => "record_known",
             Self::RecordGhost => "record_ghost",

@@ -15,7 +15,7 @@ use mesh_crypto::{KeySchedule, Protection, RekeyError, RekeyStep, Rng};
 use mesh_wire::control::{DataOffer, LinkRecord, OVERLAY_NONE, OVERLAY_SLEEVE, Rekey};
 use mesh_wire::{Moment, PeerId, ReceiverIndex};
 
-use crate::limits::{EPOCHS_MAX, OLD_EPOCH_KEPT, OLD_SESSION_KEPT, REKEY_AFTER};
+use crate::limits::{EPOCHS_MAX, OLD_EPOCH_KEPT, OLD_SESSION_KEPT};
 use crate::plan::{EspPlan, LinkPlan, ReceivePlan, SendPlan};
 use crate::vxlan::KernelPath;
 
@@ -41,7 +41,7 @@ pub(crate) struct DataLink {
     /// Which overlay carries frames for known MACs while the link is alive.
     pub(crate) overlay: u8,
     /// When this end asks for the next epoch; only the session's initiator does by itself.
-    rekey_at: Option<Moment>,
+    rotation: Option<Rotation>,
 }
 
 struct Receiving {
@@ -67,6 +67,32 @@ pub(crate) enum RekeyReply {
     AnswerAndOffer(Rekey, DataOffer),
 }
 
+/// When the initiator of a session asks for fresh keys.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rotation {
+    every: Duration,
+    at: Moment,
+}
+
+impl Rotation {
+    /// Each time after `every`, spread by ±10 %.
+    pub(crate) fn new(every: Duration, rng: &mut Rng, now: Moment) -> Self {
+        let mut rotation = Self { every, at: now };
+        rotation.is_due(rng, now);
+        rotation
+    }
+
+    /// Whether the time has come; if so, the next is set.
+    fn is_due(&mut self, rng: &mut Rng, now: Moment) -> bool {
+        let is_due = self.at <= now;
+        if is_due {
+            let tenth_ms = u64::try_from(self.every.as_millis() / 10).unwrap_or(u64::MAX);
+            self.at = now + self.every * 9 / 10 + Duration::from_millis(rng.below(2 * tenth_ms));
+        }
+        is_due
+    }
+}
+
 impl DataLink {
     /// A link whose first epoch this end is ready to receive, with the offer that says so.
     pub(crate) fn new(
@@ -74,7 +100,7 @@ impl DataLink {
         schedule: KeySchedule,
         protection: Protection,
         index: ReceiverIndex,
-        rekey_at: Option<Moment>,
+        rotation: Option<Rotation>,
     ) -> (Self, DataOffer) {
         let mut link = Self {
             remote,
@@ -94,16 +120,10 @@ impl DataLink {
                 ..KernelPath::default()
             },
             overlay: OVERLAY_SLEEVE,
-            rekey_at,
+            rotation,
         };
         let offer = link.receive_under_current_epoch(index);
         (link, offer)
-    }
-
-    /// When a session's initiator should rekey next.
-    pub(crate) fn next_rekey(rng: &mut Rng, now: Moment) -> Moment {
-        let tenth_ms = u64::try_from(REKEY_AFTER.as_millis() / 10).unwrap_or(u64::MAX);
-        now + REKEY_AFTER * 9 / 10 + Duration::from_millis(rng.below(2 * tenth_ms))
     }
 
     /// Takes in the peer's offer. False when it is for another epoch than the present; nothing was changed then.
@@ -151,11 +171,7 @@ impl DataLink {
 
     /// Whether this end should ask for fresh keys now; if so, the next time is set.
     pub(crate) fn rekey_due(&mut self, rng: &mut Rng, now: Moment) -> bool {
-        let due = self.rekey_at.is_some_and(|at| at <= now);
-        if due {
-            self.rekey_at = Some(Self::next_rekey(rng, now));
-        }
-        due
+        self.rotation.as_mut().is_some_and(|rotation| rotation.is_due(rng, now))
     }
 
     /// Drops epochs whose time is over. Returns whether there were any.
@@ -259,7 +275,11 @@ impl DataLink {
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Moment> {
-        self.receive.iter().filter_map(|receiving| receiving.retire_at).chain(self.rekey_at).min()
+        self.receive
+            .iter()
+            .filter_map(|receiving| receiving.retire_at)
+            .chain(self.rotation.map(|rotation| rotation.at))
+            .min()
     }
 
     /// What this router's record says of the link.

@@ -43,6 +43,8 @@ pub struct Config {
     pub names: Names,
     /// From so many connections on, a well-connected subset of the peers is enough.
     pub connection_limit: usize,
+    /// How often the data keys of a link that this router has dialed are replaced, spread by ±10 %; a second at least.
+    pub rekey_after: Duration,
     /// Whether this CPU computes AES fast.
     pub aes_preferred: bool,
     /// Whether to dial peers that other peers know.

@@ -18,7 +18,7 @@ pub const SESSION_SILENCE_MAX: Duration = Duration::from_secs(10);
 /// one with the same peer replaces it.
 pub const SIMULTANEOUS_DIAL: Duration = Duration::from_secs(2);
 
-/// The initiator of a session moves both ends to fresh data keys this often, spread by ±10 %.
+/// The initiator of a session moves both ends to fresh data keys this often, spread by ±10 %, unless its user says otherwise.
 pub const REKEY_AFTER: Duration = Duration::from_secs(120);
 
 /// Packets under the keys of an earlier epoch are accepted this long after the next was agreed on.

@@ -7,6 +7,7 @@ use mesh_wire::control::{DataOffer, Farewell, LinkRecord, Message, Rekey};
 use mesh_wire::{Moment, PeerId, ReceiverIndex};
 
 use crate::connection::{CloseCause, Connection, Open};
+use crate::counters::Count;
 use crate::data_link::{Liveness, RekeyReply};
 use crate::interface::{ConnectionId, Event, Output, Report};
 use crate::node::Node;
@@ -49,6 +50,7 @@ impl Node {
             self.send(id, &Message::Rekey(answer), now);
         }
         self.send(id, &Message::DataOffer(offer), now);
+        self.counters.count(Count::KeysRenewed);
         self.plan_changed = true;
     }
 

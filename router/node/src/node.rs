@@ -43,6 +43,7 @@ pub struct Node {
     pub(crate) aes_preferred: bool,
     /// Whether peers are reached that the user did not name.
     pub(crate) discovery: bool,
+    pub(crate) rekey_after: Duration,
     pub(crate) topology: Topology,
     pub(crate) carried: Carried,
     pub(crate) connector: Connector,
@@ -121,6 +122,7 @@ impl Node {
             admission: Admission::new(config.secrets, config.allowed, config.trusted_subnets, config.network),
             aes_preferred: config.aes_preferred,
             discovery: config.discovery,
+            rekey_after: config.rekey_after,
             topology,
             carried: Carried::default(),
             connector,

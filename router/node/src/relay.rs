@@ -21,7 +21,7 @@ use mesh_wire::{Moment, PeerId};
 
 use crate::connection::{CloseCause, Connection, Open, Phase};
 use crate::counters::Count;
-use crate::data_link::DataLink;
+use crate::data_link::{DataLink, Rotation};
 use crate::interface::ConnectionId;
 use crate::limits::{PUNCH_TIME_MAX, RELAYED_SESSIONS_MAX};
 use crate::node::Node;
@@ -215,9 +215,10 @@ impl Node {
             Membership::Psk(_) => Protection::Sealed,
             Membership::Open => Protection::Clear,
         };
-        let rekey_at = (session.role == Role::Initiator).then(|| DataLink::next_rekey(&mut self.rng, now));
+        let is_initiator = session.role == Role::Initiator;
+        let rotation = is_initiator.then(|| Rotation::new(self.rekey_after, &mut self.rng, now));
         let index = self.fresh_index();
-        let (data, offer) = DataLink::new(None, session.keys, protection, index, rekey_at);
+        let (data, offer) = DataLink::new(None, session.keys, protection, index, rotation);
         let Session { secured_by, sealer, opener, .. } = session;
         let open = Open::new(peer, hello, secured_by, sealer, opener, data, now);
         if let Some(connection) = self.connections.get_mut(&id) {

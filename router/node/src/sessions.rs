@@ -12,7 +12,7 @@ use mesh_wire::{Moment, NetworkId, PeerId};
 use crate::admission::{Admission, Meeting};
 use crate::connection::{CloseCause, Connection, Open, Phase, PulseAction};
 use crate::counters::Count;
-use crate::data_link::DataLink;
+use crate::data_link::{DataLink, Rotation};
 use crate::interface::{ConnectionId, Event, Output};
 use crate::limits::{ASLEEP_AFTER, HANDSHAKE_TIME_MAX, SESSION_SILENCE_MAX, UNAUTHENTICATED_LEN_MAX};
 use crate::node::Node;
@@ -130,9 +130,9 @@ impl Node {
         let both_trust = hello.trusts && self.admission.trusts(Some(remote));
         let (protection, pinned) = Admission::protection(session.secured_by, both_trust);
         let sleeve = if outbound { remote } else { SocketAddr::new(remote.ip(), hello.port) };
-        let rekey_at = outbound.then(|| DataLink::next_rekey(&mut self.rng, now));
+        let rotation = outbound.then(|| Rotation::new(self.rekey_after, &mut self.rng, now));
         let index = self.fresh_index();
-        let (mut data, offer) = DataLink::new(Some(sleeve), session.keys, protection, index, rekey_at);
+        let (mut data, offer) = DataLink::new(Some(sleeve), session.keys, protection, index, rotation);
         if pinned {
             data.pin();
         }

@@ -57,6 +57,7 @@ impl Host {
             ipam: None,
             names,
             connection_limit: self.plan.connection_limit,
+            rekey_after: mesh_node::limits::REKEY_AFTER,
             aes_preferred: self.plan.aes,
             discovery: self.plan.discovery,
             targets: self.plan.targets.iter().map(target).collect(),

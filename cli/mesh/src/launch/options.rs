@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use mesh_api::{Capture, Datapath, ErrorKind, Failure};
 use mesh_daemon::{
     AddressConfig, BridgeName, Config, ContainerConfig, FoundingRule, HttpConfig, LINKS_MAX, LogFormat,
     LogLevel, MtuSetting, Nickname, Password, PasswordError, PasswordFile, PeerId, PeerTarget, Peers,
-    TARGETS_MAX,
+    TARGETS_MAX, WORKERS_MAX,
 };
 
 use crate::args::{self, LaunchArgs};
@@ -27,6 +28,9 @@ const MTU_MIN: u32 = 576;
 /// Greatest MTU of the overlay in bytes: 65000 less the 130 by which a frame grows on its way, so that a datagram fits
 /// UDP with room to spare.
 const MTU_MAX: u32 = 65_000 - 130;
+
+/// Most threads of a data plane unless the user says otherwise: few hosts have more peers that are busy at the same time.
+const WORKERS_AUTO_MAX: usize = 4;
 
 /// Greatest port: the one after it belongs to the router too.
 const PORT_MAX: u16 = u16::MAX - 1;
@@ -45,6 +49,9 @@ const RANGE_LOG2_MIN: u8 = 2;
 
 /// Longest time for which the address of a container that is gone is kept, in seconds: a day.
 const ATTACH_GRACE_MAX_SECONDS: u64 = 86_400;
+
+/// Longest life of data keys, in seconds: an hour.
+const REKEY_AFTER_MAX_SECONDS: u64 = 3_600;
 
 /// Nickname of a router whose host has no name to take it from.
 const NICKNAME_FALLBACK: &str = "mesh";
@@ -86,12 +93,18 @@ enum OptionError {
     Capture,
     #[error("none of 'auto', 'vxlan', 'ovs' and 'sleeve'")]
     Datapath,
+    #[error("neither 'auto' nor a number of threads from 1 to {WORKERS_MAX}")]
+    Workers,
+    #[error("packet capture works with one thread: leave it out, or take --capture tap")]
+    WorkersOfPcap,
     #[error("no IPv4 or IPv6 address")]
     Listen,
     #[error("neither 'none' nor an address with a port, as 127.0.0.1:6782 or [::1]:6782")]
     Http,
     #[error("no number of connections from 1 to {LINKS_MAX}")]
     ConnectionLimit,
+    #[error("no number of seconds from 1 to {REKEY_AFTER_MAX_SECONDS}")]
+    RekeyAfter,
     #[error("no number of seconds from 0 to {ATTACH_GRACE_MAX_SECONDS}")]
     AttachGrace,
     #[error("no network, as 10.1.0.0/16 or fd00:1::/48")]
@@ -158,10 +171,14 @@ pub(super) fn settings(given: config::Settings, password: Option<OsString>) -> R
     let mtu = check(&mut problems, "--mtu", &args.mtu, parse_mtu(&args.mtu));
     let capture = check(&mut problems, "--capture", &args.capture, parse_capture(&args.capture));
     let datapath = check(&mut problems, "--datapath", &args.datapath, parse_datapath(&args.datapath));
+    let workers =
+        check(&mut problems, "--workers", &args.workers, parse_workers(&args.workers, capture.as_ref()));
     let bridge =
         check(&mut problems, "--bridge", &args.bridge.bridge, args.bridge.bridge.parse::<BridgeName>());
     let connection_limit =
         check(&mut problems, "--conn-limit", &args.conn_limit, parse_connection_limit(&args.conn_limit));
+    let rekey_after =
+        check(&mut problems, "--rekey-after", &args.rekey_after, parse_rekey_after(&args.rekey_after));
     let trusted_subnets = all(&mut problems, "--trusted-subnets", &args.trusted_subnets, parse_subnet);
     let allowed = all(&mut problems, "--allow-peers", &args.allow_peers, str::parse::<PeerId>);
     let ipam = ipam(args, &mut problems);
@@ -193,16 +210,12 @@ pub(super) fn settings(given: config::Settings, password: Option<OsString>) -> R
     if problems.any() {
         return Err(refuse(problems));
     }
-    let options = (nickname, port, listen, mtu.zip(capture), datapath.zip(bridge), connection_limit);
-    let (
-        Some(nickname),
-        Some(port),
-        Some(listen),
-        Some((mtu, capture)),
-        Some((datapath, bridge)),
-        Some(connection_limit),
-    ) = options
+    let options = (nickname, port, listen, mtu, bridge, connection_limit);
+    let (Some(nickname), Some(port), Some(listen), Some(mtu), Some(bridge), Some(connection_limit)) = options
     else {
+        return Err(refuse(problems));
+    };
+    let (Some(capture), Some(datapath), Some(workers)) = (capture, datapath, workers) else {
         return Err(refuse(problems));
     };
     let lists = (peers, secrets, trusted_subnets, allowed, ipam, http);
@@ -210,7 +223,9 @@ pub(super) fn settings(given: config::Settings, password: Option<OsString>) -> R
     else {
         return Err(refuse(problems));
     };
-    let (Some(run_dir), Some(state_dir), Some(dns)) = (run_dir, state_dir, dns) else {
+    let (Some(rekey_after), Some(run_dir), Some(state_dir), Some(dns)) =
+        (rekey_after, run_dir, state_dir, dns)
+    else {
         return Err(refuse(problems));
     };
     let containers = (docker_socket, podman_socket, attach_grace);
@@ -231,9 +246,11 @@ pub(super) fn settings(given: config::Settings, password: Option<OsString>) -> R
             mtu,
             capture,
             datapath,
+            workers,
             bridge,
             discovery: !args.no_discovery,
             connection_limit,
+            rekey_after,
             peers,
             ipam,
             http,
@@ -364,9 +381,28 @@ fn parse_mtu(text: &str) -> Result<MtuSetting, OptionError> {
     }
 }
 
+/// How many threads there are to be; with packet capture one, whatever the host has.
+fn parse_workers(text: &str, capture: Option<&Capture>) -> Result<usize, OptionError> {
+    let is_pcap = capture == Some(&Capture::Pcap);
+    let number = parse_number(text).and_then(|workers| usize::try_from(workers).ok());
+    match (text, number) {
+        ("auto", _) if is_pcap => Ok(1),
+        ("auto", _) => Ok(std::thread::available_parallelism().map_or(1, NonZero::get).min(WORKERS_AUTO_MAX)),
+        (_, Some(2..)) if is_pcap => Err(OptionError::WorkersOfPcap),
+        (_, Some(workers @ 1..=WORKERS_MAX)) => Ok(workers),
+        (_, Some(_) | None) => Err(OptionError::Workers),
+    }
+}
+
 fn parse_connection_limit(text: &str) -> Result<usize, OptionError> {
     let limit = parse_number(text).and_then(|limit| usize::try_from(limit).ok());
     limit.filter(|limit| (1..=LINKS_MAX).contains(limit)).ok_or(OptionError::ConnectionLimit)
+}
+
+fn parse_rekey_after(text: &str) -> Result<Duration, OptionError> {
+    let seconds = parse_number(text).map(u64::from);
+    let seconds = seconds.filter(|seconds| (1..=REKEY_AFTER_MAX_SECONDS).contains(seconds));
+    seconds.map(Duration::from_secs).ok_or(OptionError::RekeyAfter)
 }
 
 fn parse_attach_grace(text: &str) -> Result<Duration, OptionError> {
@@ -514,9 +550,11 @@ mod tests {
             "--port=7000",
             "--listen=::1",
             "--mtu=9000",
+            "--workers=64",
             "--bridge=br7",
             "--no-discovery",
             "--conn-limit=8",
+            "--rekey-after=1",
             "--trusted-subnets=10.1.0.0/16,fd00:1::/48",
             "--allow-peers=abcdef0102030405060708090a0b0c0d",
             "--run-dir=relative",
@@ -528,8 +566,9 @@ mod tests {
         assert_eq!(config.port, 7000);
         assert_eq!(config.listen, Some("::1".parse().unwrap()));
         assert_eq!(config.mtu, MtuSetting::Fixed(9000));
-        assert_eq!(config.bridge.to_string(), "br7");
+        assert_eq!((config.workers, config.bridge.to_string().as_str()), (64, "br7"));
         assert_eq!((config.discovery, config.secrets.len(), config.connection_limit), (false, 1, 8));
+        assert_eq!(config.rekey_after, Duration::from_secs(1));
         let subnets: Vec<_> = config.trusted_subnets.iter().map(ToString::to_string).collect();
         assert_eq!(subnets, ["10.1.0.0/16", "fd00:1::/48"]);
         let allowed: Vec<_> = config.allowed.iter().flatten().map(|id| format!("{id:x}")).collect();
@@ -538,6 +577,17 @@ mod tests {
         let Peers::Named(peers) = config.peers else { panic!("they were named") };
         let peers: Vec<_> = peers.iter().map(ToString::to_string).collect();
         assert_eq!(peers, ["h2:6783", "[2001:db8::1]:7001"]);
+    }
+
+    #[test]
+    fn threads_are_as_many_as_the_host_has_cores_for_or_as_the_user_says_and_packet_capture_has_one() {
+        let workers = |line: &[&str]| parse(line, None).map(|settings| settings.config.workers);
+        assert!((1..=WORKERS_AUTO_MAX).contains(&workers(&[]).unwrap()));
+        assert_eq!(workers(&["--capture=pcap"]).unwrap(), 1);
+        assert_eq!(workers(&["--capture=pcap", "--workers=1"]).unwrap(), 1);
+        for line in [&["--capture=pcap", "--workers=2"][..], &["--workers=0"], &["--workers=many"]] {
+            assert_eq!(workers(line).err().unwrap().kind, ErrorKind::Usage, "{line:?}");
+        }
     }
 
     #[test]
@@ -576,8 +626,10 @@ mod tests {
             "--listen=here",
             "--http=6782",
             "--mtu=575",
+            "--workers=65",
             "--bridge=twelve-bytes",
             "--conn-limit=0",
+            "--rekey-after=0",
             "--trusted-subnets=10.1.0.0/16,10.1.2.3/16",
             "--allow-peers=abcdef010203",
             "--password-file=/nonexistent/password",
@@ -597,8 +649,10 @@ mod tests {
                 "--listen 'here'",
                 "--http '6782'",
                 "--mtu '575'",
+                "--workers '65'",
                 "--bridge 'twelve-bytes'",
                 "--conn-limit '0'",
+                "--rekey-after '0'",
                 "--trusted-subnets '10.1.2.3/16'",
                 "--allow-peers 'abcdef010203'",
                 "PEER 'h1:0'",

@@ -12,7 +12,7 @@ use mesh_wire::control::LinkRecord;
 
 use super::*;
 use crate::interface::{DialFailure, Event, Report};
-use crate::limits::{HALF_OPEN_MAX, HANDSHAKE_TIME_MAX};
+use crate::limits::{HALF_OPEN_MAX, HANDSHAKE_TIME_MAX, REKEY_AFTER};
 use crate::status::ConnectionState;
 
 mod addresses;
@@ -66,6 +66,7 @@ fn config(seed: u8, psk: Option<[u8; 32]>, targets: Vec<Target>) -> Config {
         trusted_subnets: Vec::new(),
         ipam: None,
         connection_limit: 64,
+        rekey_after: REKEY_AFTER,
         aes_preferred: true,
         discovery: true,
         targets,
