@@ -1,4 +1,4 @@
-//! Other programs that join hosts, as their Debian packages have them and with their own defaults.
+//! Other programs that join hosts, as their packages have them (Debian's, or cargo's) and with their own defaults.
 //!
 //! They run between the hosts themselves, without the bridge and the veth that containers behind a mesh have: what is
 //! shown of them is a little better than what containers would get.
@@ -16,7 +16,13 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         name: "wireguard-go",
         program: Some("wireguard-go"),
         about: "`wireguard-go -f IFACE`, keys and peers by `wg set`, MTU 1420; routed",
-        start: wireguard_go,
+        start: |ground| wireguard(ground, "wireguard-go", &["-f"]),
+    },
+    Subject {
+        name: "boringtun",
+        program: Some("boringtun-cli"),
+        about: "`boringtun-cli -f IFACE`, keys and peers by `wg set`, MTU 1420; routed",
+        start: |ground| wireguard(ground, "boringtun-cli", &["-f", "--disable-drop-privileges"]),
     },
     Subject {
         name: "nebula",
@@ -43,6 +49,12 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         start: tinc,
     },
     Subject {
+        name: "vpncloud",
+        program: Some("vpncloud"),
+        about: "`vpncloud --type tap --mode switch`, a password, AES-256-GCM, its own MTU",
+        start: vpncloud,
+    },
+    Subject {
         name: "openvpn",
         program: Some("openvpn"),
         about: "`openvpn --dev-type tap`, two peers with pinned certificates, AES-256-GCM",
@@ -63,7 +75,8 @@ fn out(command: Cmd) -> Result<String> {
     Ok(command.run()?.stdout.trim().to_owned())
 }
 
-fn wireguard_go(ground: &Ground) -> Result<Started> {
+/// One of the programs that make WireGuard's interface in user space.
+fn wireguard(ground: &Ground, program: &str, options: &[&str]) -> Result<Started> {
     let mut keys = Vec::new();
     for (name, host) in ground.both() {
         let private = out(host.cmd("wg").arg("genkey"))?;
@@ -76,7 +89,7 @@ fn wireguard_go(ground: &Ground) -> Result<Started> {
     for (number, (_, host)) in (1..).zip(ground.both()) {
         // Its control socket lies in a directory that all hosts share.
         let interface = ground.interface(host, "wg");
-        processes.push(host.cmd("wireguard-go").args(["-f", &interface]).spawn()?);
+        processes.push(host.cmd(program).args(options).arg(&interface).spawn()?);
         address(host, &interface, number, Some(1420))?;
         let (own, other) = (&keys[usize::from(number) - 1].0, &keys[2 - usize::from(number)].1);
         let there = if number == 1 { ground.b.ip() } else { ground.a.ip() };
@@ -192,6 +205,19 @@ fn openvpn(ground: &Ground) -> Result<Started> {
         let command = command.args(["--cert", &at(name, "crt"), "--key", &at(name, "key")]);
         processes.push(command.args(["--peer-fingerprint", other]).spawn()?);
         address(host, "vpn0", number, None)?;
+    }
+    Ok(Started::between_hosts(ground, "10.50.0.2", processes))
+}
+
+fn vpncloud(ground: &Ground) -> Result<Started> {
+    let mut processes = Vec::new();
+    for (number, (_, host)) in (1..).zip(ground.both()) {
+        let there = if number == 1 { ground.b.ip() } else { ground.a.ip() };
+        let command = host.cmd("vpncloud").args(["--type", "tap", "--mode", "switch", "--device", "vpc0"]);
+        let command = command.args(["--listen", "3210", "--no-port-forwarding", "--algorithm", "aes256"]);
+        let command = command.args(["--peer", &format!("{there}:3210"), "--password", "only for the bench"]);
+        processes.push(command.spawn()?);
+        address(host, "vpc0", number, None)?;
     }
     Ok(Started::between_hosts(ground, "10.50.0.2", processes))
 }
