@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Context, Result, ensure};
@@ -10,7 +10,8 @@ use mesh_lab::{Host, Lab, eventually, millis, secs};
 use serde_json::Value;
 
 use crate::hostile::Footprint;
-use crate::support::{READY, all_ping, chain, launch, refused, status, words};
+use crate::port_security::bytes;
+use crate::support::{IFNAME, READY, all_ping, chain, chain_by_sleeve, launch, refused, status, words};
 
 const BASE: &str = "http://127.0.0.1:6782";
 
@@ -119,6 +120,7 @@ fn whoever_asks_badly_or_slowly_is_turned_away_and_disturbs_nobody() -> Result<(
     let long = format!("X: {}", "x".repeat(9000));
     for (path, options, wanted) in [
         ("/nothing", &[][..], 404),
+        ("/debug/pprof/", &[], 404),
         ("/status/everything", &[], 404),
         ("/status/../metrics", &["--path-as-is"], 404),
         ("/metrics", &["-X", "POST"], 405),
@@ -202,5 +204,40 @@ fn it_can_be_switched_off_and_an_address_that_is_taken_is_refused() -> Result<()
     launch(&h2, &[], None)?;
     ensure!(h2.router_log().contains("there are no metrics"), "{}", h2.router_log());
     drop(taken);
+    Ok(())
+}
+
+/// Whatever goes no further has a reason, and each reason is where people look: all in the metrics, what happened in `status`.
+#[test]
+fn each_reason_of_a_drop_is_in_the_metrics_and_what_was_dropped_in_status() -> Result<()> {
+    let (_lab, [one, two]) = chain_by_sleeve("reasons", None)?;
+    all_ping(&[&one, &two])?;
+    // At the container's port, twice, and at the door of the sleeve.
+    let stranger = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 0x77], &[8, 0], &[0; 46]].concat();
+    one.container.send_frame(IFNAME, &stranger)?;
+    one.container
+        .send_frame(IFNAME, &[&[0xff; 6][..], &bytes(&one.mac)?, &[0x88, 0xb5], &[0; 46]].concat())?;
+    let door = SocketAddr::from((one.host.ip(), 6783));
+    two.host.enter(|| UdpSocket::bind("0.0.0.0:0")?.send_to(b"no packet of ours", door).map(drop))??;
+    let wanted = ["source-mac", "ether-type", "not_sleeve"];
+    let happened = eventually(READY, || -> Result<_> {
+        let happened = status(&one.host)?.traffic.drops;
+        ensure!(wanted.iter().all(|reason| happened.contains_key(*reason)), "{happened:?}");
+        Ok(happened)
+    })?;
+    let text = one.host.mesh(["status"])?.stdout;
+    let metrics = get(&one.host, "/metrics", &[])?.1;
+    for (reason, count) in &happened {
+        ensure!(text.contains(reason.as_str()), "{reason} is not in {text}");
+        let counted = sample(&metrics, &format!("mesh_drops_total{{reason=\"{reason}\"}}"))?;
+        ensure!(counted >= *count as f64, "{reason}: {counted} in the metrics, {count} in status");
+    }
+    // Of all others there is a line that says that they have not happened, so that a rule of Prometheus can name them.
+    let known = metrics.lines().filter(|line| line.starts_with("mesh_drops_total{")).count();
+    ensure!(known >= 40 && known > happened.len(), "{known} reasons");
+    sample(&metrics, "mesh_dataplane_events_total{event=\"host-group\"}")?;
+    for reason in ["no_route", "replayed", "inject_failed", "tunnel-source", "unsealed", "node-local"] {
+        sample(&metrics, &format!("mesh_drops_total{{reason=\"{reason}\"}}"))?;
+    }
     Ok(())
 }

@@ -15,8 +15,8 @@ use mesh_node as node;
 use mesh_node::{Count, Node};
 use mesh_wire::{Moment, NetworkId, PeerId};
 
-use crate::Config;
 use crate::shell::Shell;
+use crate::{Config, firewall};
 
 /// What the daemon knows of its router beside the node.
 pub(crate) struct Own<'a> {
@@ -73,18 +73,21 @@ fn traffic(counted: &CounterSnapshot, walls: &BTreeMap<&'static str, u64>) -> Tr
         let Traffic { frames, bytes } = counted.traffic(path, direction);
         PassedDocument { frames, bytes }
     };
+    let walls = walls.iter().map(|(reason, count)| ((*reason).to_owned(), *count));
+    let (losses, copies): (Vec<_>, Vec<_>) = walls.partition(|(reason, _)| firewall::is_loss(reason));
     let by_direction = |path| Direction::ALL.map(|way| (way.name().to_owned(), passed(path, way))).into();
     TrafficDocument {
         passed: Path::ALL.map(|path| (path.name().to_owned(), by_direction(path))).into(),
         drops: DropReason::ALL
             .map(|reason| (reason.name().to_owned(), counted.drops(reason)))
             .into_iter()
-            .chain(walls.iter().map(|(reason, count)| ((*reason).to_owned(), *count)))
+            .chain(losses)
             .filter(counted_once)
             .collect(),
         events: Event::ALL
             .map(|event| (event.name().to_owned(), counted.events(event)))
             .into_iter()
+            .chain(copies)
             .filter(counted_once)
             .collect(),
     }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use mesh_api::{ExposedDocument, FirewallDocument};
-use mesh_hostnet::{Bridge, Firewall, FirewallState};
+use mesh_hostnet::{Bridge, Firewall, FirewallState, Wall};
 use tracing::debug;
 
 use crate::{Config, Error};
@@ -40,4 +40,10 @@ pub(crate) fn document(firewall: &Firewall, exposed: Vec<ExposedDocument>) -> Fi
 /// How many frames and packets it has dropped, by the names of the reasons.
 pub(crate) fn drops(firewall: &Firewall) -> BTreeMap<&'static str, u64> {
     firewall.drops().into_iter().map(|(wall, count)| (wall.name(), count)).collect()
+}
+
+/// Whether somebody misses what was dropped for this reason: nobody does the host's own copy of what was for everybody, which
+/// counts as an event.
+pub(crate) fn is_loss(reason: &str) -> bool {
+    reason != Wall::HostGroup.name()
 }

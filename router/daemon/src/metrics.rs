@@ -16,6 +16,7 @@ use mesh_wire::control::Channel;
 use crate::shell::Shell;
 
 use crate::fastpath::misses;
+use crate::firewall::is_loss;
 pub(crate) use crate::metrics::dns::DnsReadings;
 use crate::metrics::process::Process;
 pub(crate) use crate::metrics::text::Format;
@@ -200,7 +201,7 @@ impl Readings {
         for reason in DropReason::ALL {
             text.sample("mesh_drops_total", &[("reason", reason.name())], self.counted.drops(reason));
         }
-        for (reason, count) in &self.walls {
+        for (reason, count) in self.walls.iter().filter(|(reason, _)| is_loss(reason)) {
             text.sample("mesh_drops_total", &[("reason", reason)], *count);
         }
         text.family("mesh_dataplane_events", Kind::Counter, "What else the data plane has counted.");
@@ -210,6 +211,9 @@ impl Readings {
                 &[("event", event.name())],
                 self.counted.events(event),
             );
+        }
+        for (event, count) in self.walls.iter().filter(|(event, _)| !is_loss(event)) {
+            text.sample("mesh_dataplane_events_total", &[("event", event)], *count);
         }
     }
 }
@@ -229,6 +233,7 @@ fn name(channel: Channel) -> String {
 mod tests {
     use mesh_api::{ConnectionState, IpamState, OwnedDocument};
     use mesh_dns::{Outcome, Stats};
+    use mesh_hostnet::Wall;
 
     use super::*;
 
@@ -314,6 +319,21 @@ mod tests {
             text.contains("\nprocess_resident_memory_bytes ")
                 && text.contains("\nprocess_cpu_seconds_total ")
         );
+    }
+
+    #[test]
+    fn each_reason_of_a_drop_and_each_event_has_a_sample_of_its_own_also_before_it_happens() {
+        let walls = Wall::ALL.map(|wall| (wall.name(), 0)).into();
+        let text = Readings { walls, ..readings() }.render(Format::OpenMetrics);
+        let (losses, copies): (Vec<_>, Vec<_>) =
+            Wall::ALL.map(Wall::name).into_iter().partition(|reason| is_loss(reason));
+        let drops = DropReason::ALL.map(DropReason::name).into_iter().chain(losses);
+        let drops = drops.map(|reason| format!("mesh_drops_total{{reason=\"{reason}\"}} 0"));
+        let events = Event::ALL.map(Event::name).into_iter().chain(copies);
+        let events = events.map(|event| format!("mesh_dataplane_events_total{{event=\"{event}\"}} 0"));
+        for line in drops.chain(events) {
+            assert_eq!(text.lines().filter(|found| *found == line).count(), 1, "{line}");
+        }
     }
 
     #[test]

@@ -474,12 +474,11 @@ fn any_of(subnets: &[&IpNet]) -> Option<String> {
 fn uplinks(text: &mut Text, walls: &Walls) {
     // What names an address that each host has for itself stays on its host. Of what goes out, port security has seen the
     // sources, and each rule fewer is worth having where every frame passes.
+    let wall = dropped(Wall::NodeLocal);
     let stays = |fields: &[&str]| {
         let addresses: BTreeSet<_> = walls.name_servers.iter().map(SocketAddrV4::ip).collect();
-        let rules = fields
-            .iter()
-            .flat_map(|field| addresses.iter().map(move |address| format!("{field} {address} drop")));
-        rules.collect::<Vec<_>>()
+        let rules = fields.iter().flat_map(|field| addresses.iter().map(move |address| (field, address)));
+        rules.map(|(field, address)| format!("{field} {address} {wall}")).collect::<Vec<_>>()
     };
     text.chain("node_local_arp", stays(&["arp daddr ip", "arp saddr ip"]));
     text.chain("node_local_in", stays(&["ip saddr", "ip daddr"]));
@@ -616,7 +615,7 @@ fn to_host(text: &mut Text, walls: &Walls) {
         rules.push("icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept".to_owned());
     }
     // What goes to everybody is not meant for the host, and says nothing about whoever sent it.
-    rules.push("meta pkttype { broadcast, multicast } drop".to_owned());
+    rules.push(format!("meta pkttype {{ broadcast, multicast }} {}", dropped(Wall::HostGroup)));
     rules.push(dropped(Wall::HostPort));
     if !walls.exposed.is_empty() {
         let ports: Vec<_> = walls.host_ports.iter().map(ToString::to_string).collect();

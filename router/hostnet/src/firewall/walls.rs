@@ -111,8 +111,12 @@ pub enum Wall {
     OtherSubnet,
     /// A frame bore a local container's MAC and came from elsewhere.
     MacMoved,
+    /// A packet from or to a name server's address, which each host has for itself, was about to cross.
+    NodeLocal,
     /// A packet from the overlay was for the host, which does not offer that to it.
     HostPort,
+    /// A packet from the overlay was for everybody or for a group, and so came to the host, too. It says nothing about who sent it.
+    HostGroup,
     /// A packet was to pass between the overlay and another network by this host, which does not forward it.
     Forwarding,
     /// A tunnel's packet came from an address that is no peer's.
@@ -125,7 +129,7 @@ pub enum Wall {
 
 impl Wall {
     /// All reasons.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::SourceMac,
         Self::SourceAddress,
         Self::ArpSender,
@@ -136,7 +140,9 @@ impl Wall {
         Self::PortFlood,
         Self::OtherSubnet,
         Self::MacMoved,
+        Self::NodeLocal,
         Self::HostPort,
+        Self::HostGroup,
         Self::Forwarding,
         Self::TunnelSource,
         Self::NameFlood,
@@ -157,7 +163,9 @@ impl Wall {
             Self::PortFlood => "port-flood",
             Self::OtherSubnet => "other-subnet",
             Self::MacMoved => "mac-moved",
+            Self::NodeLocal => "node-local",
             Self::HostPort => "host-port",
+            Self::HostGroup => "host-group",
             Self::Forwarding => "forwarding",
             Self::TunnelSource => "tunnel-source",
             Self::NameFlood => "name-flood",
@@ -168,7 +176,12 @@ impl Wall {
     /// Whether the table of family `inet` counts it, rather than that of family `bridge`.
     pub(crate) const fn is_inet(self) -> bool {
         match self {
-            Self::HostPort | Self::Forwarding | Self::TunnelSource | Self::NameFlood | Self::Unsealed => true,
+            Self::HostPort
+            | Self::HostGroup
+            | Self::Forwarding
+            | Self::TunnelSource
+            | Self::NameFlood
+            | Self::Unsealed => true,
             Self::SourceMac
             | Self::SourceAddress
             | Self::ArpSender
@@ -178,7 +191,8 @@ impl Wall {
             | Self::EtherType
             | Self::PortFlood
             | Self::OtherSubnet
-            | Self::MacMoved => false,
+            | Self::MacMoved
+            | Self::NodeLocal => false,
         }
     }
 }

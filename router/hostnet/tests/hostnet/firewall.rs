@@ -127,6 +127,32 @@ fn is_back_after_a_flush_with_all_that_it_had() {
 }
 
 #[test]
+fn whatever_is_dropped_is_counted_by_its_reason() {
+    let a = new_container();
+    on_a_host(|| {
+        let (bridge, firewall) = firewall();
+        firewall.attach(&bridge, &a, &spec(&["10.32.1.1/24", "fd00:1::1/64"])).unwrap();
+        let exposed = ["10.32.1.9/24", "fd00:1::9/64"]
+            .map(|address| Exposure { address: address.parse().unwrap(), masquerade: true });
+        firewall.set_exposed(exposed.into());
+        let sealed = Some(SealedTunnel { port: 6786, address: Ipv4Addr::new(240, 0, 0, 1), only_at: None });
+        let sources = BTreeSet::from([IpAddr::from([192, 0, 2, 1])]);
+        firewall.set_tunnel(Some(Tunnel { port: 6784, sources, sealed }));
+        let text = ruleset();
+        let dropping: Vec<_> = text.lines().filter(|line| line.contains("drop")).collect();
+        assert!(dropping.len() > 20, "{text}");
+        for line in &dropping {
+            assert!(line.contains("counter name") && line.ends_with(" drop"), "{line}");
+        }
+        for wall in Wall::ALL {
+            let counter = format!("counter name \"{}\" drop", wall.name());
+            assert!(text.contains(&counter), "nothing is dropped as {}", wall.name());
+            assert!(firewall.drops().contains_key(&wall));
+        }
+    });
+}
+
+#[test]
 fn what_comes_and_goes_leaves_nothing_behind() {
     let (a, b) = (new_container(), new_container());
     on_a_host(|| {
