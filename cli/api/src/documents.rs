@@ -468,6 +468,9 @@ pub struct MacDocument {
     pub peer_id: String,
     /// Whole seconds since a frame came from it.
     pub last_seen_seconds: u64,
+    /// Whether it has moved to and fro too often, and stays there for a while whoever else shows it.
+    #[serde(default)]
+    pub frozen: bool,
 }
 
 /// `ipam allocate`, `ipam claim`, `ipam lookup`, `ipam release`: the addresses concerned.

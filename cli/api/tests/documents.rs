@@ -285,8 +285,12 @@ fn targets_and_macs() {
         mac: "0a:00:00:00:00:01".to_owned(),
         peer_id: "abcdef010203".to_owned(),
         last_seen_seconds: 3,
+        frozen: false,
     };
-    golden(&document, r#"{"mac":"0a:00:00:00:00:01","peer_id":"abcdef010203","last_seen_seconds":3}"#);
+    golden(
+        &document,
+        r#"{"mac":"0a:00:00:00:00:01","peer_id":"abcdef010203","last_seen_seconds":3,"frozen":false}"#,
+    );
 }
 
 #[test]

@@ -290,10 +290,14 @@ fn ipam(ipam: &IpamDocument, colour: bool) -> String {
 }
 
 fn macs(macs: &Vec<MacDocument>, colour: bool) -> String {
-    let mut table = Table::new(["MAC", "PEER", "LAST SEEN"]);
+    let mut table = Table::new(["MAC", "PEER", "LAST SEEN", ""]);
     for mac in macs {
         let last_seen = format!("{} ago", uptime(mac.last_seen_seconds));
-        table.push([Cell::new(&mac.mac), Cell::new(&mac.peer_id), Cell::new(last_seen)]);
+        let frozen = match mac.frozen {
+            true => Cell::toned("frozen: several fight for it", Tone::Bad),
+            false => Cell::empty(),
+        };
+        table.push([Cell::new(&mac.mac), Cell::new(&mac.peer_id), Cell::new(last_seen), frozen]);
     }
     table.render(colour)
 }

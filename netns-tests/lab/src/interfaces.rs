@@ -1,6 +1,7 @@
 //! The interfaces of a namespace: their addresses, and frames to and from them.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -8,6 +9,9 @@ use serde_json::Value;
 use crate::capture::Capture;
 use crate::namespace::Namespace;
 use crate::packet::{OwnFrames, PacketSocket};
+
+/// Frames of one flood. It ends when it has sent so many, minutes of all that a CPU can send.
+const FLOOD_FRAMES_MAX: usize = 200_000_000;
 
 /// A socket that only sends needs no buffer to speak of; the kernel raises this to its minimum.
 const SENDER_BUFFER_BYTES: usize = 4096;
@@ -63,6 +67,22 @@ impl Namespace {
         };
         self.enter(send)?
             .with_context(|| format!("cannot send a frame out of {interface} in {}", self.label()))
+    }
+
+    /// Sends these frames in turn, as fast as the interface takes them, until `is_over`, and tells how many it has taken.
+    ///
+    /// # Errors
+    /// When there is no such interface.
+    pub fn flood(&self, interface: &str, frames: &[Vec<u8>], is_over: &AtomicBool) -> Result<u64> {
+        let send = || -> Result<u64> {
+            let socket = PacketSocket::open(interface, OwnFrames::Ignored, SENDER_BUFFER_BYTES)?;
+            let more = |_: &&Vec<u8>| !is_over.load(Ordering::Relaxed);
+            let sent = frames.iter().cycle().take(FLOOD_FRAMES_MAX).take_while(more);
+            // One that does not fit into the queue is lost, as those are that the host drops.
+            Ok(sent.map(|frame| u64::from(socket.send(frame).is_ok())).sum())
+        };
+        self.enter(send)?
+            .with_context(|| format!("cannot send frames out of {interface} in {}", self.label()))
     }
 
     fn interface(&self, name: &str) -> Result<Value> {

@@ -14,7 +14,7 @@ const TAP: &str = "mesh0-tap";
 
 const MARK: &[u8] = b"for somebody whom nobody knows";
 
-fn macs(host: &Host) -> Result<Vec<MacDocument>> {
+pub(crate) fn macs(host: &Host) -> Result<Vec<MacDocument>> {
     host.mesh(["status", "macs", "-o", "json"])?.json()
 }
 
@@ -63,7 +63,7 @@ fn a_mac_that_moves_to_another_host_is_found_there() -> Result<()> {
 }
 
 /// Plugs in a container by hand.
-fn plug_in(member: &Member, mac: &str, address: &str) -> Result<Container> {
+pub(crate) fn plug_in(member: &Member, mac: &str, address: &str) -> Result<Container> {
     let plugged = member.host.container(&format!("plugged{}", macs(&member.host)?.len()))?;
     let far = ["type", "veth", "peer", "name", "eth0", "address", mac, "netns", plugged.name()];
     member.host.run(["ip", "link", "add", "hand0"].iter().chain(&far).copied())?;

@@ -198,27 +198,47 @@ fn what_the_guards_cost_between_two_containers_is_measured() -> Result<()> {
     Ok(())
 }
 
-fn bytes(mac: &str) -> Result<[u8; 6]> {
+pub(crate) fn bytes(mac: &str) -> Result<[u8; 6]> {
     let bytes = mac.split(':').map(|pair| u8::from_str_radix(pair, 16)).collect::<Result<Vec<_>, _>>()?;
     bytes.try_into().ok().context("six bytes")
 }
 
-fn udp(source: u16, destination: u16) -> Vec<u8> {
+pub(crate) fn udp(source: u16, destination: u16) -> Vec<u8> {
     [&source.to_be_bytes()[..], &destination.to_be_bytes(), &[0, 16, 0, 0], b"contents"].concat()
 }
 
-fn ipv4(to: [u8; 6], from: [u8; 6], source: Ipv4Addr, destination: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn ipv4(
+    to: [u8; 6],
+    from: [u8; 6],
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    payload: &[u8],
+) -> Vec<u8> {
+    datagram([0, 1, 0, 0], (to, from), (source, destination), payload)
+}
+
+/// The first fragment of a datagram with this number, whose others never come.
+pub(crate) fn fragment(number: u8, macs: ([u8; 6], [u8; 6]), addresses: (Ipv4Addr, Ipv4Addr)) -> Vec<u8> {
+    datagram([0, number, 0x20, 0], macs, addresses, &[0; 8])
+}
+
+/// A datagram with this number, flags and offset.
+fn datagram(
+    [high, low, flags, offset]: [u8; 4],
+    (to, from): ([u8; 6], [u8; 6]),
+    (source, destination): (Ipv4Addr, Ipv4Addr),
+    payload: &[u8],
+) -> Vec<u8> {
     let length = u8::try_from(20 + payload.len()).expect("these are short");
-    let mut header =
-        [&[0x45, 0, 0, length, 0, 1, 0, 0, 64, 17, 0, 0][..], &source.octets(), &destination.octets()]
-            .concat();
+    let head = [0x45, 0, 0, length, high, low, flags, offset, 64, 17, 0, 0];
+    let mut header = [&head[..], &source.octets(), &destination.octets()].concat();
     let sum: u32 = header.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
     let folded = u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap_or(u16::MAX);
     header[10..12].copy_from_slice(&(!folded).to_be_bytes());
     [&to[..], &from, &[0x08, 0], &header, payload].concat()
 }
 
-fn ipv6(
+pub(crate) fn ipv6(
     to: [u8; 6],
     from: [u8; 6],
     source: &str,
@@ -234,12 +254,12 @@ fn ipv6(
 }
 
 /// An ARP announcement by `from`, which says that `address` is at `mac`.
-fn arp(from: [u8; 6], mac: [u8; 6], address: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+pub(crate) fn arp(from: [u8; 6], mac: [u8; 6], address: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     let head = [0, 1, 8, 0, 6, 4, 0, 2];
     [&EVERYBODY[..], &from, &[8, 6], &head, &mac, &address.octets(), &EVERYBODY, &target.octets()].concat()
 }
 
-fn neighbour_advert(target: &str) -> Result<Vec<u8>> {
+pub(crate) fn neighbour_advert(target: &str) -> Result<Vec<u8>> {
     let target: Ipv6Addr = target.parse()?;
     Ok([&[136, 0, 0, 0, 0x20, 0, 0, 0][..], &target.octets()].concat())
 }

@@ -232,6 +232,7 @@ pub(crate) fn macs(me: PeerId, dataplane: &Dataplane) -> Vec<MacDocument> {
         }
         .to_string(),
         last_seen_seconds: entry.last_seen.as_secs(),
+        frozen: entry.is_frozen,
     };
     dataplane.macs().into_iter().map(mac).collect()
 }

@@ -42,6 +42,7 @@ mod resolv_conf;
 mod router;
 mod runtime;
 mod secrets;
+mod sentry;
 mod shell;
 mod standing;
 mod store;

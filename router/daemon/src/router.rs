@@ -48,7 +48,8 @@ use crate::targets::Targets;
 use crate::uplink::Uplink;
 use crate::{
     AddressConfig, BridgeName, Config, Error, PeerTarget, Peers, Ready, Reload, containers, dns, documents,
-    expose, firewall, ipam, names, network, pipe, privileges, runtime, secrets, standing, targets,
+    expose, firewall, ipam, names, network, pipe, privileges, runtime, secrets, sentry, standing,
+    targets,
 };
 
 /// After the last word to the peers, time for it to leave.
@@ -226,6 +227,7 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
     let containers = Containers::new(host.clone(), services, known.attachments, settings);
     let keeping = tokio::spawn(containers.clone().keep());
     let holding = tokio::spawn(standing::keep_bridge(host.clone(), node_local.clone(), exposed.clone()));
+    let watching = tokio::spawn(sentry::watch(firewall.clone(), shell.dataplane().sightings()));
     let around = Surroundings {
         containers,
         host,
@@ -263,6 +265,7 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
     accepting.abort();
     keeping.abort();
     holding.abort();
+    watching.abort();
     around.end(shell, ending).await
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use mesh_wire::{MacAddr, PeerId};
 
-use crate::engine::{Location, Owner};
+use crate::engine::{Location, MacEntry, Owner};
 use crate::shared::Shared;
 
 /// A view of the MAC table that outlives no data plane's threads, but may outlive its handle.
@@ -27,12 +27,20 @@ impl Sightings {
         if self.seen.replace(changes) == Some(changes) {
             return None;
         }
-        let behind_peer = |entry: crate::engine::MacEntry| match entry.owner {
+        let behind_peer = |entry: MacEntry| match entry.owner {
             Owner::Local => None,
             Owner::Peer(peer) => Some((entry.mac, peer)),
         };
         let entries = self.shared.macs.entries(self.shared.clock.now());
         Some(entries.into_iter().filter_map(behind_peer).collect())
+    }
+
+    /// The MACs for which several fight, and where each stays.
+    #[must_use]
+    pub fn frozen(&self) -> Vec<MacEntry> {
+        let mut entries = self.shared.macs.entries(self.shared.clock.now());
+        entries.retain(|entry| entry.is_frozen);
+        entries
     }
 
     /// Takes an announcement for a sighting, so that frames for the MAC need not be flooded. One that is no news does not
@@ -41,7 +49,7 @@ impl Sightings {
         let now = self.shared.clock.now();
         let is_known = self.shared.snapshot.load().tables.knows(peer);
         if is_known && (is_news || self.shared.macs.locate(mac, now) == Location::Unknown) {
-            self.shared.macs.learn(mac, Owner::Peer(peer), now);
+            self.shared.macs.place(mac, Owner::Peer(peer), now);
         }
     }
 

@@ -158,6 +158,8 @@ pub enum Event {
     TopologyDiffers,
     /// A MAC moved to another owner.
     MacMoved,
+    /// A frame came from a MAC that had moved too often, and stays where it is.
+    MacFrozen,
     /// A MAC was not learnt because the table is full.
     MacTableFull,
     /// A report found the control plane's queue full.
@@ -170,9 +172,10 @@ pub enum Event {
 
 impl Event {
     /// All events.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::TopologyDiffers,
         Self::MacMoved,
+        Self::MacFrozen,
         Self::MacTableFull,
         Self::ReportLost,
         Self::GroupWithoutMembers,
@@ -185,6 +188,7 @@ impl Event {
         match self {
             Self::TopologyDiffers => "topology_differs",
             Self::MacMoved => "mac_moved",
+            Self::MacFrozen => "mac_frozen",
             Self::MacTableFull => "mac_table_full",
             Self::ReportLost => "report_lost",
             Self::GroupWithoutMembers => "group_without_members",

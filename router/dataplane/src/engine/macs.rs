@@ -1,5 +1,12 @@
-//! The learning table: behind whom a MAC was seen last. It owns ageing and the bound on its size; it is pure, and
-//! sharing it between threads is `shared`'s matter.
+//! The learning table: behind whom a MAC was seen last. It owns ageing, the bound on its size, and what becomes of a MAC
+//! for which several fight; it is pure, and sharing it between threads is `shared`'s matter.
+//!
+//! ```text
+//!            seen elsewhere            the fifth time within 180 s
+//! Settled ──────────────────► Moving ─────────────────────────────► Frozen: sightings elsewhere are not believed
+//!    ▲                          │                                     │
+//!    └──── 180 s without one ◄──┘                          180 s later, or when its owner gives it up
+//! ```
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,6 +22,16 @@ pub const MAC_AGE_MAX: Duration = Duration::from_secs(300);
 /// A sighting that only confirms an entry is written down at most this often: in between, learning needs to read
 /// the table only. Small against [`MAC_AGE_MAX`].
 pub const MAC_REFRESH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A MAC that is seen behind another owner so often within [`MOVES_WINDOW`] is fought for (RFC 7432, section 15.1, N): this
+/// move is not made, and none for [`FREEZE_TIME`]. Odd, so that of two who fight for a MAC the one keeps it that had it first.
+pub const MOVES_MAX: u8 = 5;
+
+/// See [`MOVES_MAX`] (RFC 7432, section 15.1, M).
+pub const MOVES_WINDOW: Duration = Duration::from_secs(180);
+
+/// How long a MAC that was fought for stays where it is.
+pub const FREEZE_TIME: Duration = Duration::from_secs(180);
 
 /// Behind whom a MAC is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +60,8 @@ pub enum Learned {
     Moved,
     /// It confirmed an entry.
     Refreshed,
+    /// The MAC has moved too often: it stays where it is.
+    Frozen,
     /// The table is full: it was not learnt.
     Full,
 }
@@ -56,6 +75,8 @@ pub struct MacEntry {
     pub owner: Owner,
     /// How long ago it was seen, within twice [`MAC_REFRESH_INTERVAL`].
     pub last_seen: Duration,
+    /// Whether it stays there whoever else shows it.
+    pub is_frozen: bool,
 }
 
 /// MACs and their owners, at most a fixed number.
@@ -69,6 +90,46 @@ pub struct MacTable {
 struct Entry {
     owner: Owner,
     seen: Moment,
+    mobility: Mobility,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Mobility {
+    Settled,
+    /// It has moved so often since then.
+    Moving {
+        since: Moment,
+        moves: u8,
+    },
+    Frozen {
+        until: Moment,
+    },
+}
+
+impl Mobility {
+    /// What one more sighting elsewhere makes of it.
+    fn after_a_move(self, now: Moment) -> Self {
+        match self {
+            Self::Frozen { until } if now < until => self,
+            Self::Moving { since, moves } if now.since(since) < MOVES_WINDOW => {
+                if moves + 1 < MOVES_MAX {
+                    Self::Moving { since, moves: moves + 1 }
+                } else {
+                    Self::Frozen { until: now + FREEZE_TIME }
+                }
+            }
+            Self::Settled | Self::Moving { .. } | Self::Frozen { .. } => {
+                Self::Moving { since: now, moves: 1 }
+            }
+        }
+    }
+
+    fn is_frozen(self, now: Moment) -> bool {
+        match self {
+            Self::Frozen { until } => now < until,
+            Self::Settled | Self::Moving { .. } => false,
+        }
+    }
 }
 
 impl MacTable {
@@ -87,26 +148,44 @@ impl MacTable {
         }
     }
 
-    /// True when [`learn`](Self::learn) would tell the table nothing that it needs to know now.
+    /// What [`learn`](Self::learn) would say, where it would tell the table nothing that it needs to know now.
     #[must_use]
-    pub fn is_fresh(&self, mac: MacAddr, owner: Owner, now: Moment) -> bool {
-        self.entries
-            .get(&mac)
-            .is_some_and(|entry| entry.owner == owner && now.since(entry.seen) < MAC_REFRESH_INTERVAL)
+    pub fn knows(&self, mac: MacAddr, owner: Owner, now: Moment) -> Option<Learned> {
+        let entry = self.entries.get(&mac)?;
+        if entry.owner == owner {
+            (now.since(entry.seen) < MAC_REFRESH_INTERVAL).then_some(Learned::Refreshed)
+        } else {
+            entry.mobility.is_frozen(now).then_some(Learned::Frozen)
+        }
     }
 
-    /// Notes that `mac` was seen behind `owner`. The newest sighting wins.
+    /// Notes that `mac` was seen behind `owner`. The newest sighting wins, unless there were [`MOVES_MAX`] of them.
     pub fn learn(&mut self, mac: MacAddr, owner: Owner, now: Moment) -> Learned {
+        let Some(entry) = self.entries.get_mut(&mac) else { return self.place(mac, owner, now) };
+        if entry.owner == owner {
+            entry.seen = now;
+            return Learned::Refreshed;
+        }
+        entry.mobility = entry.mobility.after_a_move(now);
+        if entry.mobility.is_frozen(now) {
+            return Learned::Frozen;
+        }
+        (entry.owner, entry.seen) = (owner, now);
+        Learned::Moved
+    }
+
+    /// Notes that `mac` is at `owner`, as that one has said of itself: no move that counts, and the end of any fight.
+    pub fn place(&mut self, mac: MacAddr, owner: Owner, now: Moment) -> Learned {
         let is_full = self.entries.len() >= self.limit;
-        let seen = Entry { owner, seen: now };
+        let placed = Entry { owner, seen: now, mobility: Mobility::Settled };
         match self.entries.get_mut(&mac) {
             Some(entry) => {
-                let before = std::mem::replace(entry, seen);
+                let before = std::mem::replace(entry, placed);
                 if before.owner == owner { Learned::Refreshed } else { Learned::Moved }
             }
             None if is_full => Learned::Full,
             None => {
-                self.entries.insert(mac, seen);
+                self.entries.insert(mac, placed);
                 Learned::Added
             }
         }
@@ -146,6 +225,7 @@ impl MacTable {
                 mac: *mac,
                 owner: entry.owner,
                 last_seen: now.since(entry.seen),
+                is_frozen: entry.mobility.is_frozen(now),
             })
             .filter(|entry| entry.last_seen < MAC_AGE_MAX)
     }
@@ -211,12 +291,69 @@ mod tests {
     }
 
     #[test]
-    fn a_sighting_is_fresh_only_for_the_same_owner_and_a_short_time() {
+    fn what_needs_no_writing_is_known_only_for_the_same_owner_and_a_short_time() {
         let mut table = MacTable::new(8);
-        assert!(!table.is_fresh(A, NEAR, at(0)));
+        assert_eq!(table.knows(A, NEAR, at(0)), None);
         table.learn(A, NEAR, at(0));
-        assert!(table.is_fresh(A, NEAR, at(0)));
-        assert!(!table.is_fresh(A, FAR, at(0)));
-        assert!(!table.is_fresh(A, NEAR, at(1)));
+        assert_eq!(table.knows(A, NEAR, at(0)), Some(Learned::Refreshed));
+        assert_eq!(table.knows(A, FAR, at(0)), None);
+        assert_eq!(table.knows(A, NEAR, at(1)), None);
+    }
+
+    /// Shows `A` behind these owners in turn, a second after each other.
+    fn fight(table: &mut MacTable, owners: [Owner; 2], times: u64) -> Vec<Learned> {
+        (0..times).map(|n| table.learn(A, owners[usize::try_from(n % 2).unwrap()], at(n))).collect()
+    }
+
+    #[test]
+    fn of_two_who_fight_for_a_mac_the_one_keeps_it_that_had_it_first() {
+        for owners in [[NEAR, FAR], [Owner::Local, FAR], [FAR, Owner::Local]] {
+            let mut table = MacTable::new(8);
+            let learnt = fight(&mut table, owners, 8);
+            let [added, moves @ .., refused, own, again] = learnt.as_slice() else { panic!("{learnt:?}") };
+            assert_eq!((added, moves), (&Learned::Added, &[Learned::Moved; 4][..]));
+            assert_eq!((refused, own, again), (&Learned::Frozen, &Learned::Refreshed, &Learned::Frozen));
+            assert_eq!(table.locate(A, at(8)), Location::Known(owners[0]));
+            assert_eq!(table.knows(A, owners[1], at(8)), Some(Learned::Frozen));
+            assert!(table.entries(at(8)).all(|entry| entry.is_frozen));
+        }
+    }
+
+    #[test]
+    fn a_freeze_ends_after_its_time_when_its_owner_gives_up_and_when_somebody_says_where_the_mac_is() {
+        for end in 0..3 {
+            let mut table = MacTable::new(8);
+            fight(&mut table, [NEAR, FAR], 6);
+            let mut now = at(6);
+            assert_eq!(table.learn(A, FAR, now), Learned::Frozen);
+            match end {
+                0 => now = at(5) + FREEZE_TIME,
+                1 => assert!(table.forget(A, NEAR)),
+                _ => assert_eq!(table.place(A, FAR, now), Learned::Moved),
+            }
+            assert!(table.entries(now).all(|entry| !entry.is_frozen));
+            assert_ne!(table.learn(A, FAR, now), Learned::Frozen);
+            assert_eq!(table.locate(A, now), Location::Known(FAR));
+        }
+    }
+
+    #[test]
+    fn what_moves_once_a_minute_is_never_frozen() {
+        let mut table = MacTable::new(8);
+        for minute in 0..60 {
+            let owner = if minute % 2 == 0 { NEAR } else { FAR };
+            assert_ne!(table.learn(A, owner, at(60 * minute)), Learned::Frozen);
+            assert_eq!(table.locate(A, at(60 * minute)), Location::Known(owner));
+        }
+    }
+
+    #[test]
+    fn a_mac_whose_owners_say_where_it_is_may_move_as_often_as_it_likes() {
+        let mut table = MacTable::new(8);
+        for second in 0..100 {
+            let owner = if second % 2 == 0 { NEAR } else { FAR };
+            table.place(A, owner, at(second));
+            assert_eq!(table.learn(A, owner, at(second)), Learned::Refreshed);
+        }
     }
 }

@@ -303,6 +303,7 @@ impl Forwarder {
             match self.macs.learn(&self.shared.macs, source, owner, now) {
                 Learned::Added | Learned::Refreshed => {}
                 Learned::Moved => self.counters.happened(Event::MacMoved),
+                Learned::Frozen => self.counters.happened(Event::MacFrozen),
                 Learned::Full => self.counters.happened(Event::MacTableFull),
             }
         }

@@ -36,15 +36,25 @@ impl Macs {
 
     pub(crate) fn learn(&self, mac: MacAddr, owner: Owner, now: Moment) -> Learned {
         let shard = self.shard(mac);
-        if read(shard).is_fresh(mac, owner, now) {
-            return Learned::Refreshed;
+        if let Some(known) = read(shard).knows(mac, owner, now) {
+            return known;
         }
         let learned = write(shard).learn(mac, owner, now);
+        self.note(learned);
+        learned
+    }
+
+    /// Takes in where its owner says that a MAC is.
+    pub(crate) fn place(&self, mac: MacAddr, owner: Owner, now: Moment) {
+        let placed = write(self.shard(mac)).place(mac, owner, now);
+        self.note(placed);
+    }
+
+    fn note(&self, learned: Learned) {
         match learned {
             Learned::Added | Learned::Moved => drop(self.changes.fetch_add(1, Ordering::Release)),
-            Learned::Refreshed | Learned::Full => {}
+            Learned::Refreshed | Learned::Frozen | Learned::Full => {}
         }
-        learned
     }
 
     /// Forgets a MAC, if it is behind this owner.
