@@ -482,6 +482,18 @@ pub struct AddressesDocument {
     pub addresses: Vec<IpNet>,
 }
 
+/// Most networks of one [`crate::Command::Overlaps`].
+pub const OVERLAPS_ASKED_MAX: usize = 256;
+
+/// A subnet of containers to which the host has a route of its own: one of the two is not reached from here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverlapDocument {
+    /// The subnet.
+    pub network: IpNet,
+    /// The route, for people to read.
+    pub route: String,
+}
+
 /// `prime`: the network whose address range is founded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrimeDocument {

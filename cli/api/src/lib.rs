@@ -26,10 +26,10 @@ pub use documents::{
     AddressesDocument, AttachDocument, BroadcastDocument, Capture, ConflictDocument, ConnectionCounts,
     ConnectionDocument, ConnectionState, Datapath, DetachDocument, ExposedDocument, FirewallDocument,
     FlowDocument, FlowsDocument, GroupDocument, IpamDocument, IpamState, LaunchDocument, MacDocument,
-    Overlay, OwnedDocument, PassedDocument, PeerConnectionDocument, PeerDocument, PendingDocument,
-    PortDocument, PrimeDocument, RemovedPeerDocument, RemovedPeersDocument, ResetDocument, RouterDocument,
-    RoutesDocument, StatusDocument, StopDocument, TargetDocument, TargetListDocument, TrafficDocument,
-    UnicastDocument,
+    OVERLAPS_ASKED_MAX, OverlapDocument, Overlay, OwnedDocument, PassedDocument, PeerConnectionDocument,
+    PeerDocument, PendingDocument, PortDocument, PrimeDocument, RemovedPeerDocument, RemovedPeersDocument,
+    ResetDocument, RouterDocument, RoutesDocument, StatusDocument, StopDocument, TargetDocument,
+    TargetListDocument, TrafficDocument, UnicastDocument,
 };
 pub use failure::{ErrorKind, Failure};
 pub use request::{Command, Request, RequestError, TIMEOUT_DEFAULT_MS};

@@ -113,6 +113,11 @@ pub enum Command {
         /// Its interface.
         ifname: String,
     },
+    /// Which of these networks the host itself has routes to. Answer: array of [`crate::OverlapDocument`].
+    Overlaps {
+        /// Subnets; at most [`crate::OVERLAPS_ASKED_MAX`], further ones are not looked at.
+        networks: Vec<IpNet>,
+    },
     /// Give an address to a holder that the user names. Answer: [`crate::AddressesDocument`].
     IpamAllocate {
         /// The holder.

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use crate::args::{AttachArgs, ConnectArgs, DetachArgs, ForgetArgs, Output, PsArgs, ResetArgs, RouterArgs};
 use crate::problems::Problems;
 use crate::table::{Cell, Table, Tone};
-use crate::{address, launch, output, process};
+use crate::{address, launch, output, overlaps, process};
 
 /// So much longer than the router waits its client, to hear why it was in vain.
 const ANSWER_GRACE: Duration = Duration::from_secs(6);
@@ -90,7 +90,7 @@ pub(crate) fn attach(args: &AttachArgs, output: Output) -> Result<(), Failure> {
     let (multicast_route, timeout_ms) = (!args.no_multicast_route, timeout_ms(&args.router));
     let command = Command::Attach {
         container,
-        addresses,
+        addresses: addresses.clone(),
         ifname,
         multicast_route,
         names: args.names.clone(),
@@ -99,6 +99,7 @@ pub(crate) fn attach(args: &AttachArgs, output: Output) -> Result<(), Failure> {
         timeout_ms,
     };
     let attached: AttachDocument = call_and_wait(&args.router, output, command)?;
+    overlaps::warn(&args.router, &addresses, output);
     match output {
         Output::Human => print_addresses(&attached.addresses),
         Output::Json => output::print_json(&attached),

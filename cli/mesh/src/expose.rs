@@ -5,7 +5,7 @@ use mesh_api::{AddressTarget, AddressesDocument, Command, Failure};
 use crate::args::{ExposeArgs, HideArgs, Output, RouterArgs};
 use crate::control::{call_and_wait, print_addresses, timeout_ms};
 use crate::problems::Problems;
-use crate::{address, output};
+use crate::{address, output, overlaps};
 
 /// Advice for addresses.
 const ADDRESS_HINT: &str = "ADDR is as 10.32.1.1/24, net:10.32.7.0/24 or net:default";
@@ -14,12 +14,14 @@ const ADDRESS_HINT: &str = "ADDR is as 10.32.1.1/24, net:10.32.7.0/24 or net:def
 pub(crate) fn expose(args: &ExposeArgs, output: Output) -> Result<(), Failure> {
     let addresses = addresses(&args.addresses)?;
     let command = Command::Expose {
-        addresses,
+        addresses: addresses.clone(),
         names: args.names.clone(),
         masquerade: !args.no_masquerade,
         timeout_ms: timeout_ms(&args.router),
     };
-    ask(&args.router, output, command)
+    ask(&args.router, output, command)?;
+    overlaps::warn(&args.router, &addresses, output);
+    Ok(())
 }
 
 /// Takes them away.

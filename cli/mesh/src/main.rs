@@ -17,6 +17,7 @@ mod ipam;
 mod launch;
 mod man;
 mod output;
+mod overlaps;
 mod problems;
 mod process;
 mod report;

@@ -1,10 +1,12 @@
 //! What containers get by `attach`, and lose by `detach`.
 
+use std::net::IpAddr;
+
 use anyhow::{Context, Result, ensure};
 use mesh_api::{AttachDocument, DetachDocument};
 use mesh_lab::{Container, Host, Lab, eventually, secs};
 
-use crate::support::{IFNAME, READY, all_ping, attach, chain, launch, nameless};
+use crate::support::{IFNAME, READY, all_ping, attach, chain, launch, nameless, refused, words};
 
 #[test]
 fn a_container_is_reached_by_each_of_its_addresses_and_gives_them_back_one_by_one() -> Result<()> {
@@ -147,4 +149,109 @@ fn names(json: &str) -> Result<Vec<String>> {
     let mut names = links.iter().map(name).collect::<Result<Vec<_>>>()?;
     names.sort_unstable();
     Ok(names)
+}
+
+/// Study, row 116: it is done, and said on standard error; `mesh doctor` says it as long as it is so.
+#[test]
+fn an_address_that_the_host_has_a_route_to_is_given_with_a_warning() -> Result<()> {
+    let lab = Lab::new("overlap")?;
+    let host = lab.host("h1")?;
+    host.run(["ip", "link", "add", "lan0", "type", "bridge"])?;
+    host.run(["ip", "link", "set", "lan0", "up"])?;
+    host.run(["ip", "address", "add", "10.2.1.1/24", "dev", "lan0"])?;
+    host.run(["ip", "-6", "route", "add", "fd02::/32", "dev", "lan0"])?;
+    launch(&host, &[], None)?;
+    let (a, b) = (host.container("a")?, host.container("b")?);
+    let doctor = || -> Result<String> { Ok(host.mesh_cmd(["doctor"])?.outcome()?.stdout) };
+    let quiet = host.mesh(["attach", &a.spec(), "10.9.0.1/24", "fd09::1/64"])?;
+    ensure!(quiet.stderr.is_empty(), "{}", quiet.stderr);
+    ensure!(!doctor()?.contains("overlaps a route of this host"), "{}", doctor()?);
+
+    for (address, route) in [
+        ("10.2.1.5/24", "10.2.1.0/24 dev lan0"),
+        ("10.2.0.5/16", "10.2.1.0/24 dev lan0"),
+        ("10.2.1.7/32", "10.2.1.0/24 dev lan0"),
+        ("fd02::5/64", "fd02::/32 dev lan0"),
+    ] {
+        let told = host.mesh(["attach", &a.spec(), address])?;
+        ensure!(told.stdout.lines().any(|line| line == address), "it is not done: {}", told.stdout);
+        ensure!(told.stderr.starts_with("warning: ") && told.stderr.contains(route), "{}", told.stderr);
+        ensure!(doctor()?.contains(route), "{}", doctor()?);
+        // The same for programs.
+        let told = host.mesh(["attach", &a.spec(), address, "-o", "json"])?;
+        let warning: serde_json::Value = serde_json::from_str(&told.stderr)?;
+        ensure!(warning["warning"]["message"].as_str().is_some_and(|text| text.contains(route)), "{warning}");
+        host.mesh(["detach", &a.spec(), address])?;
+    }
+    ensure!(!doctor()?.contains("overlaps a route of this host"), "{}", doctor()?);
+    host.mesh(["attach", &b.spec(), "10.2.1.6/24"])?;
+    let told = host.mesh(["expose", "10.2.1.9/24"])?;
+    ensure!(told.stdout == "10.2.1.9/24\n" && told.stderr.contains("dev lan0"), "{}", told.stderr);
+    host.mesh(["hide"])?;
+    // Containers of the subnet have each other all the same.
+    host.mesh(["attach", &a.spec(), "10.2.1.5/24"])?;
+    eventually(READY, || a.ping("10.2.1.6"))?;
+    Ok(())
+}
+
+/// Study, row 130.
+#[test]
+fn ps_tells_what_is_in_the_namespaces() -> Result<()> {
+    let lab = Lab::new("ps")?;
+    let host = lab.host("h1")?;
+    launch(&host, &[], None)?;
+    let containers = [host.container("a")?, host.container("b")?];
+    attach(&host, &containers[0], &["10.32.0.1/24", "10.33.0.1/24", "fd32::1/64"])?;
+    attach(&host, &containers[1], &["10.32.0.2/24"])?;
+    for gone in [false, true] {
+        if gone {
+            host.mesh(["detach", &containers[0].spec(), "10.33.0.1/24"])?;
+            host.mesh(["detach", &containers[1].spec()])?;
+        }
+        let listed: Vec<AttachDocument> = host.mesh(["ps", "-o", "json"])?.json()?;
+        let text = host.mesh(["ps"])?.stdout;
+        ensure!(listed.len() == if gone { 1 } else { 2 }, "{listed:?}");
+        for line in listed {
+            let container = containers.iter().find(|container| container.spec() == line.container);
+            let container = container.with_context(|| format!("{} is none of them", line.container))?;
+            ensure!(line.mac == container.mac(&line.interface)? && line.attached, "{line:?}");
+            let mut told: Vec<_> = line.addresses.iter().map(|address| address.addr()).collect();
+            let mut there = container.addresses(&line.interface)?;
+            there.retain(|address| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()));
+            told.sort_unstable();
+            there.sort_unstable();
+            ensure!(told == there, "{told:?} are told, {there:?} are there");
+            for word in [line.container.clone(), line.mac.clone(), line.addresses[0].to_string()] {
+                ensure!(text.contains(&word), "{word} is not in {text}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Study, rows 118 and 120: without address management, and where it waits for others, what a user has chosen comes and goes.
+#[test]
+fn what_a_user_has_chosen_comes_and_goes_whatever_becomes_of_address_management() -> Result<()> {
+    let lab = Lab::new("unmanaged")?;
+    let (off, waiting, absent) = (lab.host("off")?, lab.host("waits")?, lab.host("absent")?);
+    launch(&off, &[], None)?;
+    launch(&waiting, &words(["--ipam-range", "10.40.0.0/24", &absent.ip().to_string()]), None)?;
+    for (host, status, said) in [(&off, 1, "--ipam-range"), (&waiting, 5, "majority")] {
+        let container = host.container("c")?;
+        let spec = container.spec();
+        for wish in ["net:default", "net:10.40.0.0/28"] {
+            let failure = refused(host, status, &["attach", &spec, wish, "--timeout", "1"])?;
+            let told = format!("{} {}", failure.message, failure.hint.unwrap_or_default());
+            ensure!(told.contains(said), "{wish}: {told}");
+        }
+        let begun = std::time::Instant::now();
+        host.mesh(["attach", &spec, "192.168.77.1/24", "--name", "plain"])?;
+        host.mesh(["expose", "192.168.77.9/24"])?;
+        eventually(READY, || container.ping("192.168.77.9"))?;
+        ensure!(host.mesh(["detach", &spec])?.stdout == "192.168.77.1/24\n");
+        ensure!(host.mesh(["hide"])?.stdout == "192.168.77.9/24\n");
+        host.mesh_fails(4, ["dns", "lookup", "plain"])?;
+        ensure!(begun.elapsed() < secs(30), "{} waits for somebody", host.label());
+    }
+    Ok(())
 }

@@ -33,6 +33,7 @@ mod metrics;
 mod mtu;
 mod names;
 mod network;
+mod overlaps;
 mod pipe;
 mod plan;
 mod privileges;

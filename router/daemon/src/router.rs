@@ -48,7 +48,7 @@ use crate::targets::Targets;
 use crate::uplink::Uplink;
 use crate::{
     AddressConfig, BridgeName, Config, Error, PeerTarget, Peers, Ready, Reload, containers, dns, documents,
-    expose, firewall, ipam, names, network, pipe, privileges, runtime, secrets, sentry, standing,
+    expose, firewall, ipam, names, network, overlaps, pipe, privileges, runtime, secrets, sentry, standing,
     targets,
 };
 
@@ -626,6 +626,7 @@ impl Surroundings {
             Command::Detach { container, addresses } => self.containers.detach(container, addresses, answer),
             Command::Port { container, ifname } => self.containers.port(container, ifname, answer),
             Command::Ps { containers } => self.containers.ps(containers, answer),
+            Command::Overlaps { networks } => overlaps::find(networks, answer),
             Command::Ipam => {
                 let document = ipam::document(shell.node(), &self.addresses, &self.config, shell.now());
                 answer.send(Response::document(&document));

@@ -31,12 +31,14 @@ impl fmt::Display for HostRoute {
 pub fn route_into(range: IpNet) -> Result<Option<HostRoute>, HostError> {
     let mut host = open_host()?;
     let routes = host.unicast_routes().map_err(|error| error.during("list the routes of", "the host"))?;
+    let overlaps = |net: IpNet| net.prefix_len() > 0 && (net.contains(&range) || range.contains(&net));
+    let candidates: Vec<_> = routes.into_iter().filter(|(destination, _)| overlaps(*destination)).collect();
+    if candidates.is_empty() {
+        return Ok(None);
+    }
     let links = host.links().map_err(|error| error.during("list", "the host's interfaces"))?;
     let of = |index: Option<u32>| links.iter().find(|link| Some(link.index) == index);
-    let overlaps = |net: IpNet| net.contains(&range) || range.contains(&net);
-    let found = routes.into_iter().find(|(destination, interface)| {
-        destination.prefix_len() > 0 && overlaps(*destination) && !of(*interface).is_some_and(is_marked)
-    });
+    let found = candidates.into_iter().find(|(_, interface)| !of(*interface).is_some_and(is_marked));
     Ok(found.map(|(destination, interface)| {
         let interface = of(interface).map_or_else(String::new, |link| link.name.clone());
         HostRoute { destination, interface }

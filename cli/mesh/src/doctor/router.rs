@@ -1,8 +1,11 @@
 //! Whether the router that runs here is well.
 
-use mesh_api::IpamState;
+use std::collections::BTreeSet;
 
-use crate::doctor::{Facts, Finding};
+use mesh_api::{AttachDocument, Command, IpamState};
+
+use crate::doctor::{Facts, Finding, RouterFacts};
+use crate::overlaps;
 
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let Some(router) = &facts.router else {
@@ -51,5 +54,21 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
             }
         });
     }
+    findings.extend(subnets(router));
     findings
+}
+
+/// The subnets of containers, and of the host itself, that the host reaches by routes of its own.
+fn subnets(router: &RouterFacts) -> Vec<Finding> {
+    let attached: Vec<AttachDocument> =
+        router.call(Command::Ps { containers: Vec::new() }).unwrap_or_default();
+    let exposed = router.status.firewall.iter().flat_map(|firewall| &firewall.exposed);
+    let of_containers = attached.iter().flat_map(|one| one.addresses.iter().copied());
+    let networks: BTreeSet<_> =
+        of_containers.chain(exposed.map(|one| one.address)).map(|network| network.trunc()).collect();
+    let finding = |overlap| {
+        let remedy = "detach what is in this subnet and attach it to another, or give that route up";
+        Finding::warn("routes", overlaps::message(&overlap), remedy)
+    };
+    overlaps::find(&router.args, networks.into_iter().collect()).into_iter().map(finding).collect()
 }
