@@ -8,14 +8,14 @@ use crate::support::{Member, READY, all_connected, all_ping, launch, words};
 use crate::vxlan::{SECRET, kernels_carry, sealer};
 
 /// What containers tell each other, and what nobody else may read.
-const PATTERN: &[u8; 16] = b"seen in the open";
+pub(crate) const PATTERN: &[u8; 16] = b"seen in the open";
 
 const PASSWORD: Option<&str> = Some(SECRET);
 
 /// The UDP ports of VXLAN: in clear, and inside of what seals it.
 const PORTS: [u16; 2] = [6784, 6786];
 
-fn talk(from: &Member, to: &Member) -> Result<()> {
+pub(crate) fn talk(from: &Member, to: &Member) -> Result<()> {
     let pattern: String = PATTERN.iter().map(|byte| format!("{byte:02x}")).collect();
     let to = to.ip.to_string();
     // That some are lost while things are broken is no matter here.

@@ -142,9 +142,6 @@ pub enum Error {
     /// The host's network refused a change.
     #[error(transparent)]
     Host(#[from] HostError),
-    /// The kernel has no fast path, and the user wants one.
-    #[error("there is no VXLAN: {0}")]
-    FastPath(#[source] FastPathError),
     /// The kernel has no Open vSwitch datapath, and the user wants one.
     #[error("there is no Open vSwitch datapath: {0}")]
     NoOvs(#[source] FastPathError),
@@ -187,7 +184,7 @@ impl Error {
             | Self::Password(_) => ErrorKind::Invalid,
             Self::Dataplane(error) => start_kind(error),
             Self::Host(error) => kind_of(error),
-            Self::FastPath(error) | Self::NoOvs(error) => fast_path_kind(error),
+            Self::NoOvs(error) => fast_path_kind(error),
             Self::LoggingTwice | Self::Reset(_) | Self::Dns(_) => ErrorKind::Internal,
         }
     }
@@ -250,9 +247,6 @@ impl Error {
             )),
             Self::Listen { source, .. } => listen_hint(source),
             Self::Http { .. } => Some("choose another address with --http, or --http none".to_owned()),
-            Self::FastPath(_) => {
-                Some("try `modprobe vxlan`, or let frames go through user space with --datapath sleeve".to_owned())
-            }
             Self::NoOvs(_) => Some(
                 "try `modprobe -a openvswitch vport-vxlan`, or --datapath vxlan, which every Linux has".to_owned(),
             ),

@@ -47,7 +47,7 @@ impl Lane {
     /// Starts it, if the settings and the host have one; what an earlier life has left is removed otherwise.
     ///
     /// # Errors
-    /// When the user wants one kernel path and no other, and there is none.
+    /// When the user wants Open vSwitch's datapath, and there is none.
     pub(crate) fn start(
         config: &Config,
         bridge: &Bridge,
@@ -107,11 +107,14 @@ impl Lane {
                 }
                 lane.absence = Some(format!("{}: {error}", Refusal::Encrypted));
             }
-            Err(error) if config.datapath == Datapath::Vxlan => return Err(Error::FastPath(error)),
             Err(error) if config.datapath == Datapath::Ovs => return Err(Error::NoOvs(error)),
             Err(error) => {
-                info!(%error, "this kernel has no VXLAN for the router: user space carries all frames");
-                lane.absence = Some(format!("this kernel has no VXLAN: {error}"));
+                if config.datapath == Datapath::Vxlan {
+                    warn!(%error, "no VXLAN on this host: user space carries all frames");
+                } else {
+                    info!(%error, "no VXLAN on this host: user space carries all frames");
+                }
+                lane.absence = Some(format!("no VXLAN on this host: {error}"));
             }
         }
         Ok((lane, heard))
@@ -191,6 +194,10 @@ impl Lane {
                 (Some(_), Some(fault), _) => (Overlay::Sleeve, fault.clone()),
                 (Some(_), None, Some(PathState::Carrying { .. })) => (kernel, String::new()),
                 (Some(_), None, Some(PathState::Suspended { why, .. })) => (Overlay::Sleeve, why.to_string()),
+                (Some(_), None, Some(PathState::Refused(Refusal::NoDevice))) => {
+                    let missing: Vec<_> = self.heard.missing.iter().map(String::as_str).collect();
+                    (Overlay::Sleeve, format!("{}: {}", Refusal::NoDevice, missing.join("; ")))
+                }
                 (Some(_), None, Some(PathState::Refused(why))) => (Overlay::Sleeve, why.to_string()),
                 (Some(_), None, Some(PathState::Untried) | None) => {
                     (Overlay::Sleeve, "VXLAN has not been answered yet".to_owned())

@@ -103,8 +103,10 @@ pub enum Refusal {
     PeerHasNone,
     /// What seals packets to the peer would have them go in parts.
     Narrow,
-    /// The peer's address does not do: link-local, or of a family for which there is no device.
+    /// The peer's address does not do: it is another peer's, too.
     Address,
+    /// This host has no VXLAN device for addresses such as the peer's.
+    NoDevice,
 }
 
 impl fmt::Display for Refusal {
@@ -115,6 +117,7 @@ impl fmt::Display for Refusal {
             Self::PeerHasNone => "the peer has no kernel path",
             Self::Narrow => "the path's MTU is too small for encrypted VXLAN",
             Self::Address => "VXLAN does not reach the peer's address",
+            Self::NoDevice => "this host has no VXLAN device that reaches the peer",
         })
     }
 }

@@ -230,9 +230,12 @@ impl Driver {
     ) -> Option<Refusal> {
         let family = UnderlayFamily::of(remote);
         if family != UnderlayFamily::Sealed {
-            return (!self.kernel.ports().contains_key(&family)).then_some(Refusal::Address);
+            return (!self.kernel.ports().contains_key(&family)).then_some(Refusal::NoDevice);
         }
         let (is_guarded, mtu) = (self.is_guarded, self.kernel.mtu());
+        if self.kernel.missing().contains_key(&family) {
+            return Some(Refusal::NoDevice);
+        }
         let Some((device, seal)) = self.kernel.seal().zip(seal) else { return Some(Refusal::Encrypted) };
         if !is_guarded {
             return Some(Refusal::Unguarded);
@@ -494,6 +497,7 @@ impl Driver {
             paths,
             flows: self.tunnelled,
             fault: self.fault.clone(),
+            missing: self.kernel.missing().values().cloned().collect(),
         };
         if heard != self.heard {
             (self.hooks.tell)(&heard);

@@ -39,6 +39,8 @@ pub(super) struct Kernel {
     mtu: u32,
     /// What is behind the port, unless it is a VXLAN device.
     datapath: Option<Datapath>,
+    /// Devices that could not be had, and why.
+    missing: BTreeMap<UnderlayFamily, String>,
     fdb: Fdb,
     /// Of flows that are not whole: what there is of them.
     scraps: BTreeMap<MacAddr, Scraps>,
@@ -128,6 +130,7 @@ impl Kernel {
             seal: None,
             ports: BTreeMap::new(),
             datapath: None,
+            missing: BTreeMap::new(),
             fdb: Fdb::open()?,
             scraps: BTreeMap::new(),
         };
@@ -170,9 +173,13 @@ impl Kernel {
         let mut is_other = false;
         for family in self.families() {
             match self.repair_family(family) {
-                Ok(is_new) => is_other |= is_new,
+                Ok(is_new) => {
+                    is_other |= is_new;
+                    self.missing.remove(&family);
+                }
                 Err(error) => {
                     tracing::debug!(%error, ?family, "there is no VXLAN device");
+                    self.missing.insert(family, error.to_string());
                     self.ports.remove(&family);
                     failure = Some(error);
                 }
@@ -224,6 +231,10 @@ impl Kernel {
     pub(super) fn seal(&mut self) -> Option<&mut seal::Device> {
         let is_there = self.ports.contains_key(&UnderlayFamily::Sealed);
         self.seal.as_mut().filter(|_| is_there)
+    }
+
+    pub(super) const fn missing(&self) -> &BTreeMap<UnderlayFamily, String> {
+        &self.missing
     }
 
     pub(super) const fn ports(&self) -> &BTreeMap<UnderlayFamily, u32> {

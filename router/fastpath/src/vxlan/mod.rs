@@ -118,6 +118,8 @@ pub struct Heard {
     pub flows: usize,
     /// Why there is no kernel path at all at the moment.
     pub fault: Option<String>,
+    /// Why there is none for some addresses, for people.
+    pub missing: BTreeSet<String>,
 }
 
 /// The flows as they stand.
