@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use crate::bridge::{self, Bridge, MTU_MIN, PortKind, check_mtu};
+use crate::bridge::{self, Bridge, IPV6_MTU_MIN, MTU_MIN, PortKind, check_mtu};
 use crate::error::HostError;
 use crate::firewall::{Firewall, PortGuard};
 use crate::mac::MacAddress;
@@ -22,9 +22,6 @@ use crate::netlink::link::{LinkChange, VethPair};
 use crate::sysctl::{self, Switch, ipv6_is_on};
 use crate::undo::Undo;
 use crate::veth::{self, Found, Pair, Sides};
-
-/// The smallest MTU of an interface with an IPv6 address, in bytes (RFC 8200 section 5).
-const IPV6_MTU_MIN: u32 = 1280;
 
 /// How long to wait for the kernel to let frames through a new port, before the addresses are announced. It takes
 /// about a millisecond; when it takes longer, the announcement is lost and neighbours ask for themselves.

@@ -21,6 +21,9 @@ use crate::sysctl::Switch;
 /// The smallest MTU of an interface that carries IPv4, in bytes (RFC 791).
 pub const MTU_MIN: u32 = 68;
 
+/// Least MTU, in bytes, of an interface on which the kernel runs IPv6 (RFC 8200, section 5).
+pub(crate) const IPV6_MTU_MIN: u32 = 1280;
+
 /// The largest MTU of a veth or bridge, in bytes: an IPv4 packet cannot be longer.
 pub const MTU_MAX: u32 = 65_535;
 
@@ -320,6 +323,14 @@ fn set_mtu_of_all(host: &mut Netlink, name: &BridgeName, index: u32, mtu: u32) -
     for link in ports.chain(bridge).filter(|link| link.mtu != mtu) {
         let change = LinkChange { mtu: Some(mtu), ..LinkChange::default() };
         host.change_link(link.index, &change).map_err(|error| error.during("set the MTU of", &link.name))?;
+        // An interface that becomes wide enough for IPv6 has it anew, with the settings that all have at first
+        // (addrconf_notify in net/ipv6/addrconf.c).
+        if link.mtu < IPV6_MTU_MIN
+            && let Ok(interface) = link.name.parse()
+        {
+            expose::trust_no_router(&interface)?;
+            Switch::Ipv6Off.turn_on(&interface)?;
+        }
     }
     for link in links.iter().filter(is_tunnel).filter(|link| link.mtu > tunnel_mtu) {
         let change = LinkChange { mtu: Some(tunnel_mtu), ..LinkChange::default() };
