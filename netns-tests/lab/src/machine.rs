@@ -26,6 +26,9 @@ const BOOT_DEADLINE: Duration = Duration::from_secs(60);
 /// What the first process does before it becomes systemd: image, directory, control group and name are its arguments.
 const BOOT: &str = include_str!("machine/boot.sh");
 
+/// What starts the first process, and another one when the machine reboots: [`BOOT`] and its arguments are the arguments.
+const POWER: &str = include_str!("machine/power.sh");
+
 /// The environment of commands, as a login of root has it.
 const ENVIRONMENT: [&str; 4] = [
     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -40,7 +43,8 @@ pub struct Machine {
     host: Host,
     /// systemd, as this machine's kernel numbers it.
     init: u32,
-    _process: Process,
+    /// What starts it, and starts it again.
+    process: Process,
 }
 
 impl Machine {
@@ -67,40 +71,43 @@ impl Machine {
         let mut command = Command::new(tools::locate("nsenter")?);
         command
             .arg(format!("--net={}", host.path().display()))
-            .args([
-                "sh",
-                "-ec",
-                r#"echo $$ >"$3/cgroup.procs"; exec unshare -muipCf --kill-child sh -ec "$0" boot "$@""#,
-            ])
+            .args(["sh", "-ec", r#"echo $$ >"$4/cgroup.procs"; exec unshare -m sh -ec "$0" power "$@""#])
+            .arg(POWER)
             .arg(BOOT)
             .args([&image, &directory, &group])
             .arg(host.label())
             .stdin(Stdio::null())
             .process_group(0);
         let mut process = Process::start(&mut command, "a machine".to_owned(), Some(host))?;
-        let init = eventually(BOOT_DEADLINE, || {
-            if !process.is_running() {
-                return Ok(Err(anyhow!("the machine does not boot: {}", process.stderr().trim())));
-            }
-            let parent = process.pid();
-            let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))?;
-            let init: u32 = children.trim().parse().context("not forked yet")?;
-            ensure!(fs::read_to_string(format!("/proc/{init}/comm"))?.trim() == "systemd", "not booted yet");
-            Ok(Ok(init))
-        })??;
-        let machine = Self { host: host.clone(), init, _process: process };
+        let init = first_process(&mut process, None)?;
+        let machine = Self { host: host.clone(), init, process };
+        machine.wait_until_it_is_up()?;
+        Ok(machine)
+    }
+
+    /// Reboots it, as `systemctl reboot` does: its files stay, its memory and its network go, but for the cable.
+    ///
+    /// # Errors
+    /// When systemd does not end, or does not come up again in time.
+    pub fn reboot(&mut self) -> Result<()> {
+        // It may be gone before it answers.
+        drop(self.cmd("systemctl").args(["--no-block", "reboot"]).outcome()?);
+        self.init = first_process(&mut self.process, Some(self.init))?;
+        self.wait_until_it_is_up()
+    }
+
+    fn wait_until_it_is_up(&self) -> Result<()> {
         eventually(BOOT_DEADLINE, || {
-            let state = machine.cmd("systemctl").arg("is-system-running").outcome()?.stdout;
+            let state = self.cmd("systemctl").arg("is-system-running").outcome()?.stdout;
             // Degraded is a machine where a unit has failed: that of a clean image is none of ours.
             ensure!(
                 ["running", "degraded"].contains(&state.trim()),
                 "{} is {}",
-                machine.host.label(),
+                self.host.label(),
                 state.trim()
             );
             Ok(())
-        })?;
-        Ok(machine)
+        })
     }
 
     /// The host that it runs on.
@@ -130,6 +137,23 @@ impl Machine {
     pub fn path(&self, path: &str) -> PathBuf {
         Path::new("/proc").join(self.init.to_string()).join("root").join(path.trim_start_matches('/'))
     }
+}
+
+/// Waits for a machine's systemd, another one than `before`.
+fn first_process(process: &mut Process, before: Option<u32>) -> Result<u32> {
+    eventually(BOOT_DEADLINE, || {
+        if !process.is_running() {
+            return Ok(Err(anyhow!("the machine does not boot: {}", process.stderr().trim())));
+        }
+        let child = |parent: u32| -> Result<u32> {
+            let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))?;
+            children.trim().parse().context("not forked yet")
+        };
+        let init = child(child(process.pid())?)?;
+        ensure!(Some(init) != before, "not ended yet");
+        ensure!(fs::read_to_string(format!("/proc/{init}/comm"))?.trim() == "systemd", "not booted yet");
+        Ok(Ok(init))
+    })?
 }
 
 /// Where `scripts/machine` leaves the image of the release that runs here.

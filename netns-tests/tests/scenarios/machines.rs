@@ -194,6 +194,54 @@ fn systemd_starts_watches_reloads_and_ends_a_router() -> Result<()> {
     Ok(())
 }
 
+/// What was wanted of a router before its host was rebooted is so again, without a command to it.
+#[test]
+fn a_host_that_is_rebooted_has_its_router_containers_addresses_and_names_again() -> Result<()> {
+    let lab = Lab::new("reboot")?;
+    let Some(mut machines) = machines(&lab, ["host1", "host2"])? else { return Ok(()) };
+    let [one, two] = machines.as_mut_slice() else { bail!("two machines") };
+    for (machine, peers) in [(&*one, ""), (&*two, "peers = [\"host1\"]\n")] {
+        machine.cmd("sh").args(["-c", "apt install -y ./target/deb/mesh_*.deb"]).deadline(secs(100)).run()?;
+        fs::write(machine.path("/etc/mesh/password"), "a secret of both, and long enough\n")?;
+        fs::write(machine.path("/etc/mesh/mesh.toml"), format!("{peers}password-file = \"password\"\n"))?;
+        machine.sh("chmod 600 /etc/mesh/password && systemctl enable --now mesh")?;
+    }
+    one.sh("ip netns add web && mesh attach netns:web --name web && mesh expose --name gate")?;
+    one.sh("mesh dns add printer 192.0.2.9")?;
+    two.sh("ip netns add client && mesh attach netns:client --resolv-conf")?;
+    let is_whole = || -> Result<()> {
+        for name in ["web", "gate"] {
+            two.sh(&format!("ip netns exec client ping -c 1 -W 1 {name}.mesh.internal"))?;
+        }
+        ensure!(two.sh("mesh dns lookup printer")?.stdout == "192.0.2.9\n");
+        Ok(())
+    };
+    eventually(secs(20), is_whole)?;
+    let wanted = |machine: &Machine| -> Result<String> {
+        let [attached, exposed, id] = [
+            "mesh ps -o json",
+            "mesh status -o json | sed -n '/\"exposed\"/,/]/p'",
+            "mesh status -o json | grep '\"identity\"'",
+        ]
+        .map(|line| machine.sh(line));
+        Ok([attached?.stdout, exposed?.stdout, id?.stdout].concat())
+    };
+    let before = wanted(one)?;
+    ensure!(before.contains("netns:web") && before.contains("gate.mesh.internal."), "{before}");
+
+    one.reboot()?;
+    ensure!(one.sh("ip netns list")?.stdout.is_empty(), "its namespaces have outlived it");
+    // As whatever makes namespaces when a host starts.
+    one.sh("ip netns add web")?;
+    eventually(secs(60), is_whole)?;
+    eventually(secs(20), || {
+        let after = wanted(one)?;
+        ensure!(after == before, "{after}, before {before}");
+        Ok(())
+    })?;
+    Ok(())
+}
+
 fn is_active(machine: &Machine) -> Result<bool> {
     Ok(machine.cmd("systemctl").args(["is-active", "--quiet", "mesh"]).outcome()?.success())
 }

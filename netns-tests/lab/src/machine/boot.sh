@@ -1,8 +1,7 @@
 image=$1 directory=$2 name=$4
 mount --make-rprivate /
-mount -t tmpfs -o mode=755 tmpfs "$directory"
 cd "$directory"
-mkdir upper work root
+mkdir -p upper work root
 mount -t overlay -o "lowerdir=$image,upperdir=upper,workdir=work" overlay root
 cd root
 mount -t proc proc proc
