@@ -8,7 +8,7 @@ use mesh_api::{
 use mesh_lab::{Lab, eventually};
 use serde_json::Value;
 
-use crate::support::{READY, all_connected, all_ping, chain};
+use crate::support::{READY, all_connected, all_ping, chain, launch, refused, words};
 
 #[test]
 fn launch_attach_detach_stop_and_reset_answer_in_json() -> Result<()> {
@@ -105,4 +105,55 @@ fn a_peer_that_cannot_be_resolved_or_reached_is_tried_again_and_shown() -> Resul
     // The late one is dialled until it is there; the other one does not keep it from that.
     h2.mesh(["launch"])?;
     all_connected(&[&h1, &h2])
+}
+
+/// Study, rows 231 to 247: what is not there, and what is done twice, is told by the status that the contract has for it.
+#[test]
+fn what_is_asked_for_in_vain_or_twice_ends_with_the_status_that_says_so() -> Result<()> {
+    let lab = Lab::new("vain")?;
+    let host = lab.host("h1")?;
+    launch(&host, &words(["--ipam-range", "10.40.0.0/24"]), None)?;
+    let container = host.container("c")?;
+    let spec = container.spec();
+    for (status, command) in [
+        (4, &["forget", "192.0.2.1"][..]),
+        (4, &["detach", &spec]),
+        (4, &["ps", &spec]),
+        (4, &["ipam", "lookup", "nobody"]),
+        (4, &["ipam", "release", "nobody"]),
+        (4, &["dns", "lookup", "nobody"]),
+        (4, &["dns", "remove", "nobody"]),
+        (4, &["rmpeer", "nobody"]),
+        (2, &["status", "nothing"]),
+        (2, &["ipam", "claim", "me", "10.40.0.9"]),
+    ] {
+        refused(&host, status, command)?;
+    }
+    // The same once more is the same.
+    for command in [
+        &["ipam", "allocate", "me"][..],
+        &["ipam", "claim", "you", "10.40.0.9/24"],
+        &["attach", &spec, "10.40.0.10/24"],
+        &["expose", "10.40.0.11/24"],
+        &["dns", "add", "db", "192.0.2.9"],
+        &["connect", "192.0.2.1"],
+    ] {
+        let first = host.mesh(command)?.stdout;
+        ensure!(host.mesh(command)?.stdout == first, "{command:?} says something else the second time");
+    }
+    // Somebody else's is nobody's to have.
+    let failure = refused(&host, 1, &["ipam", "claim", "other", "10.40.0.9/24"])?;
+    ensure!(failure.message.contains("10.40.0.9") && failure.message.contains("you"), "{failure:?}");
+    for (command, status) in [
+        (&["hide"][..], 0),
+        (&["detach", &spec], 4),
+        (&["ipam", "release", "me"], 4),
+        (&["dns", "remove", "db"], 4),
+        (&["forget", "192.0.2.1"], 4),
+    ] {
+        host.mesh(command)?;
+        let again = host.mesh_cmd(command)?.outcome()?;
+        ensure!(again.code() == Some(status), "{command:?} ends with {:?} the second time", again.code());
+    }
+    Ok(())
 }

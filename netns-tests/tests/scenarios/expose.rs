@@ -1,6 +1,8 @@
 //! The host itself in the network, and the ways in and out by it: `mesh expose`, `mesh hide`
 //! (rows 124 to 129 and 266 to 270 of the study of Weave Net).
 
+use std::net::SocketAddr;
+
 use anyhow::{Result, ensure};
 use mesh_api::AddressesDocument;
 use mesh_lab::{Container, Host, Lab, Signal, eventually, secs};
@@ -273,5 +275,48 @@ fn a_host_bears_names_at_its_addresses_until_it_hides_also_after_a_restart() -> 
     let failure = refused(&one, 1, &["expose", "10.32.3.1/24", "--name", "elsewhere.example.com"])?;
     hints_at(&failure, &["mesh.internal"])?;
     ensure!(status(&one)?.firewall.is_some_and(|firewall| firewall.exposed.len() == 1), "it was exposed");
+    Ok(())
+}
+
+/// Study, row 129: a service of a container is had at the host's own address, by a rule of the user's.
+#[test]
+fn a_port_of_an_exposed_host_leads_to_a_container_by_a_rule_of_the_users() -> Result<()> {
+    let gate = Gate::new("dnat")?;
+    gate.host.mesh(["expose", EXPOSED])?;
+    let rules = "table ip users { chain in { type nat hook prerouting priority dstnat; \
+                 iifname eth0 tcp dport 8080 dnat to 10.32.1.1:80; }; }";
+    gate.host.run(["nft", rules])?;
+    let _service = gate.container.echo_server(80)?;
+    let at_host = SocketAddr::from((gate.host.ip(), 8080));
+    eventually(READY, || gate.outside.echo(at_host, b"is anybody there?"))?;
+    // Our rules come and go beside theirs.
+    let theirs =
+        || Ok::<_, anyhow::Error>(gate.host.run(["nft", "-s", "list", "table", "ip", "users"])?.stdout);
+    let before = theirs()?;
+    gate.host.mesh(["hide"])?;
+    ensure!(gate.outside.echo(at_host, b"still there?").is_err(), "a hidden host leads on");
+    ensure!(theirs()? == before, "somebody else's rules have changed");
+    Ok(())
+}
+
+/// Study, row 273: whoever else changes iptables meanwhile is waited for.
+#[test]
+fn a_lock_of_iptables_that_somebody_holds_is_waited_for() -> Result<()> {
+    let lab = Lab::new("xtables")?;
+    let (host, outside) = (lab.host("h1")?, lab.host("outside")?);
+    host.run(["iptables-legacy", "-P", "FORWARD", "DROP"])?;
+    let directory = tempfile::tempdir()?;
+    let lock = directory.path().join("lock");
+    // A lock of this host's own, since that of the machine is everybody's (iptables(8)).
+    let hold = host.cmd("flock").arg(&lock).args(["sleep", "5"]).spawn()?;
+    eventually(READY, || lock.exists())?;
+    host.mesh_cmd(["launch"])?.env("XTABLES_LOCKFILE", &lock).run()?;
+    let container = host.container("c")?;
+    attach(&host, &container, &["10.32.1.1/24"])?;
+    host.mesh(["expose", EXPOSED])?;
+    let gate = Gate { _lab: lab, host, outside, container };
+    gate.route()?;
+    eventually(secs(30), || gate.both_ways())?;
+    drop(hold);
     Ok(())
 }

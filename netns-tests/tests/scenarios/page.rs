@@ -1,4 +1,5 @@
-//! The status page, in a real browser, and `mesh top`, in a real terminal.
+//! The status page, in a real browser, and `mesh top`, in a real terminal. With `MESH_PICTURES=DIRECTORY` both are left there
+//! to be looked at: `page.png`, and `top.ansi` with its colours.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,8 +17,17 @@ fn browser() -> Option<PathBuf> {
         .find(|path| path.exists())
 }
 
-/// Has a browser on the host open the page, and returns what it looks like as a document after a while.
-fn open(host: &Host, browser: &Path, profile: &Path) -> Result<String> {
+/// Where pictures are to be left.
+fn pictures() -> Option<PathBuf> {
+    std::env::var_os("MESH_PICTURES").map(PathBuf::from)
+}
+
+/// Has a browser on the host open the page, and returns what it looks like as a document after a while, or leaves a picture.
+fn open(host: &Host, browser: &Path, profile: &Path, picture: Option<&Path>) -> Result<String> {
+    let result = match picture {
+        None => "--dump-dom".to_owned(),
+        Some(picture) => format!("--screenshot={}", picture.display()),
+    };
     let profile = format!("--user-data-dir={}", profile.display());
     let options = [
         "--headless",
@@ -26,9 +36,10 @@ fn open(host: &Host, browser: &Path, profile: &Path) -> Result<String> {
         "--disable-dev-shm-usage",
         "--no-first-run",
         "--virtual-time-budget=6000",
-        "--dump-dom",
+        "--window-size=1280,1500",
+        "--hide-scrollbars",
     ];
-    let command = host.cmd("timeout").arg("60").arg(browser).arg(profile).args(options);
+    let command = host.cmd("timeout").arg("60").arg(browser).arg(profile).args(options).arg(result);
     Ok(command.arg("http://127.0.0.1:6782/").run()?.stdout)
 }
 
@@ -50,7 +61,7 @@ fn the_page_shows_peers_links_and_rates_in_a_browser() -> Result<()> {
     };
     let profile = tempfile::tempdir()?;
     eventually(secs(120), || {
-        let document = open(&one.host, &browser, profile.path())?;
+        let document = open(&one.host, &browser, profile.path(), None)?;
         for name in ["h1", "h2", "h3"] {
             ensure!(document.contains(&format!(">{name}</text>")), "{name} is not drawn: {document}");
             ensure!(document.contains(&format!("<td>{name}</td>")), "{name} is in no table: {document}");
@@ -58,12 +69,17 @@ fn the_page_shows_peers_links_and_rates_in_a_browser() -> Result<()> {
         ensure!(document.matches("class=\"own\"").count() == 2, "two links of its own: {document}");
         ensure!(document.contains(">live</p>") && document.contains("sleeve out"), "{document}");
         Ok(())
-    })
+    })?;
+    if let Some(directory) = pictures() {
+        open(&one.host, &browser, profile.path(), Some(&directory.join("page.png")))?;
+    }
+    Ok(())
 }
 
 #[test]
 fn top_lives_in_a_terminal_and_leaves_it_as_it_was() -> Result<()> {
-    let (_lab, [one, _two]) = chain("top", None)?;
+    let (_lab, [one, two, three]) = chain("top", None)?;
+    all_ping(&[&one, &two, &three])?;
     let host = &one.host;
     let refused = host.mesh_cmd(["top"])?.outcome()?;
     ensure!(refused.code() == Some(1) && refused.stderr.contains("terminal"), "{refused:?}");
@@ -82,8 +98,11 @@ fn top_lives_in_a_terminal_and_leaves_it_as_it_was() -> Result<()> {
     let screen = || -> Result<String> { Ok(tmux(&["capture-pane", "-p"])?.stdout) };
     let result = eventually(READY, || {
         let screen = screen()?;
-        ensure!(screen.contains("h2") && screen.contains("PEER") && screen.contains("q quits"), "{screen}");
+        ensure!(["h2", "h3", "PEER", "q quits"].iter().all(|word| screen.contains(word)), "{screen}");
         ensure!(!screen.contains("before"), "it has a screen of its own: {screen}");
+        if let Some(directory) = pictures() {
+            fs::write(directory.join("top.ansi"), tmux(&["capture-pane", "-e", "-p"])?.stdout)?;
+        }
         Ok(())
     })
     .and_then(|()| {

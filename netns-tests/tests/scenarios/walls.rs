@@ -154,6 +154,78 @@ fn a_container_reaches_no_port_of_the_host_but_what_exposing_is_for() -> Result<
     Ok(())
 }
 
+/// Study, rows 71 and 271.
+#[test]
+fn a_group_has_its_members_in_the_subnet_of_whoever_speaks() -> Result<()> {
+    let walled = Walled::new("groups")?;
+    let group = "239.1.2.3:5000".parse()?;
+    let [speaker, member] = &walled.ones;
+    let listens = |container: &Container| container.multicast_listen(group, IFNAME);
+    let (near, foreign) = (listens(member)?, [listens(&walled.twos[0])?, listens(&walled.twos[1])?]);
+    eventually(READY, || {
+        speaker.multicast_send(group, IFNAME, b"to whom it concerns")?;
+        near.next(millis(100)).map(drop)
+    })?;
+    for number in 0..20_u8 {
+        speaker.multicast_send(group, IFNAME, &[number])?;
+    }
+    while let Ok((payload, _)) = near.next(secs(1)) {
+        if payload == [19] {
+            break;
+        }
+    }
+    for listener in &foreign {
+        ensure!(listener.next(millis(300)).is_err(), "the other subnet hears it");
+    }
+    Ok(())
+}
+
+/// Study, row 266: a host that exposes nothing is no way into the network, nor out of it, for Docker's other networks and the
+/// outside alike.
+#[test]
+fn a_host_that_exposes_nothing_forwards_nothing_into_the_network_or_out_of_it() -> Result<()> {
+    let lab = Lab::new("noway")?;
+    let (host, outside) = (lab.host("h1")?, lab.host("outside")?);
+    launch(&host, &[], None)?;
+    let (container, docked) = (host.container("c")?, host.container("docked")?);
+    attach(&host, &container, &["10.32.1.1/24"])?;
+    // As Docker makes it, with a container on it.
+    for command in [
+        &["ip", "link", "add", "docker0", "type", "bridge"][..],
+        &["ip", "address", "add", "172.17.0.1/16", "dev", "docker0"],
+        &["ip", "link", "set", "docker0", "up"],
+        &["ip", "link", "add", "vd", "type", "veth", "peer", "name", "eth0", "netns", docked.name()],
+        &["ip", "link", "set", "vd", "master", "docker0", "up"],
+        // Whoever would have the host forward does all that it takes.
+        &["sysctl", "-qw", "net.ipv4.ip_forward=1"],
+        &["ip", "route", "add", "10.32.1.1/32", "dev", "mesh0"],
+    ] {
+        host.run(command.iter().copied())?;
+    }
+    for command in [
+        &["ip", "address", "add", "172.17.0.2/16", "dev", "eth0"][..],
+        &["ip", "link", "set", "eth0", "up"],
+        &["ip", "route", "add", "default", "via", "172.17.0.1"],
+    ] {
+        docked.run(command.iter().copied())?;
+    }
+    outside.run(["ip", "route", "add", "10.32.1.0/24", "via", &host.ip().to_string()])?;
+    let bridge = host.mac("mesh0")?;
+    container.run(["ip", "route", "replace", "default", "dev", IFNAME])?;
+    for other in [outside.ip().to_string(), "172.17.0.2".to_owned()] {
+        container.run(["ip", "neigh", "replace", &other, "lladdr", &bridge, "dev", IFNAME])?;
+    }
+    let mac = container.mac(IFNAME)?;
+    host.run(["ip", "neigh", "replace", "10.32.1.1", "lladdr", &mac, "dev", "mesh0"])?;
+    eventually(READY, || docked.ping(host.ip()))?;
+    outside.cannot_ping("10.32.1.1")?;
+    docked.cannot_ping("10.32.1.1")?;
+    container.cannot_ping(outside.ip())?;
+    container.cannot_ping("172.17.0.2")?;
+    ensure!(status(&host)?.traffic.drops.contains_key("forwarding"), "nothing is counted");
+    Ok(())
+}
+
 #[test]
 fn the_firewall_is_back_within_a_second_after_somebody_flushes_it() -> Result<()> {
     let walled = Walled::new("flush")?;
