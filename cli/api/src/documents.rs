@@ -629,7 +629,8 @@ pub struct FlowsDocument {
     pub datapath: Datapath,
     /// One for each remote MAC, and one for each neighbour whose kernel is reached.
     pub entries: Vec<FlowDocument>,
-    /// Frames that containers have sent to other hosts and that user space carried, for want of a flow.
+    /// Frames that containers have sent to other hosts and that user space carried, for want of a flow; and all that Open
+    /// vSwitch's datapath has had no flow for since it was made.
     pub misses: u64,
     /// Changes to flows since the router started, by what was done.
     #[serde(default)]

@@ -167,6 +167,8 @@ impl Lane {
         };
         inputs.extend(overlay(&(&self.heard.carrying - &heard.carrying), OVERLAY_SLEEVE));
         inputs.extend(overlay(&(&heard.carrying - &self.heard.carrying), OVERLAY_VXLAN));
+        let fresh = &unkeyed(&heard) - &unkeyed(&self.heard);
+        inputs.extend(fresh.into_iter().map(|peer| Input::Report(Report::RekeyWanted { peer })));
         self.heard = heard;
         inputs
     }
@@ -290,6 +292,12 @@ fn hooks(
     }
 }
 
+/// The neighbours for whom the kernel wants fresh keys.
+fn unkeyed(heard: &Heard) -> BTreeSet<PeerId> {
+    let wants = |state: &PathState| *state == PathState::Refused(Refusal::Unkeyed);
+    heard.paths.iter().filter(|(_, state)| wants(state)).map(|(peer, _)| *peer).collect()
+}
+
 fn agreement(link: &LinkPlan) -> Agreement {
     match link.kernel {
         KernelPath { theirs: Some(None), .. } => Agreement::None(Refusal::PeerHasNone),
@@ -359,7 +367,7 @@ fn document(
             idle_seconds: None,
         }));
     }
-    let (misses, counted) = (misses(counted), flows.counted);
+    let (misses, counted) = (misses(counted) + flows.missed, flows.counted);
     let changes = [
         ("installed", counted.installed),
         ("replaced", counted.replaced),

@@ -199,6 +199,9 @@ async fn live(config: Config, reload: Reload, ready: impl FnOnce(Ready)) -> Resu
         journal,
     };
     let mut shell = Shell::new(node, dataplane, lane, setting);
+    // Before any session opens: a neighbour that is told of no kernel path leaves the one that it has.
+    let found = heard.borrow_and_update().clone();
+    shell.fast_path_heard(found);
     let targets = Targets::new(known.targets_file, known.peers, inputs.clone());
     let (published, watched) = (Arc::clone(shell.names()), addresses.clone());
     firewall.set_name_servers(dns::node_local_servers(&config, &node_local));

@@ -57,6 +57,13 @@ pub enum Error {
     OtherWay,
 }
 
+impl Error {
+    /// Whether a peer is put once there are fresh keys for it.
+    pub(crate) const fn wants_fresh_keys(&self) -> bool {
+        matches!(self, Self::Esp(esp::Error::Moved | esp::Error::Spent))
+    }
+}
+
 /// The device that seals, in the network namespace of the thread that opened it.
 pub(crate) enum Device {
     Wireguard(wireguard::Device),
@@ -126,6 +133,15 @@ impl Device {
             (Self::Esp(device), Peer::Esp(peer)) => Ok(device.put(peer, now)?),
             (Self::Wireguard(_), Peer::Esp(_)) | (Self::Esp(_), Peer::Wireguard(_)) => Err(Error::OtherWay),
         }
+    }
+
+    /// Looks whether the kernel has all that it was told, and puts back what can be. True if anything was missing: then all
+    /// peers are to be put again.
+    pub(crate) fn check(&mut self) -> Result<bool, Error> {
+        Ok(match self {
+            Self::Wireguard(device) => device.check()?,
+            Self::Esp(device) => device.check().map_err(esp::Error::from)?,
+        })
     }
 
     /// Removes all peers but those with such an address.

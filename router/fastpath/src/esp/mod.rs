@@ -14,7 +14,7 @@
 
 mod message;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -193,6 +193,9 @@ impl Device {
         let own = self.own_address(peer.endpoint)?;
         let way = Way { from: peer.endpoint, to: own, inner_from: peer.address, inner_to: self.address };
         let known = self.peers.entry(peer.address).or_default();
+        if known.outward.is_none() && known.spent == Some(peer.send.spi) {
+            return Err(Error::Spent);
+        }
         match known.inward.iter().find(|(spi, ..)| *spi == peer.receive.spi) {
             Some((_, to, _)) if *to != own => return Err(Error::Moved),
             Some(_) => {}
@@ -213,7 +216,6 @@ impl Device {
                     Err(Error::Moved)
                 }
             }
-            None if known.spent == Some(peer.send.spi) => Err(Error::Spent),
             // There is nothing to lose: heartbeats tell when the peer is there.
             None => self.switch(peer),
             Some(_) => {
@@ -261,19 +263,59 @@ impl Device {
 
     /// Removes all peers but those with such an address.
     pub(crate) fn retain(&mut self, mut stays: impl FnMut(IpAddr) -> bool) {
-        let (number, own) = (self.number, self.address);
-        for (address, known) in self.peers.iter_mut().filter(|(address, _)| !stays((**address).into())) {
-            if known.inward.is_empty() && known.outward.is_none() {
-                continue;
+        let gone: Vec<_> = self.peers.keys().copied().filter(|address| !stays((*address).into())).collect();
+        gone.into_iter().for_each(|address| self.withdraw(address));
+    }
+
+    /// Looks whether all states and policies are there, and puts back what can be. A peer that lacks a state is withdrawn: it
+    /// takes fresh keys from then on, since those that have sealed must not be installed again. True if anything was missing.
+    pub(crate) fn check(&mut self) -> Result<bool, KernelError> {
+        let (mut states, mut ways_out, mut has_way_in) = (BTreeSet::new(), BTreeMap::new(), false);
+        for object in dump(&mut self.netlink, self.number)? {
+            match object {
+                Object::State { spi, to, .. } => drop(states.insert((spi, to))),
+                Object::Out { inner_to, spi, .. } => drop(ways_out.insert(inner_to, spi)),
+                Object::In { inner_to } => has_way_in |= inner_to == self.address,
             }
-            let (address, spent) = (*address, known.outward.map(|outward| outward.spi).or(known.spent));
-            let known = std::mem::replace(known, Known { spent, ..Known::default() });
-            let policy = message::delete_policy_out(number, own, address);
-            remove(&mut self.netlink, message::XFRM_MSG_DELPOLICY, &policy);
-            let outward = known.outward.map(|outward| (outward.spi, outward.to));
-            for (spi, to) in known.inward.iter().map(|(spi, to, _)| (*spi, *to)).chain(outward) {
-                remove(&mut self.netlink, message::XFRM_MSG_DELSA, &message::delete_state(to, spi));
+        }
+        if !has_way_in {
+            let policy = message::policy_in(self.number, self.address);
+            self.request(message::XFRM_MSG_UPDPOLICY, &policy)?;
+        }
+        let (mut broken, mut astray) = (Vec::new(), Vec::new());
+        for (address, known) in &mut self.peers {
+            let is_there = |(spi, to, _): &(u32, IpAddr, Option<Moment>)| states.contains(&(*spi, *to));
+            let is_deaf = known.inward.last().is_some_and(|newest| !is_there(newest));
+            known.inward.retain(is_there);
+            let Some(outward) = known.outward else { continue };
+            if is_deaf || !states.contains(&(outward.spi, outward.to)) {
+                broken.push(*address);
+            } else if ways_out.get(address) != Some(&outward.spi) {
+                astray.push((*address, outward));
             }
+        }
+        for (address, Outward { spi, from, to }) in &astray {
+            let way = Way { from: *from, to: *to, inner_from: self.address, inner_to: *address };
+            self.request(message::XFRM_MSG_UPDPOLICY, &message::policy_out(self.number, &way, *spi))?;
+        }
+        let is_whole = has_way_in && broken.is_empty() && astray.is_empty();
+        broken.into_iter().for_each(|address| self.withdraw(address));
+        Ok(!is_whole)
+    }
+
+    /// Removes all that is installed for a peer.
+    fn withdraw(&mut self, address: Ipv4Addr) {
+        let Some(known) = self.peers.get_mut(&address) else { return };
+        if known.inward.is_empty() && known.outward.is_none() {
+            return;
+        }
+        let spent = known.outward.map(|outward| outward.spi).or(known.spent);
+        let known = std::mem::replace(known, Known { spent, ..Known::default() });
+        let policy = message::delete_policy_out(self.number, self.address, address);
+        remove(&mut self.netlink, message::XFRM_MSG_DELPOLICY, &policy);
+        let outward = known.outward.map(|outward| (outward.spi, outward.to));
+        for (spi, to) in known.inward.iter().map(|(spi, to, _)| (*spi, *to)).chain(outward) {
+            remove(&mut self.netlink, message::XFRM_MSG_DELSA, &message::delete_state(to, spi));
         }
     }
 

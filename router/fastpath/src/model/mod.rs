@@ -32,6 +32,11 @@ pub const AWAY_MAX: Duration = Duration::from_secs(30);
 /// all is silent the router there may be gone, and its kernel go on; that is to show within this time.
 pub const USER_SPACE_SILENCE_MAX: Duration = Duration::from_secs(3);
 
+/// A peer that is a neighbour no more, or is not one again yet, may be reached by a relay, and others may say so only because
+/// they have not heard that its router was killed, or heard first that it is back. Its kernel goes on meanwhile, and flows to it
+/// stay for so long.
+pub const HEARSAY_MAX: Duration = Duration::from_secs(3);
+
 /// Most flows. Further MACs have none: their frames are flooded to the TAP, and user space finds their way.
 pub const FLOWS_MAX: usize = 65_536;
 
@@ -99,6 +104,8 @@ pub enum Refusal {
     Encrypted,
     /// Frames between them are encrypted, and there is no firewall that keeps it so.
     Unguarded,
+    /// Frames between them are encrypted, and the kernel takes fresh keys only for that.
+    Unkeyed,
     /// The peer offers none.
     PeerHasNone,
     /// What seals packets to the peer would have them go in parts.
@@ -114,6 +121,7 @@ impl fmt::Display for Refusal {
         f.write_str(match self {
             Self::Encrypted => "frames are encrypted, and neither WireGuard nor ESP seals VXLAN here",
             Self::Unguarded => "frames are encrypted, and no firewall keeps VXLAN within what seals it",
+            Self::Unkeyed => "frames are encrypted, and fresh keys for the kernel are on their way",
             Self::PeerHasNone => "the peer has no kernel path",
             Self::Narrow => "the path's MTU is too small for encrypted VXLAN",
             Self::Address => "VXLAN does not reach the peer's address",
@@ -154,6 +162,10 @@ pub struct Model {
     places: BTreeMap<PeerId, Place>,
     /// When user space has last heard from the peers whose paths are not answered any more.
     heard: BTreeMap<PeerId, Moment>,
+    /// The peers that are reachable by the word of others alone, and until when flows to them stay.
+    hearsay: BTreeMap<PeerId, Moment>,
+    /// When the wanted flows were last asked for.
+    decided_at: Moment,
     /// Until when the places of an earlier life hold for peers whose paths have not been judged yet.
     settled_at: Moment,
 }
@@ -169,6 +181,13 @@ impl Model {
     pub fn see(&mut self, view: View, now: Moment) {
         self.health.agree(&view.neighbours, now);
         self.owners.announce(&view, now);
+        let is_heard = |peer: &PeerId| {
+            let agreement = view.neighbours.get(peer);
+            matches!(agreement, Some(Agreement::Both { .. } | Agreement::None(_)))
+        };
+        let hearsay = view.reachable.iter().filter(|peer| !is_heard(peer));
+        let until = |peer| self.hearsay.get(peer).copied().unwrap_or(now + HEARSAY_MAX);
+        self.hearsay = hearsay.map(|peer| (*peer, until(peer))).collect();
         if !view.may_wait {
             let places = &self.places;
             self.owners.forget_clear(|peer| places.get(&peer).is_some_and(|place| place.is_sealed()));
@@ -225,6 +244,7 @@ impl Model {
     /// do they where an earlier life has left flows and nothing is known of their paths yet.
     pub fn wanted(&mut self, now: Moment) -> BTreeMap<MacAddr, Place> {
         self.owners.expire(now);
+        self.decided_at = now;
         let health = &self.health;
         self.heard.retain(|peer, _| matches!(health.state(*peer), Some(PathState::Suspended { .. })));
         let mut places = BTreeMap::new();
@@ -236,6 +256,8 @@ impl Model {
             // Whoever comes back with the end that it had has carried frames all the time.
             let is_as_before = self.health.tunnel(peer).is_some_and(|end| before == Place::Tunnel(end));
             let is_unsettled = (now < self.settled_at || is_as_before) && may_wait;
+            let is_hearsay = self.hearsay.get(&peer).is_some_and(|until| now < *until) && may_wait;
+            let is_away = is_away || is_hearsay;
             let place = match self.health.state(peer) {
                 Some(PathState::Carrying { tunnel, .. }) => Place::Tunnel(tunnel),
                 Some(PathState::Suspended { .. }) if is_away || self.is_held(peer, before, now) => before,
@@ -254,7 +276,14 @@ impl Model {
     /// When something changes by itself: a probe is due, a path is given up, or a router that is away is forgotten.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Moment> {
-        self.owners.poll_timeout().into_iter().chain(self.health.poll_timeout()).min()
+        self.poll_change().into_iter().chain(self.health.poll_timeout()).min()
+    }
+
+    /// When the wanted flows change by themselves.
+    #[must_use]
+    pub fn poll_change(&self) -> Option<Moment> {
+        let hearsay = self.hearsay.values().copied().filter(|until| *until > self.decided_at);
+        hearsay.chain(self.owners.poll_timeout()).min()
     }
 }
 

@@ -240,8 +240,33 @@ fn a_dead_path_with_a_way_round_it_is_left_to_user_space() {
     gone.neighbours.remove(&A);
     model.see(gone, at(120));
     assert_eq!(model.wanted(at(120))[&mac(1)], Place::Tunnel(tunnel(1)), "its probes are still answered");
-    run(&mut model, 120, 1_700, &[12]);
-    assert_eq!(model.wanted(at(1_700))[&mac(1)], Place::UserSpace, "a relay takes over");
+    run(&mut model, 120, 3_200, &[12]);
+    assert_eq!(model.wanted(at(3_119))[&mac(1)], Place::Tunnel(tunnel(1)), "its router may have been killed");
+    assert_eq!(model.wanted(at(3_120))[&mac(1)], Place::UserSpace, "a relay takes over");
+}
+
+#[test]
+fn a_router_that_is_killed_and_comes_back_is_believed_rather_than_those_who_speak_of_it() {
+    let mut model = carrying();
+    let mut gone = whole();
+    gone.neighbours.remove(&A);
+    gone.relayed.insert(A);
+    model.see(gone.clone(), at(120));
+    run(&mut model, 120, 2_000, &[12]);
+    let before = Place::Tunnel(tunnel(1));
+    assert_eq!(model.wanted(at(2_000))[&mac(1)], before, "others do not know it yet");
+    let away = View { reachable: [B].into(), announcing: [B].into(), ..gone.clone() };
+    model.see(away, at(2_000));
+    assert_eq!(model.wanted(at(9_000))[&mac(1)], before, "now they do");
+    model.see(gone.clone(), at(9_000));
+    assert_eq!(model.wanted(at(9_500))[&mac(1)], before, "others have a session with it already");
+    let unheard = Agreement::Unheard;
+    gone.neighbours.insert(A, unheard);
+    model.see(gone, at(9_500));
+    assert_eq!(model.wanted(at(10_000))[&mac(1)], before);
+    model.see(whole(), at(10_000));
+    assert_eq!(model.wanted(at(14_000))[&mac(1)], before, "its end is the one that it had");
+    assert_eq!(model.poll_change(), None);
 }
 
 #[test]

@@ -28,6 +28,7 @@ const PACKET_CMD_EXECUTE: u8 = 3;
 
 const DP_ATTR_NAME: u16 = 1;
 const DP_ATTR_UPCALL_PID: u16 = 2;
+const DP_ATTR_STATS: u16 = 3;
 
 const VPORT_ATTR_PORT_NO: u16 = 1;
 const VPORT_ATTR_TYPE: u16 = 2;
@@ -150,6 +151,13 @@ pub(super) fn new_datapath(name: &str) -> Request {
 
 pub(super) fn get_datapath(name: &str) -> Request {
     Request { command: CMD_GET, header: Some(0), attributes: named(DP_ATTR_NAME, name) }
+}
+
+/// How many frames have found no flow since the datapath was made, by what an answer tells of it: those that came up, and those
+/// that were lost on their way up. The second number of struct ovs_dp_stats.
+pub(super) fn read_missed(body: &[u8]) -> u64 {
+    let stats = attribute(body, DP_ATTR_STATS).unwrap_or_default();
+    stats.get(8..).and_then(|rest| rest.first_chunk()).map_or(0, |missed| u64::from_ne_bytes(*missed))
 }
 
 pub(super) fn delete_datapath(name: &str) -> Request {

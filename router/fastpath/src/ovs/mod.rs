@@ -364,12 +364,27 @@ impl Datapath {
     }
 
     fn number(&mut self, name: &InterfaceName) -> Result<Option<u32>, HostError> {
-        let mut number = None;
+        self.about_datapath(name, |number, _| number)
+    }
+
+    /// Frames that have found no flow since the datapath was made, whatever became of them.
+    pub(crate) fn missed(&mut self) -> Result<u64, HostError> {
+        let name = self.names().datapath;
+        Ok(self.about_datapath(&name, |_, body| messages::read_missed(body))?.unwrap_or(0))
+    }
+
+    /// What is read of the datapath of this name, if there is one.
+    fn about_datapath<T>(
+        &mut self,
+        name: &InterfaceName,
+        read: impl Fn(u32, &[u8]) -> T,
+    ) -> Result<Option<T>, HostError> {
+        let mut told = None;
         let request = messages::get_datapath(name.as_str());
         let said = self.genl.ask(self.families.datapath, &request, &mut |answer| {
-            number = messages::split(answer).map(|(number, _)| number);
+            told = messages::split(answer).map(|(number, body)| read(number, body));
         });
-        absent_is_none(said.map(|()| number)).map_err(during("look for the datapath", name))
+        absent_is_none(said.map(|()| told)).map_err(during("look for the datapath", name))
     }
 
     /// The port of this name if it is of this kind.

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mesh_hostnet::{FdbEntry, FdbEvent, FdbPlace, FdbWatch, UnderlayFamily};
+use mesh_hostnet::{FdbEntry, FdbEvent, FdbPlace, FdbWatch, UnderlayFamily, is_sealed};
 use mesh_wire::vxlan::{HEARTBEAT_LEN, Heartbeat, HeartbeatKind};
 use mesh_wire::{MacAddr, Moment, PeerId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -16,11 +16,14 @@ use rustix::io::Errno;
 use super::kernel::{Found, Kernel, Local, remotes};
 use super::socket::{Ear, Mouth};
 use super::{BackEnd, Config, Flow, Flows, Heard, Hooks, Mailbox, StartError};
-use crate::model::{Agreement, DueProbe, Model, PathState, Place, Reconciler, Refusal, Turn, View};
+use crate::model::{AWAY_MAX, Agreement, DueProbe, Model, PathState, Place, Reconciler, Refusal, Turn, View};
 use crate::seal;
 
 /// The data plane's sightings and the devices' counters are looked at this often.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Whether what seals has all its keys is looked at this often.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// While a path is silent and user space has not been heard either, it is asked this often.
 const ASK_EVERY: Duration = Duration::from_millis(50);
@@ -70,6 +73,8 @@ pub(super) struct Driver {
     sent: u64,
     busy_until: Moment,
     guarded: Option<BTreeSet<IpAddr>>,
+    /// Until when packets from an address are taken although nothing is agreed on any more.
+    let_in: BTreeMap<IpAddr, Moment>,
     /// Whether the firewall stands, without which nothing is sealed by the kernel.
     is_guarded: bool,
     /// What the router said last.
@@ -92,6 +97,7 @@ struct Due {
     /// Something that flows follow from has changed.
     want: bool,
     look_at: Moment,
+    check_at: Moment,
     /// Whether there are silent paths that are not left yet.
     doubts: bool,
     ask_at: Moment,
@@ -131,12 +137,14 @@ impl Driver {
                 repair_at: None,
                 want: true,
                 look_at: Moment::ORIGIN,
+                check_at: Moment::ORIGIN,
                 doubts: false,
                 ask_at: Moment::ORIGIN,
             },
             sent: 0,
             busy_until: Moment::ORIGIN + BUSY_FOR,
             guarded: None,
+            let_in: BTreeMap::new(),
             is_guarded: false,
             view: None,
             heard: Heard::default(),
@@ -151,7 +159,7 @@ impl Driver {
         driver.reconciler.adopt(found.flows.clone());
         driver.found = found;
         driver.open_sockets();
-        driver.protect(&adopted);
+        driver.protect(&adopted, Moment::ORIGIN);
         driver.is_guarded = (driver.hooks.is_guarded)();
         driver.tell();
         Ok(driver)
@@ -250,9 +258,29 @@ impl Driver {
         }
         device.put(seal, now).err().map(|error| {
             tracing::debug!(%error, "what seals does not take a peer");
+            if error.wants_fresh_keys() {
+                return Refusal::Unkeyed;
+            }
             self.due.repair = true;
             Refusal::Encrypted
         })
+    }
+
+    /// Looks whether what seals is as it was left: nobody tells of keys that somebody has taken.
+    fn check_seal(&mut self, now: Moment) {
+        if self.due.check_at > now {
+            return;
+        }
+        self.due.check_at = now + CHECK_EVERY;
+        match self.kernel.seal().map(seal::Device::check) {
+            Some(Ok(true)) => {
+                tracing::warn!("keys of the fast path were not as they had been left: repaired");
+                self.see_again(now);
+            }
+            // What is wrong with the device is found out when it is repaired.
+            Some(Err(error)) => tracing::debug!(%error, "what seals cannot be looked at"),
+            Some(Ok(false)) | None => {}
+        }
     }
 
     /// Looks at what nobody tells of: sightings of the data plane, and whether frames go through the tunnels.
@@ -273,6 +301,8 @@ impl Driver {
         if let Some(device) = self.kernel.seal() {
             device.handle_timeout(now);
         }
+        self.check_seal(now);
+        self.due.want |= self.let_in.values().any(|until| *until <= now);
         let sent = self.kernel.passed().map_or(self.sent, |[(frames, _), _]| frames);
         if std::mem::replace(&mut self.sent, sent) != sent {
             self.busy_until = now + BUSY_FOR;
@@ -423,13 +453,13 @@ impl Driver {
 
     /// Makes the tables what they shall be, a part at a time.
     fn reconcile(&mut self, now: Moment) {
-        let is_due = self.due.want || self.model.owners().poll_timeout().is_some_and(|at| at <= now);
+        let is_due = self.due.want || self.model.poll_change().is_some_and(|at| at <= now);
         if !is_due || self.reconciler.poll_timeout().is_some() || self.fault.is_some() {
             return;
         }
         self.due.want = false;
         let mut wanted = self.model.wanted(now);
-        self.protect(&wanted);
+        self.protect(&wanted, now);
         self.keep_own(&mut wanted);
         self.tunnelled = wanted.values().filter(|place| matches!(place, Place::Tunnel(_))).count();
         self.reconciler.want(wanted);
@@ -473,11 +503,16 @@ impl Driver {
         }
     }
 
-    /// Lets in whom a path was agreed on with, and whoever still has flows from before.
-    fn protect(&mut self, wanted: &BTreeMap<MacAddr, Place>) {
+    /// Lets in whom a path was agreed on with, and whoever still has flows from before. Whoever was let in is so for
+    /// [`AWAY_MAX`] more where nothing comes in clear that must not: the two ends of a path do not leave it at the same
+    /// moment, nor do they come back to it.
+    fn protect(&mut self, wanted: &BTreeMap<MacAddr, Place>, now: Moment) {
         let agreed = self.model.paths().tunnels().map(|(_, tunnel)| tunnel.remote);
-        let mut peers: BTreeSet<_> = agreed.collect();
-        peers.extend(remotes(wanted.values()));
+        let present = agreed.chain(remotes(wanted.values())).collect::<BTreeSet<_>>();
+        let may_wait = self.view.as_ref().is_some_and(|view| view.may_wait);
+        self.let_in.retain(|remote, until| *until > now && (may_wait || is_sealed(*remote)));
+        self.let_in.extend(present.iter().map(|remote| (*remote, now + AWAY_MAX)));
+        let peers: BTreeSet<_> = self.let_in.keys().copied().collect();
         if self.guarded.as_ref() != Some(&peers) {
             (self.hooks.guard)(&peers);
             let seals = self.view.iter().flat_map(|view| view.seals.values());
@@ -601,6 +636,7 @@ impl Driver {
             flows: self.reconciler.installed().iter().map(flow).collect(),
             counted: self.reconciler.counted(),
             passed: self.kernel.passed().unwrap_or_default(),
+            missed: self.kernel.missed().unwrap_or_default(),
         }
     }
 }

@@ -282,6 +282,11 @@ impl Kernel {
         Ok(sum)
     }
 
+    /// Frames that the kernel has found no flow for, where it counts them.
+    pub(super) fn missed(&mut self) -> Result<u64, HostError> {
+        self.datapath.as_mut().map_or(Ok(0), Datapath::missed)
+    }
+
     /// Takes packets from these addresses; a firewall keeps others away where this cannot.
     /// What seals has the keys of `keyed`, too.
     pub(super) fn admit(&mut self, peers: &BTreeSet<IpAddr>, keyed: &BTreeSet<IpAddr>) {

@@ -131,6 +131,8 @@ pub struct Flows {
     pub counted: Counted,
     /// Frames and bytes through the tunnels since their devices were made: out, then in.
     pub passed: [(u64, u64); 2],
+    /// Frames that the kernel has found no flow for, where it counts them: each was this process's to send on.
+    pub missed: u64,
 }
 
 /// One flow.

@@ -42,8 +42,15 @@ pub(super) struct Described {
     pub(super) private: Option<SecretKey>,
     pub(super) public: Option<Key>,
     pub(super) port: u16,
-    /// The peers that may use each address.
-    pub(super) peers: BTreeMap<Key, Option<Ipv4Addr>>,
+    pub(super) peers: BTreeMap<Key, DescribedPeer>,
+}
+
+/// A peer of it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct DescribedPeer {
+    /// The address that it may use.
+    pub(super) address: Option<Ipv4Addr>,
+    pub(super) secret: Option<SecretKey>,
 }
 
 /// Asks for all of a device.
@@ -119,8 +126,11 @@ fn read_peer(peer: &[u8], into: &mut Described) {
     let Some(key) = attribute(peer, WGPEER_A_PUBLIC_KEY).and_then(|key| key.try_into().ok()) else { return };
     let allowed = attribute(peer, WGPEER_A_ALLOWEDIPS).and_then(|all| attributes(all).next());
     let address = allowed.and_then(|(_, first)| fixed::<4>(first, WGALLOWEDIP_A_IPADDR).map(Ipv4Addr::from));
+    let secret = fixed(peer, WGPEER_A_PRESHARED_KEY).map(SecretKey);
     let known = into.peers.entry(key).or_default();
-    *known = known.or(address);
+    // The later parts of one with many addresses tell its key, and no more.
+    known.address = known.address.or(address);
+    known.secret = known.secret.take().or(secret);
 }
 
 /// struct sockaddr_in or sockaddr_in6.
@@ -196,7 +206,9 @@ mod tests {
         let mut described = Described::default();
         read_device(&request, &mut described);
         assert_eq!(described.public, Some([0xdd; 32]));
-        assert_eq!(described.peers, BTreeMap::from([([0xaa; 32], Some(Ipv4Addr::new(240, 1, 2, 3)))]));
+        let wanted =
+            DescribedPeer { address: Some(Ipv4Addr::new(240, 1, 2, 3)), secret: Some(SecretKey([0xbb; 32])) };
+        assert_eq!(described.peers, BTreeMap::from([([0xaa; 32], wanted)]));
         for len in 0..request.len() {
             read_device(&request[..len], &mut Described::default());
         }

@@ -16,7 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use mesh_hostnet::{Bridge, HostError, KernelError, Sealer, ensure_sealer};
 
-use self::message::Described;
+use self::message::{Described, DescribedPeer};
 use crate::genl::{Family, Genl};
 
 /// A public key.
@@ -102,6 +102,13 @@ impl Known {
             Self::Left(key) | Self::Told(Peer { key, .. }) => key,
         }
     }
+
+    const fn secret(&self) -> Option<&SecretKey> {
+        match self {
+            Self::Left(_) => None,
+            Self::Told(peer) => Some(&peer.secret),
+        }
+    }
 }
 
 impl Device {
@@ -138,19 +145,43 @@ impl Device {
     /// Takes over the key of the device, with its peers; or gives it one.
     fn adopt(&mut self) -> Result<(), Error> {
         let found = self.describe()?;
-        let has_key = found.private.as_ref().is_some_and(|key| key.0 != [0; 32]);
-        match found.private {
-            Some(private) if has_key && found.port == self.config.port => self.config.private = private,
-            Some(_) | None => {
-                let request = message::set_key(self.index, &self.config.private, self.config.port);
-                self.genl.ask(self.family, &request, &mut |_| {})?;
-            }
+        let has_key = found.private.is_some_and(|key| key.0 != [0; 32]);
+        if !has_key || found.port != self.config.port {
+            let request = message::set_key(self.index, &self.config.private, self.config.port);
+            self.genl.ask(self.family, &request, &mut |_| {})?;
         }
         let found = self.describe()?;
-        self.public = found.public.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-        let of = |(key, address): (Key, Option<Ipv4Addr>)| Some((address?, Known::Left(key)));
+        let unreadable = || io::Error::from(io::ErrorKind::InvalidData);
+        // Of one that it is given the kernel clears some bits (RFC 7748, section 5).
+        self.config.private = found.private.ok_or_else(unreadable)?;
+        self.public = found.public.ok_or_else(unreadable)?;
+        let of = |(key, peer): (Key, DescribedPeer)| Some((peer.address?, Known::Left(key)));
         self.peers = found.peers.into_iter().filter_map(of).collect();
         Ok(())
+    }
+
+    /// Puts back what somebody has taken from the device: its key, its port, its peers and theirs. True if there was anything.
+    pub(crate) fn check(&mut self) -> Result<bool, Error> {
+        let found = self.describe()?;
+        let is_own = found.private.as_ref() == Some(&self.config.private) && found.port == self.config.port;
+        if !is_own {
+            let request = message::set_key(self.index, &self.config.private, self.config.port);
+            self.genl.ask(self.family, &request, &mut |_| {})?;
+        }
+        let is_whole = |(address, known): (&Ipv4Addr, &Known)| {
+            let peer = found.peers.get(known.key()).filter(|peer| peer.address == Some(*address));
+            is_own
+                && peer.is_some_and(|peer| known.secret().is_none_or(|own| peer.secret.as_ref() == Some(own)))
+        };
+        let broken: Vec<_> =
+            self.peers.iter().filter(|one| !is_whole(*one)).map(|(address, _)| *address).collect();
+        for address in &broken {
+            // One whose end is not known yet is put as soon as it is.
+            if let Some(Known::Told(peer)) = self.peers.remove(address) {
+                self.put(&peer)?;
+            }
+        }
+        Ok(!is_own || !broken.is_empty())
     }
 
     pub(crate) const fn index(&self) -> u32 {
