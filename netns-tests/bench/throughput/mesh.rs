@@ -24,6 +24,12 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         about: "`MESH_DATAPATH=vxlan mesh launch`, without a password; containers attached, port security as always",
         start: |ground| join(ground, "vxlan", None),
     },
+    Subject {
+        name: "mesh datapath, clear",
+        program: None,
+        about: "`MESH_DATAPATH=ovs mesh launch`, without a password; containers attached, port security as always",
+        start: |ground| join(ground, "ovs", None),
+    },
 ];
 
 /// A router on each host, and a container at each.

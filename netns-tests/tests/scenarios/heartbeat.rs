@@ -21,8 +21,10 @@ pub(crate) struct Heartbeat {
 
 impl Heartbeat {
     pub(crate) fn start(from: &Namespace, to: &Member) -> Result<Self> {
-        let (ip, interval) = (to.ip.to_string(), (1.0 / f64::from(BEATS_PER_SECOND)).to_string());
-        let count = (SECONDS_MAX * patience() * BEATS_PER_SECOND).to_string();
+        // A slow machine has enough to do with fewer.
+        let interval = f64::from(patience()) / f64::from(BEATS_PER_SECOND);
+        let (ip, interval) = (to.ip.to_string(), interval.to_string());
+        let count = (SECONDS_MAX * BEATS_PER_SECOND).to_string();
         let ping = from.spawn(["ping", "-n", "-D", "-i", &interval, "-c", &count, &ip])?;
         Ok(Self { ping })
     }
@@ -58,7 +60,14 @@ impl Heartbeat {
 
     /// The longest time between two answers, in seconds.
     pub(crate) fn longest_silence(&self) -> f64 {
-        self.answers().windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max)
+        self.longest_silence_since(0.0)
+    }
+
+    /// The same of those times that ended after this moment.
+    pub(crate) fn longest_silence_since(&self, moment: f64) -> f64 {
+        let answers = self.answers();
+        let pairs = answers.windows(2).filter(|pair| pair[1] > moment);
+        pairs.map(|pair| pair[1] - pair[0]).fold(0.0, f64::max)
     }
 
     /// What became of the requests up to the last one that was answered.

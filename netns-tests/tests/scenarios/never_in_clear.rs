@@ -1,9 +1,10 @@
 //! Where there is a password, the kernel path shows nothing on the wire, whatever happens to it.
 
 use anyhow::{Result, ensure};
-use mesh_lab::{Lab, Signal, eventually, secs};
+use mesh_lab::{Lab, Signal, eventually, patience, secs};
 
-use crate::heartbeat::Heartbeat;
+use crate::heartbeat::{Heartbeat, now};
+use crate::keys::{has_keys, takings};
 use crate::support::{Member, READY, all_connected, all_ping, launch, words};
 use crate::vxlan::{SECRET, kernels_carry, sealer};
 
@@ -71,6 +72,17 @@ fn the_wire_shows_nothing_in_clear_whatever_happens() -> Result<()> {
         talk(&two, &one)?;
     }
     println!("measured: {:?}, the longest silence {:.2} s", heartbeat.tally(), heartbeat.longest_silence());
+    for command in takings(&h1, sealer)? {
+        let taken = now()?;
+        h1.run(&command)?;
+        eventually(secs(20), || has_keys(&h1, sealer))?;
+        talk(&one, &two)?;
+        eventually(secs(20), || kernels_carry(&[&one, &two]))?;
+        eventually(READY, || one.container.ping(two.ip))?;
+        let (carried, silence) = (now()? - taken, heartbeat.longest_silence_since(taken));
+        println!("measured: after {command:?} {carried:.2} s, the longest silence {silence:.2} s");
+        ensure!(silence < 5.0 * f64::from(patience()), "silent for {silence} s");
+    }
     let keys = h1.run(["ip", "-br", "link"])?.stdout;
     ensure!(keys.contains(device), "{keys}");
     for host in [&h1, &h2] {

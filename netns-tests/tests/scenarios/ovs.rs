@@ -6,13 +6,17 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use mesh_lab::{Host, Lab, Ping, Signal, eventually, secs};
+use mesh_lab::{Host, Lab, Ping, Signal, always, eventually, patience, secs};
 
-use crate::support::{Member, READY, all_connected, all_ping, launch, words};
-use crate::vxlan::{action, entry, kernels_carry_by, sent_by_user_space};
+use crate::heartbeat::{Heartbeat, now};
+use crate::support::{Member, READY, all_connected, all_ping, launch, ordered_pairs, words};
+use crate::vxlan::{action, entry, flows, kernels_carry_by, sent_by_user_space};
 
 /// What somebody removes is there again within this time on a busy machine.
 const REPAIRED: Duration = secs(20);
+
+/// How long frames without a flow flood.
+const FLOOD: Duration = secs(5);
 
 const OVS: [&str; 2] = ["--datapath", "ovs"];
 
@@ -109,6 +113,96 @@ fn flows_are_counted_and_outlive_a_router_tagged_frames_pass_and_what_is_removed
         ensure!(!links.contains("mesh0"), "{links}");
     }
     Ok(())
+}
+
+#[test]
+fn datapaths_reach_each_other_over_ipv6_and_hosts_with_vxlan_devices() -> Result<()> {
+    if !has_datapaths() {
+        println!("not asked: this kernel has no datapaths");
+        return Ok(());
+    }
+    let lab = Lab::new("mixed")?;
+    let hosts = [lab.host("h1")?, lab.host("h2")?, lab.host("h3")?];
+    let [h1, h2, h3] = &hosts;
+    // The second has no other address.
+    h2.remove_ipv4()?;
+    let one = Member::launch(h1, 1, &words(OVS), None)?;
+    let two = Member::launch(h2, 2, &[words(OVS), words([&h1.ip6().to_string()])].concat(), None)?;
+    let by_devices = words(["--datapath", "vxlan", &h1.ip().to_string()]);
+    let three = Member::launch(h3, 3, &by_devices, None)?;
+    all_connected(&[h1, h2, h3])?;
+    let members = [&one, &two, &three];
+    all_ping(&members)?;
+    eventually(READY, || {
+        for (from, to, wanted) in [
+            (&one, &two, format!("ovs to {} ", h2.ip6())),
+            (&two, &one, format!("ovs to {} ", h1.ip6())),
+            (&one, &three, format!("ovs to {} ", h3.ip())),
+            (&three, &one, format!("vxlan to {} ", h1.ip())),
+            (&two, &three, format!("ovs to {} ", h3.ip6())),
+            (&three, &two, format!("vxlan to {} ", h2.ip6())),
+        ] {
+            let action = action(&from.host, &to.mac)?;
+            ensure!(action.starts_with(&wanted), "{} sends {} {action}", from.host.label(), to.mac);
+        }
+        Ok(())
+    })?;
+    let by_hand_before = hosts.iter().map(sent_by_user_space).sum::<Result<u64>>()?;
+    for (from, to) in ordered_pairs(&members) {
+        let stats = from.container.ping_with(&Ping::to(to.ip).count(20))?;
+        ensure!((stats.received, stats.duplicates) == (20, 0), "{stats:?}");
+    }
+    let by_hand = hosts.iter().map(sent_by_user_space).sum::<Result<u64>>()? - by_hand_before;
+    ensure!(by_hand < 60, "user space has sent {by_hand} frames");
+    Ok(())
+}
+
+#[test]
+fn a_flood_of_frames_without_a_flow_is_counted_and_stops_nobody_elses() -> Result<()> {
+    if !has_datapaths() {
+        println!("not asked: this kernel has no datapaths");
+        return Ok(());
+    }
+    let lab = Lab::new("upcalls")?;
+    let (h1, h2) = (lab.host("h1")?, lab.host("h2")?);
+    let one = Member::launch(&h1, 1, &words(OVS), None)?;
+    let two = Member::launch(&h2, 2, &[words(OVS), words([&h1.ip().to_string()])].concat(), None)?;
+    all_ping(&[&one, &two])?;
+    eventually(READY, || kernels_carry_by(mesh_api::Overlay::Ovs, &[&one, &two]))?;
+    for (number, host) in [(1, &h1), (2, &h2)] {
+        plug_tagged(host, number)?;
+    }
+    eventually(READY, || h1.ping(Ipv4Addr::new(10, 77, 0, 2)))?;
+    let plugged = mac_of(&h2, "tagged")?;
+    eventually(READY, || {
+        let action = action(&h1, &plugged)?;
+        ensure!(action.starts_with("ovs to "), "{action}");
+        Ok(())
+    })?;
+    let heartbeat = Heartbeat::beating(&one.container, &two)?;
+    let begun = now()?;
+    always(FLOOD, || heartbeat.last_answer())?;
+    let quiet = heartbeat.longest_silence_since(begun);
+
+    // Frames with a VLAN tag have no flow: all of them come up, as fast as one process can send them.
+    let misses = flows(&h1)?.misses;
+    let begun = now()?;
+    let seconds = FLOOD.as_secs().to_string();
+    let flood = ["timeout", &seconds, "socat", "-u", "-b", "1000", "/dev/zero", "UDP-SENDTO:10.77.0.2:9"];
+    let flood = h1.spawn(flood)?;
+    always(FLOOD, || heartbeat.last_answer())?;
+    drop(flood);
+    let busy = heartbeat.longest_silence_since(begun);
+    eventually(READY, || one.container.ping(two.ip))?;
+    let missed = flows(&h1)?.misses - misses;
+    let tally = heartbeat.tally();
+    println!(
+        "measured: {missed} frames without a flow; {tally:?}, the longest silence {busy:.3} s, and {quiet:.3} s before"
+    );
+    ensure!(missed > 1_000, "only {missed} were counted");
+    ensure!(tally.lost * 50 < tally.sent as usize, "{tally:?}");
+    ensure!(busy < 2.0 * f64::from(patience()), "silent for {busy} s");
+    eventually(READY, || kernels_carry_by(mesh_api::Overlay::Ovs, &[&one, &two]))
 }
 
 /// Plugs an interface with a VLAN into the bridge by hand.

@@ -16,7 +16,7 @@ use crate::support::{
 const PORT: u16 = 6784;
 
 /// The UDP port of the kernel path where all is encrypted.
-const SEALED_PORT: u16 = 6785;
+pub(crate) const SEALED_PORT: u16 = 6785;
 
 /// A generated secret: no time is spent on stretching it, which an emulated CPU takes long for.
 pub(crate) const SECRET: &str = "mesh1.aaaqeayeaudaocajbifqydiob4ibceqtcqkrmfyydenbwha5dyp2c5rd";
@@ -98,6 +98,14 @@ impl Path {
         match self {
             Self::Clear => "mesh0-vx",
             Self::Sealed(_) => "mesh0-vxs",
+        }
+    }
+
+    /// What `status` says of one that is too narrow, once user space has measured what is sealed.
+    const fn narrowness(self) -> &'static str {
+        match self {
+            Self::Clear => "MTU",
+            Self::Sealed(_) => "MTU is too small for encrypted VXLAN",
         }
     }
 }
@@ -235,21 +243,31 @@ fn fall_back(path: Path) -> Result<()> {
 
 #[test]
 fn a_path_too_narrow_for_vxlan_is_left_to_sleeve() -> Result<()> {
+    narrow(Path::Clear)
+}
+
+fn narrow(path: Path) -> Result<()> {
     let lab = Lab::new("narrow")?;
     let (h1, h2) = (lab.host("h1")?, lab.host("h2")?);
     let fixed = ["--mtu", "1390"];
-    let one = Member::launch(&h1, 1, &words(fixed), None)?;
-    let two = Member::launch(&h2, 2, &words([fixed[0], fixed[1], &h1.ip().to_string()]), None)?;
+    let one = Member::launch(&h1, 1, &words(fixed), path.password())?;
+    let two = Member::launch(&h2, 2, &words([fixed[0], fixed[1], &h1.ip().to_string()]), path.password())?;
     all_ping(&[&one, &two])?;
     eventually(READY, || kernels_carry(&[&one, &two]))?;
+    let heartbeat = Heartbeat::beating(&one.container, &two)?;
     lab.path_mtu(&two.host, 1300)?;
     eventually(SWITCHED, || goes_by(&one.host, "h2", Overlay::Sleeve))?;
     eventually(secs(20), || {
         let infos: Vec<_> = connections(&one.host)?.into_iter().filter_map(|one| one.info).collect();
-        ensure!(infos.iter().any(|info| info.contains("MTU")), "{infos:?}");
+        ensure!(infos.iter().any(|info| info.contains(path.narrowness())), "{infos:?}");
         Ok(())
     })?;
     eventually(READY, || one.container.ping(two.ip))?;
+    lab.path_mtu(&two.host, 1500)?;
+    eventually(secs(60), || kernels_carry(&[&one, &two]))?;
+    let tally = heartbeat.tally();
+    println!("measured: {tally:?}, the longest silence {:.3} s", heartbeat.longest_silence());
+    ensure!((tally.lost, tally.copies) == (0, 0), "small frames were lost: {tally:?}");
     Ok(())
 }
 
@@ -448,6 +466,38 @@ fn where_the_kernel_seals(scenario: fn(Path) -> Result<()>) -> Result<()> {
 #[test]
 fn sealed_frames_pass_in_the_kernel_alone() -> Result<()> {
     where_the_kernel_seals(pass)
+}
+
+#[test]
+fn sealed_frames_pass_over_ipv6() -> Result<()> {
+    where_the_kernel_seals(|path| {
+        let lab = Lab::new("sealed6")?;
+        let (h1, h2) = (lab.host("h1")?, lab.host("h2")?);
+        [&h1, &h2].into_iter().try_for_each(Host::remove_ipv4)?;
+        let one = Member::launch(&h1, 1, &[], path.password())?;
+        let two = Member::launch(&h2, 2, &words([&h1.ip6().to_string()]), path.password())?;
+        all_connected(&[&h1, &h2])?;
+        all_ping(&[&one, &two])?;
+        eventually(READY, || kernels_carry(&[&one, &two]))?;
+        let capture = lab.capture(&h1)?;
+        let before = sent_by_user_space(&h1)?;
+        let stats = one.container.ping_with(&Ping::to(two.ip).count(50))?;
+        ensure!((stats.received, stats.duplicates) == (50, 0), "{stats:?}");
+        // The sealed packet's header is longer by 20 bytes than over IPv4.
+        let largest = Ping::to(two.ip).count(5).size(1370 - 28).dont_fragment();
+        let stats = one.container.ping_with(&largest)?;
+        ensure!(stats.received == 5, "the largest frame does not pass: {stats:?}");
+        let by_hand = sent_by_user_space(&h1)? - before;
+        ensure!(by_hand < 30, "user space has sent {by_hand} frames");
+        let carried = path.count(&capture.stop()?);
+        ensure!(carried >= 110, "the wire has seen {carried} packets of the kernel path");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_path_too_narrow_for_sealed_vxlan_is_left_to_sleeve() -> Result<()> {
+    where_the_kernel_seals(narrow)
 }
 
 #[test]
