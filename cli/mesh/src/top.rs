@@ -131,7 +131,9 @@ fn peers(now: &Sample, earlier: Option<&Sample>) -> Table<10> {
         ["PEER", "RTT", "LOSS", "SLEEVE IN", "SLEEVE OUT", "OVERLAY", "ENCRYPTED", "LINKS", "REACHED", "ID"];
     let mut table = Table::new(headings);
     let seconds = earlier.map_or(1.0, |earlier| now.at.duration_since(earlier.at).as_secs_f64().max(0.001));
-    for peer in &now.peers {
+    let mut ordered: Vec<_> = now.peers.iter().collect();
+    ordered.sort_by_key(|peer| (!peer.is_self, natural(&peer.nickname), &peer.peer_id));
+    for peer in ordered {
         let to_peer = |sample: &Sample| {
             sample.connections.iter().find(|link| link.peer_id.as_ref() == Some(&peer.peer_id)).cloned()
         };
@@ -166,6 +168,12 @@ fn peers(now: &Sample, earlier: Option<&Sample>) -> Table<10> {
     table
 }
 
+/// A name so that `h2` comes before `h10`.
+fn natural(name: &str) -> (&str, Option<u64>) {
+    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    (stem, name[stem.len()..].parse().ok())
+}
+
 /// A share of lost probes; one in a hundred is worth a look.
 fn lost(share: f64) -> Cell {
     Cell::toned(format!("{:.1} %", 100.0 * share), if share < 0.01 { Tone::Plain } else { Tone::Bad })
@@ -188,6 +196,13 @@ pub(super) fn no_terminal() -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_come_in_the_order_of_their_numbers() {
+        let mut names = ["h10", "b", "h2", "h", "a7x", "h99999999999999999999999"];
+        names.sort_by_key(|name| natural(name));
+        assert_eq!(names, ["a7x", "b", "h", "h99999999999999999999999", "h2", "h10"]);
+    }
 
     #[test]
     fn rates_have_a_unit_that_leaves_few_digits() {

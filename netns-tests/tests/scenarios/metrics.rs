@@ -225,6 +225,7 @@ fn each_reason_of_a_drop_is_in_the_metrics_and_what_was_dropped_in_status() -> R
         ensure!(wanted.iter().all(|reason| happened.contains_key(*reason)), "{happened:?}");
         Ok(happened)
     })?;
+    println!("measured: {happened:?}");
     let text = one.host.mesh(["status"])?.stdout;
     let metrics = get(&one.host, "/metrics", &[])?.1;
     for (reason, count) in &happened {

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use mesh_lab::{Host, eventually, secs};
+use mesh_lab::{Host, Lab, Output, eventually, secs};
 
-use crate::support::{READY, all_ping, chain, mesh_binary};
+use crate::support::{READY, all_ping, chain, launch, mesh_binary, status, words};
 
 /// A browser without a screen, where one is installed.
 fn browser() -> Option<PathBuf> {
@@ -68,6 +68,7 @@ fn the_page_shows_peers_links_and_rates_in_a_browser() -> Result<()> {
         }
         ensure!(document.matches("class=\"own\"").count() == 2, "two links of its own: {document}");
         ensure!(document.contains(">live</p>") && document.contains("sleeve out"), "{document}");
+        ensure!(document.contains(">dropped</td>"), "what was dropped is not told: {document}");
         Ok(())
     })?;
     if let Some(directory) = pictures() {
@@ -83,25 +84,14 @@ fn top_lives_in_a_terminal_and_leaves_it_as_it_was() -> Result<()> {
     let host = &one.host;
     let refused = host.mesh_cmd(["top"])?.outcome()?;
     ensure!(refused.code() == Some(1) && refused.stderr.contains("terminal"), "{refused:?}");
-    let directory = tempfile::tempdir()?;
-    let socket = directory.path().join("tmux");
-    let tmux = |arguments: &[&str]| {
-        host.cmd("tmux").arg("-f").arg("/dev/null").arg("-S").arg(&socket).args(arguments).run()
-    };
-    let run_dir = host.run_dir();
-    let binary = mesh_binary()?;
-    let shell =
-        format!("echo before; {} top --run-dir {}; echo ended with $?", binary.display(), run_dir.display());
-    let script = directory.path().join("script");
-    fs::write(&script, format!("{shell}\nexec sleep 60\n"))?;
-    tmux(&["new-session", "-d", "-x", "120", "-y", "24", &format!("sh {}", script.display())])?;
-    let screen = || -> Result<String> { Ok(tmux(&["capture-pane", "-p"])?.stdout) };
+    let terminal = Terminal::with_top(host, (120, 24))?;
+    let (tmux, screen) = (|arguments: &[&str]| terminal.tmux(arguments), || terminal.screen());
     let result = eventually(READY, || {
         let screen = screen()?;
         ensure!(["h2", "h3", "PEER", "q quits"].iter().all(|word| screen.contains(word)), "{screen}");
         ensure!(!screen.contains("before"), "it has a screen of its own: {screen}");
         if let Some(directory) = pictures() {
-            fs::write(directory.join("top.ansi"), tmux(&["capture-pane", "-e", "-p"])?.stdout)?;
+            terminal.leave_picture(&directory.join("top.ansi"))?;
         }
         Ok(())
     })
@@ -118,6 +108,82 @@ fn top_lives_in_a_terminal_and_leaves_it_as_it_was() -> Result<()> {
             Ok(())
         })
     });
-    tmux(&["kill-server"])?;
+    terminal.close()?;
     result.context("in tmux")
+}
+
+/// `mesh top` in a terminal of tmux's, of so many columns and rows.
+struct Terminal<'h> {
+    host: &'h Host,
+    directory: tempfile::TempDir,
+}
+
+impl<'h> Terminal<'h> {
+    fn with_top(host: &'h Host, (columns, rows): (u32, u32)) -> Result<Self> {
+        let terminal = Self { host, directory: tempfile::tempdir()? };
+        let (binary, run_dir) = (mesh_binary()?, host.run_dir());
+        let top = format!("{} top --run-dir {}", binary.display(), run_dir.display());
+        let script = terminal.directory.path().join("script");
+        fs::write(&script, format!("echo before; {top}; echo ended with $?\nexec sleep 60\n"))?;
+        let (columns, rows) = (columns.to_string(), rows.to_string());
+        let shell = format!("sh {}", script.display());
+        terminal.tmux(&["new-session", "-d", "-x", &columns, "-y", &rows, &shell])?;
+        Ok(terminal)
+    }
+
+    fn tmux(&self, arguments: &[&str]) -> Result<Output> {
+        let socket = self.directory.path().join("tmux");
+        self.host.cmd("tmux").arg("-f").arg("/dev/null").arg("-S").arg(socket).args(arguments).run()
+    }
+
+    fn screen(&self) -> Result<String> {
+        Ok(self.tmux(&["capture-pane", "-p"])?.stdout)
+    }
+
+    fn leave_picture(&self, file: &Path) -> Result<()> {
+        Ok(fs::write(file, self.tmux(&["capture-pane", "-e", "-p"])?.stdout)?)
+    }
+
+    fn close(self) -> Result<()> {
+        self.tmux(&["kill-server"]).map(drop)
+    }
+}
+
+/// Whether all of it can be read is for people to see: asked only where pictures are wanted.
+#[test]
+fn thirty_hosts_fit_on_the_page_and_in_a_terminal() -> Result<()> {
+    const HOSTS: u64 = 30;
+
+    let (Some(directory), Some(browser)) = (pictures(), browser()) else {
+        println!("not asked: MESH_PICTURES is not set, or chromium is not installed");
+        return Ok(());
+    };
+    let lab = Lab::new("thirty")?;
+    let hosts = (1..=HOSTS).map(|number| lab.host(&format!("host{number}"))).collect::<Result<Vec<_>>>()?;
+    lab.introduce(&hosts)?;
+    for (number, host) in hosts.iter().enumerate() {
+        let peers = if number == 0 { Vec::new() } else { vec![hosts[0].ip().to_string()] };
+        launch(host, &[words(["--ipam-range", "10.40.0.0/16"]).as_slice(), &peers].concat(), None)?;
+        let container = host.container("c")?;
+        host.mesh(["attach", &container.spec(), "--name", &format!("service{number}"), "--timeout", "60"])?;
+    }
+    eventually(secs(60), || {
+        let found = status(&hosts[0])?;
+        ensure!(
+            (found.peers, found.connections.established) == (HOSTS, HOSTS - 1),
+            "{:?}",
+            found.connections
+        );
+        Ok(())
+    })?;
+    let profile = tempfile::tempdir()?;
+    open(&hosts[0], &browser, profile.path(), Some(&directory.join("page30.png")))?;
+    let terminal = Terminal::with_top(&hosts[0], (120, 32))?;
+    let shown = eventually(READY, || {
+        let screen = terminal.screen()?;
+        ensure!(screen.contains("host2") && screen.contains("more"), "{screen}");
+        terminal.leave_picture(&directory.join("top30.ansi"))
+    });
+    terminal.close()?;
+    shown
 }

@@ -24,10 +24,11 @@ function fill(table, headings, rows) {
   const row = (cells, kind) => {
     const line = document.createElement("tr");
     for (const cell of cells) {
-      const { text, tone } = typeof cell === "object" && cell !== null ? cell : { text: cell };
+      const { text, tone, title } = typeof cell === "object" && cell !== null ? cell : { text: cell };
       const box = document.createElement(kind);
       box.textContent = text ?? "–";
       if (tone) box.className = tone;
+      if (title) box.title = title;
       line.append(box);
     }
     return line;
@@ -42,8 +43,10 @@ function draw(name, attributes, text) {
   return shape;
 }
 
+const byName = (a, b) => a.nickname.localeCompare(b.nickname, "en", { numeric: true }) || a.peer_id.localeCompare(b.peer_id);
+
 function topology(peers, reach) {
-  const ordered = [...peers].sort((a, b) => a.nickname.localeCompare(b.nickname, "en", { numeric: true }));
+  const ordered = [...peers].sort(byName);
   const first = Math.max(0, ordered.findIndex((peer) => peer.is_self));
   const places = new Map();
   ordered.forEach((peer, index) => {
@@ -105,7 +108,7 @@ function peerTable(peers, connections, reach) {
     const before = Math.min(earlierLinks.bytes.get(key) ?? passed.bytes, passed.bytes);
     return { text: bits((8 * (passed.bytes - before)) / seconds), tone: "number" };
   };
-  const rows = peers.map((peer) => {
+  const rows = [...peers].sort((a, b) => b.is_self - a.is_self || byName(a, b)).map((peer) => {
     const link = byPeer.get(peer.peer_id) ?? {};
     const { kind, text } = reach(peer);
     return [
@@ -130,7 +133,9 @@ function peerTable(peers, connections, reach) {
 }
 
 function rateTable(status) {
-  const now = { at: performance.now(), passed: status.traffic.passed };
+  const reasons = Object.entries(status.traffic.drops);
+  const dropped = reasons.reduce((sum, [, count]) => sum + count, 0);
+  const now = { at: performance.now(), passed: status.traffic.passed, dropped };
   const before = earlier ?? now;
   const seconds = Math.max((now.at - before.at) / 1000, 0.001);
   const rows = [];
@@ -145,6 +150,13 @@ function rateTable(status) {
       ]);
     }
   }
+  const lost = Math.round((dropped - Math.min(before.dropped, dropped)) / seconds);
+  rows.push([
+    { text: "dropped", title: reasons.map(([reason, count]) => `${reason} ${count}`).join("\n") },
+    { text: `${lost.toLocaleString("en")} /s`, tone: lost > 0 ? "number bad" : "number" },
+    { text: "", tone: "number" },
+    { text: dropped.toLocaleString("en"), tone: "number" },
+  ]);
   const number = (text) => ({ text, tone: "number" });
   fill(element("rates"), ["path", number("frames"), number("bits"), number("frames in all")], rows);
   earlier = now;
@@ -161,8 +173,10 @@ function addressTable(ipam) {
   if (!ipam) return;
   element("range").textContent = [ipam.range ?? "managed by users", ipam.state, ipam.detail].filter(Boolean).join(", ");
   const number = (text) => ({ text, tone: "number" });
-  const rows = ipam.owned.map((owner) => [
-    owner.nickname ?? owner.peer_id,
+  const name = (owner) => owner.nickname ?? owner.peer_id;
+  const owners = [...ipam.owned].sort((a, b) => name(a).localeCompare(name(b), "en", { numeric: true }));
+  const rows = owners.map((owner) => [
+    name(owner),
     number(owner.addresses.toLocaleString("en")),
     number(`${(100 * owner.share).toFixed(1)} %`),
     number(owner.active === null ? null : owner.active.toLocaleString("en")),
