@@ -23,6 +23,9 @@ const CI_VM: [&str; 5] =
 /// And those that it runs there where the kernel has no WireGuard, and seals by ESP.
 const CI_VM_ESP: [&str; 3] = ["never_in_clear::", "sealed_frames_pass", "keys::"];
 
+/// And where it has no VXLAN, so that user space carries all.
+const CI_VM_SLEEVE: [&str; 1] = ["kernels::a_kernel_without_vxlan"];
+
 /// How many times as long as elsewhere things may take there.
 const VM_PATIENCE: u32 = 4;
 
@@ -51,6 +54,7 @@ pub(crate) fn ci() -> Vec<Stage> {
     stages.extend(netns(None, Vec::new()));
     stages.push(vm(Vec::new(), None, &[]));
     stages.push(vm(CI_VM_ESP.map(str::to_owned).to_vec(), None, &["wireguard".to_owned()]));
+    stages.push(vm(CI_VM_SLEEVE.map(str::to_owned).to_vec(), None, &["vxlan".to_owned()]));
     stages
 }
 
