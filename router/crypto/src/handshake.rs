@@ -51,6 +51,7 @@ use zeroize::Zeroizing;
 
 pub use self::error::{Alert, HandshakeError};
 use self::introduction::Introduction;
+pub use self::preamble::VERSIONS;
 use self::preamble::{Agreement, Preamble};
 use self::record::Record;
 use crate::aead::Suite;
@@ -78,6 +79,9 @@ pub const SECRETS_MAX: usize = 4;
 pub struct HandshakeConfig<'a> {
     /// Which side it is.
     pub role: Role,
+    /// The least and the greatest version of the protocol that it speaks: [`VERSIONS`] for what this crate does. What two sides
+    /// with a greater one in common would say is not written yet.
+    pub versions: (u8, u8),
     /// Its keys.
     pub identity: &'a Identity,
     /// The network's secrets, if it has any. An initiator shows the first; a responder accepts each of the first
@@ -219,7 +223,7 @@ impl Handshake {
             noise_static,
             secrets: config.secrets.iter().take(SECRETS_MAX).cloned().collect(),
             allowed: config.allowed,
-            preamble: Preamble::new(!config.secrets.is_empty(), config.aes_preferred),
+            preamble: Preamble::new(config.versions, !config.secrets.is_empty(), config.aes_preferred),
             introduction,
             rng: rng.fork(),
             input: Vec::new(),

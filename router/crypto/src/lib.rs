@@ -26,7 +26,7 @@ pub use aead::{KEY_LEN, Suite, TAG_LEN};
 pub use frame::{FRAME_LEN_MAX, FrameError, FrameOpener, FrameSealer};
 pub use handshake::{
     Alert, HANDSHAKE_BUFFER_LEN_MAX, HANDSHAKE_PAYLOAD_LEN_MAX, Handshake, HandshakeConfig, HandshakeError,
-    HandshakeStep, Membership, SECRETS_MAX, Session,
+    HandshakeStep, Membership, SECRETS_MAX, Session, VERSIONS,
 };
 pub use identity::{BadSignature, Identity, IdentityError, PublicKey, SecretBytes, Signature};
 pub use keys::{

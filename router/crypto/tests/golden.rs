@@ -9,7 +9,7 @@ mod compare;
 use compare::Golden;
 use mesh_crypto::{
     DirectionKey, Handshake, HandshakeConfig, HandshakeStep, Identity, Membership, Protection, Psk,
-    RekeyStep, Rng, Role, SealingKey, Session, Suite,
+    RekeyStep, Rng, Role, SealingKey, Session, Suite, VERSIONS,
 };
 
 /// Whose randomness and keys follow from a seed.
@@ -39,6 +39,7 @@ impl Side {
         let payload = self.payload.to_vec();
         let config = HandshakeConfig {
             role: self.role,
+            versions: VERSIONS,
             identity: &identity,
             secrets,
             allowed: None,

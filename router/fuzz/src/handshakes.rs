@@ -1,6 +1,6 @@
 //! The dialogue that opens a session, and the frames of an open one, with a peer that says anything.
 
-use mesh_crypto::{Handshake, HandshakeConfig, HandshakeStep, Identity, Psk, Rng, Role, Session};
+use mesh_crypto::{Handshake, HandshakeConfig, HandshakeStep, Identity, Psk, Rng, Role, Session, VERSIONS};
 
 use crate::input::Input;
 
@@ -35,6 +35,7 @@ pub(crate) fn start(role: Role, seed: u8, secrets: &[Psk]) -> (Handshake, Vec<u8
     let identity = Identity::generate(&mut rng);
     let config = HandshakeConfig {
         role,
+        versions: VERSIONS,
         identity: &identity,
         secrets,
         allowed: None,

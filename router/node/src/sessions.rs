@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use mesh_crypto::{Handshake, HandshakeConfig, HandshakeError, HandshakeStep, Psk, Role, Session};
+use mesh_crypto::{Handshake, HandshakeConfig, HandshakeError, HandshakeStep, Psk, Role, Session, VERSIONS};
 use mesh_topology::Target;
 use mesh_wire::control::{Farewell, Hello, Message};
 use mesh_wire::{Moment, NetworkId, PeerId};
@@ -57,6 +57,7 @@ impl Node {
         let target = self.connections.get(&id).and_then(|connection| connection.target.as_ref());
         let config = HandshakeConfig {
             role,
+            versions: VERSIONS,
             identity: &self.identity,
             secrets: match role {
                 Role::Initiator => self.admission.shown_to(target),

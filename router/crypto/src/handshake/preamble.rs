@@ -17,7 +17,7 @@ pub(super) const LEN: usize = 16;
 const MAGIC: &[u8; 4] = b"MESH";
 
 /// The least and the greatest protocol version that this router speaks.
-pub(super) const VERSIONS: (u8, u8) = (1, 1);
+pub const VERSIONS: (u8, u8) = (1, 1);
 
 const MODE_OPEN: u8 = 0;
 const MODE_PASSWORD: u8 = 1;
@@ -36,20 +36,12 @@ pub(super) struct Agreement {
 }
 
 impl Preamble {
-    pub(super) fn new(password: bool, aes_preferred: bool) -> Self {
+    pub(super) fn new(versions: (u8, u8), password: bool, aes_preferred: bool) -> Self {
         let mut bytes = [0; LEN];
         bytes[..4].copy_from_slice(MAGIC);
-        (bytes[4], bytes[5]) = VERSIONS;
+        (bytes[4], bytes[5]) = versions;
         bytes[6] = if password { MODE_PASSWORD } else { MODE_OPEN };
         bytes[7] = if aes_preferred { SUITE_AES_PREFERRED } else { 0 };
-        Self(bytes)
-    }
-
-    /// What a router of other versions would say.
-    #[cfg(test)]
-    pub(super) fn with_versions(&self, versions: (u8, u8)) -> Self {
-        let mut bytes = self.0;
-        (bytes[4], bytes[5]) = versions;
         Self(bytes)
     }
 

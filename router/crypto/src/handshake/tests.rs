@@ -37,7 +37,7 @@ impl Party {
         Self {
             seed,
             chance: seed ^ 0x80,
-            versions: preamble::VERSIONS,
+            versions: VERSIONS,
             secrets: secrets.to_vec(),
             allowed: None,
             aes: false,
@@ -53,18 +53,14 @@ impl Party {
         let secrets: Vec<_> = self.secrets.iter().map(|byte| secret(*byte)).collect();
         let config = HandshakeConfig {
             role,
+            versions: self.versions,
             identity: &self.identity(),
             secrets: &secrets,
             allowed: self.allowed.clone(),
             aes_preferred: self.aes,
             payload: self.payload.clone(),
         };
-        let (mut handshake, mut send) = Handshake::new(config, &mut Rng::from_seed([self.chance; 32]));
-        handshake.local.preamble = handshake.local.preamble.with_versions(self.versions);
-        if role == Role::Initiator {
-            send = handshake.local.preamble.as_bytes().to_vec();
-        }
-        (handshake, send)
+        Handshake::new(config, &mut Rng::from_seed([self.chance; 32]))
     }
 }
 
@@ -417,8 +413,8 @@ fn versions_that_do_not_meet_are_named_on_both_sides() {
         (preamble_from(bytes), bytes.to_vec())
     };
     let run = play([i, r], usize::MAX, |_, _| {});
-    let seen_by_initiator = HandshakeError::Version { ours: (2, 3), theirs: preamble::VERSIONS };
-    let seen_by_responder = HandshakeError::Version { ours: preamble::VERSIONS, theirs: (2, 3) };
+    let seen_by_initiator = HandshakeError::Version { ours: (2, 3), theirs: VERSIONS };
+    let seen_by_responder = HandshakeError::Version { ours: VERSIONS, theirs: (2, 3) };
     assert_eq!(run.ends[INITIATOR].error(), Some(&seen_by_initiator));
     assert_eq!(run.ends[RESPONDER].error(), Some(&seen_by_responder));
     assert_eq!(
