@@ -63,8 +63,8 @@ pub(crate) enum Liveness {
 /// What the peer must get after its step towards fresh keys.
 pub(crate) enum RekeyReply {
     Nothing,
-    Offer(DataOffer),
-    AnswerAndOffer(Rekey, DataOffer),
+    Offer,
+    AnswerAndOffer(Rekey),
 }
 
 /// When the initiator of a session asks for fresh keys.
@@ -94,14 +94,14 @@ impl Rotation {
 }
 
 impl DataLink {
-    /// A link whose first epoch this end is ready to receive, with the offer that says so.
+    /// A link whose first epoch this end is ready to receive.
     pub(crate) fn new(
         remote: Option<SocketAddr>,
         schedule: KeySchedule,
         protection: Protection,
         index: ReceiverIndex,
         rotation: Option<Rotation>,
-    ) -> (Self, DataOffer) {
+    ) -> Self {
         let mut link = Self {
             remote,
             candidates: Vec::new(),
@@ -122,8 +122,14 @@ impl DataLink {
             overlay: OVERLAY_SLEEVE,
             rotation,
         };
-        let offer = link.receive_under_current_epoch(index);
-        (link, offer)
+        link.receive_under_current_epoch(index);
+        link
+    }
+
+    /// What tells the peer that this end receives under the present epoch.
+    pub(crate) fn offer(&self) -> Option<DataOffer> {
+        let newest = self.receive.last()?;
+        Some(DataOffer { epoch: self.schedule.epoch(), index: newest.plan.index })
     }
 
     /// Takes in the peer's offer. False when it is for another epoch than the present; nothing was changed then.
@@ -162,11 +168,8 @@ impl DataLink {
         for receiving in &mut self.receive {
             receiving.retire_at.get_or_insert(now + OLD_EPOCH_KEPT);
         }
-        let offer = self.receive_under_current_epoch(index);
-        Ok(match answer {
-            Some(answer) => RekeyReply::AnswerAndOffer(answer, offer),
-            None => RekeyReply::Offer(offer),
-        })
+        self.receive_under_current_epoch(index);
+        Ok(answer.map_or(RekeyReply::Offer, RekeyReply::AnswerAndOffer))
     }
 
     /// Whether this end should ask for fresh keys now; if so, the next time is set.
@@ -308,13 +311,12 @@ impl DataLink {
         })
     }
 
-    fn receive_under_current_epoch(&mut self, index: ReceiverIndex) -> DataOffer {
+    fn receive_under_current_epoch(&mut self, index: ReceiverIndex) {
         let keys = self.schedule.data_keys(self.protection);
         let plan = ReceivePlan { epoch: self.epoch_base + keys.epoch, index, key: keys.receive };
         self.receive.push(Receiving { plan, retire_at: None });
         self.is_answered = false;
         self.forget_oldest();
-        DataOffer { epoch: keys.epoch, index }
     }
 
     fn forget_oldest(&mut self) {

@@ -26,6 +26,17 @@ impl Node {
         self.plan_changed |= open.data.handle_offer(offer);
     }
 
+    /// Tells the peer that this end receives. A session that waits beside another is not in the plan, and offers nothing until
+    /// it counts: the peer may count on it already, and would send what nobody here takes.
+    pub(crate) fn offer_data(&mut self, id: ConnectionId, now: Moment) {
+        let is_planned =
+            |open: &&Open| matches!(id, ConnectionId::Relayed(_)) || self.counts_on(open.peer, id);
+        let open = self.connections.get(&id).and_then(Connection::open).filter(is_planned);
+        if let Some(offer) = open.and_then(|open| open.data.offer()) {
+            self.send(id, &Message::DataOffer(offer), now);
+        }
+    }
+
     /// Asks the peer for fresh keys, unless the last ones are not in force at both ends yet.
     pub(crate) fn rekey(&mut self, id: ConnectionId, now: Moment) {
         let Some(open) = self.connections.get_mut(&id).and_then(Connection::open_mut) else { return };
@@ -37,10 +48,10 @@ impl Node {
     pub(crate) fn handle_rekey(&mut self, id: ConnectionId, rekey: &Rekey, now: Moment) {
         let index = self.fresh_index();
         let Some(open) = self.connections.get_mut(&id).and_then(Connection::open_mut) else { return };
-        let (answer, offer) = match open.data.handle_rekey(rekey, index, &mut self.rng, now) {
+        let answer = match open.data.handle_rekey(rekey, index, &mut self.rng, now) {
             Ok(RekeyReply::Nothing) => return,
-            Ok(RekeyReply::Offer(offer)) => (None, offer),
-            Ok(RekeyReply::AnswerAndOffer(answer, offer)) => (Some(answer), offer),
+            Ok(RekeyReply::Offer) => None,
+            Ok(RekeyReply::AnswerAndOffer(answer)) => Some(answer),
             Err(error) => {
                 self.send(id, &Message::Bye(Farewell::Violation), now);
                 return self.end(id, CloseCause::Rekey(error), now);
@@ -49,7 +60,7 @@ impl Node {
         if let Some(answer) = answer {
             self.send(id, &Message::Rekey(answer), now);
         }
-        self.send(id, &Message::DataOffer(offer), now);
+        self.offer_data(id, now);
         self.counters.count(Count::KeysRenewed);
         self.plan_changed = true;
     }

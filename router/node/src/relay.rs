@@ -218,7 +218,7 @@ impl Node {
         let is_initiator = session.role == Role::Initiator;
         let rotation = is_initiator.then(|| Rotation::new(self.rekey_after, &mut self.rng, now));
         let index = self.fresh_index();
-        let (data, offer) = DataLink::new(None, session.keys, protection, index, rotation);
+        let data = DataLink::new(None, session.keys, protection, index, rotation);
         let Session { secured_by, sealer, opener, .. } = session;
         let open = Open::new(peer, hello, secured_by, sealer, opener, data, now);
         if let Some(connection) = self.connections.get_mut(&id) {
@@ -226,7 +226,7 @@ impl Node {
         }
         let candidates = self.relays.candidates();
         self.send(id, &Message::Candidates(candidates), now);
-        self.send(id, &Message::DataOffer(offer), now);
+        self.offer_data(id, now);
         self.plan_changed = true;
     }
 

@@ -22,6 +22,7 @@ impl Node {
     /// Makes `id` the connection of `peer` that counts.
     pub(crate) fn count_on(&mut self, peer: PeerId, id: ConnectionId, now: Moment) {
         self.sessions.insert(peer, id);
+        self.offer_data(id, now);
         self.begin_gossip(id, now);
         self.links_changed = true;
         self.plan_changed = true;

@@ -133,7 +133,7 @@ impl Node {
         let sleeve = if outbound { remote } else { SocketAddr::new(remote.ip(), hello.port) };
         let rotation = outbound.then(|| Rotation::new(self.rekey_after, &mut self.rng, now));
         let index = self.fresh_index();
-        let (mut data, offer) = DataLink::new(Some(sleeve), session.keys, protection, index, rotation);
+        let mut data = DataLink::new(Some(sleeve), session.keys, protection, index, rotation);
         if pinned {
             data.pin();
         }
@@ -147,7 +147,6 @@ impl Node {
         if let Some(network) = self.admission.network().filter(|_| !knows_network) {
             self.send(id, &Message::Network(network), now);
         }
-        self.send(id, &Message::DataOffer(offer), now);
         self.offer_vxlan(id, now);
         match self.sessions.get(&peer).copied() {
             None => {

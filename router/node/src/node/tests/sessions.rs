@@ -136,6 +136,41 @@ fn a_roll_of_the_secret_disturbs_neither_session_nor_link() {
 }
 
 #[test]
+fn a_roll_loses_no_frame_though_the_old_connection_is_slower_than_the_new_one() {
+    for first in [0, 1] {
+        let mut net = pair([with_secrets(1, &[1], vec![]), with_secrets(2, &[1], vec![named(0)])]);
+        for (node, list) in [(0, &[1, 2][..]), (1, &[1, 2]), (0, &[2, 1]), (1, &[2, 1])] {
+            net.set_secrets(node, list);
+        }
+        let old: BTreeSet<_> = net.wires.keys().copied().collect();
+        let mut inputs = VecDeque::from([(first, Input::Secrets(vec![secret(2)]))]);
+        let (mut spoken, mut late) = (false, VecDeque::new());
+        while let Some((node, input)) = inputs.pop_front() {
+            // All but the word that the secret is gone waits.
+            let is_old = matches!(&input, Input::Received { id, .. } | Input::Closed { id } if old.contains(&(node, *id)));
+            if is_old && std::mem::replace(&mut spoken, true) {
+                late.push_back((node, input));
+                continue;
+            }
+            net.nodes[node].handle(input, net.now);
+            while let Some(output) = net.nodes[node].poll_output() {
+                net.output(node, output, &mut inputs);
+            }
+            assert!(passes(&net, 0, 1) && passes(&net, 1, 0), "before the old connection was heard");
+        }
+        assert!(!late.is_empty(), "nothing was said on the old connection");
+        while let Some(input) = late.pop_front() {
+            net.inputs(VecDeque::from([input]));
+            assert!(passes(&net, 0, 1) && passes(&net, 1, 0), "while the old connection is heard");
+        }
+        net.run(secs(1));
+        assert!(passes(&net, 0, 1) && passes(&net, 1, 0));
+        assert_eq!(net.secured_by(0, 1), Some(Membership::Psk(secret(2).id())));
+        assert_eq!(net.secured_by(1, 0), Some(Membership::Psk(secret(2).id())));
+    }
+}
+
+#[test]
 fn a_secret_replaced_at_one_router_some_seconds_before_the_other_disturbs_nothing() {
     for first in [0, 1] {
         let mut net = pair([with_secrets(1, &[1], vec![]), with_secrets(2, &[1], vec![named(0)])]);
