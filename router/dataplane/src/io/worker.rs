@@ -109,10 +109,10 @@ impl Worker {
             }
             // One look at the clock and the tables for the whole batch.
             let now = shared.clock.now();
-            let snapshot = shared.snapshot.load();
             if ready.udp {
-                self.receive(&snapshot, now);
+                self.receive(now);
             }
+            let snapshot = shared.snapshot.load();
             if self.recovery.retry_at().is_some_and(|at| at <= now) {
                 self.reopen(now);
             }
@@ -156,10 +156,14 @@ impl Worker {
         Some(Timespec::try_from(wait).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 }))
     }
 
-    fn receive(&mut self, snapshot: &Snapshot, now: Moment) {
+    fn receive(&mut self, now: Moment) {
         let mut merger = self.forwarder.uplink.merger();
-        let forwarder = &mut self.forwarder;
+        let (forwarder, shared) = (&mut self.forwarder, &self.shared);
+        // Looked up once the batch has come. Whoever sends under new keys was told of them after they were published, so
+        // tables as new as the datagrams have them, and older ones may not.
+        let mut snapshot = None;
         let result = self.received.receive(&self.udp, |from, datagram| {
+            let snapshot = snapshot.get_or_insert_with(|| shared.snapshot.load());
             forwarder.datagram(from, datagram, &mut merger, snapshot, now);
         });
         forwarder.inject(&mut merger);

@@ -48,7 +48,7 @@ const NOW: Moment = Moment::from_origin(Duration::from_secs(1));
 
 struct End {
     worker: Worker,
-    snapshot: Snapshot,
+    snapshot: Arc<Snapshot>,
     counters: Arc<Counters>,
     bridge: OwnedFd,
 }
@@ -91,9 +91,10 @@ impl End {
             trees: [(peer(me), tree(None, &[other])), (peer(other), tree(Some(other), &[]))].into(),
             groups: Arc::default(),
         };
-        let snapshot = Publisher::default().publish(plan).snapshot;
+        let snapshot = Arc::new(Publisher::default().publish(plan).snapshot);
         let path = PathSize { datagram_len: DATAGRAM_LEN, is_settled: true };
         snapshot.outlets()[0].link.set_path(path);
+        shared.snapshot.store(Arc::clone(&snapshot));
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let (bridge, tap) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
         let counters = Arc::new(Counters::default());
@@ -121,7 +122,7 @@ impl End {
 
     /// Gives the bridge what has come.
     fn inject(&mut self, buffer: &mut [u8]) {
-        self.worker.receive(&self.snapshot, NOW);
+        self.worker.receive(NOW);
         while rustix::io::read(&self.bridge, &mut *buffer).is_ok() {}
     }
 }
