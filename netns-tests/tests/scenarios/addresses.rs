@@ -13,6 +13,7 @@ use crate::support::{READY, attach, launch, neighbours, words};
 mod conflicts;
 mod forms;
 mod founding;
+mod sleep;
 mod space;
 mod state;
 

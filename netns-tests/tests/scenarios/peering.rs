@@ -440,3 +440,17 @@ fn all_hosts_tell_the_same_of_the_network() -> Result<()> {
     launch(&four.host, &[two.host.ip().to_string()], None)?;
     eventually(READY, || have_one_view(&hosts))
 }
+
+/// weave-net.md 25: nobody is told that there is a router, and nothing is asked of the world.
+#[test]
+fn a_router_without_peers_sends_no_packet_to_anybody() -> Result<()> {
+    let lab = Lab::new("silent")?;
+    let host = lab.host("h1")?;
+    let capture = lab.capture(&host)?;
+    Member::launch(&host, 1, &[], None)?;
+    always(secs(10), || status(&host).map(drop))?;
+    let frames = capture.stop()?;
+    let sent = frames.count(|frame| frame.transport().is_some());
+    ensure!(sent == 0, "{sent} packets of TCP or UDP");
+    Ok(())
+}

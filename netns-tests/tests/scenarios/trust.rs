@@ -24,7 +24,7 @@ const PATTERN: &[u8; 24] = b"t0p-s3cret-p4yl0ad/0x5A!";
 const TOLD: Duration = secs(10);
 
 /// Wants one of these words in what a host tells of its connections.
-fn tells(host: &Host, wanted: &[&str]) -> Result<()> {
+pub(crate) fn tells(host: &Host, wanted: &[&str]) -> Result<()> {
     let found = connections(host)?;
     let text = host.mesh(["status", "connections"])?.stdout;
     let mut reasons = found.iter().filter_map(|one| one.info.as_deref());

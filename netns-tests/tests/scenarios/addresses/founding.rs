@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail, ensure};
 use mesh_api::{ErrorKind, IpamState};
 use mesh_lab::{Lab, Signal, always, eventually, secs};
 
-use super::{PATIENCE, agreed, all_differ, all_know, allocate, ipam, start};
-use crate::support::{READY, hints_at, launch, neighbours, peers, refused, words};
+use super::{PATIENCE, RANGE, address, agreed, all_differ, all_know, allocate, ipam, owners, start};
+use crate::support::{NO_DISCOVERY, READY, hints_at, launch, neighbours, peers, refused, words};
 
 /// Row 29: two networks that were founded apart are joined by mistake. Both go on as they were.
 #[test]
@@ -146,5 +146,29 @@ fn another_range_than_that_of_the_network_is_refused_with_both_and_the_remedy() 
     start(&host, "10.40.0.0/24", &[])?;
     ensure!(allocate(&host, "first", PATIENCE)? == before, "it was {before}");
     ensure!(ipam(&host)?.state == IpamState::Ready, "{:?}", ipam(&host)?);
+    Ok(())
+}
+
+/// weave-net.md 53, 54: who manages no addresses hands on what others say of theirs, along the way that there is.
+#[test]
+fn two_hosts_share_a_range_over_one_that_manages_no_addresses() -> Result<()> {
+    let lab = Lab::new("ipam-relay")?;
+    let hosts = [lab.host("h1")?, lab.host("h2")?, lab.host("h3")?];
+    lab.cut(&hosts[0], &hosts[2])?;
+    for (index, range) in [RANGE, "none", RANGE].into_iter().enumerate() {
+        let mut options = words([NO_DISCOVERY, "--ipam-range", range]);
+        options.extend(index.checked_sub(1).map(|before| hosts[before].ip().to_string()));
+        launch(&hosts[index], &options, None)?;
+    }
+    let ends = [(&hosts[0], hosts[0].container("c")?), (&hosts[2], hosts[2].container("c")?)];
+    let [one, three] = [address(ends[0].0, &ends[0].1)?, address(ends[1].0, &ends[1].1)?];
+    ensure!(one != three, "both have {one}");
+    eventually(READY, || ends[0].1.ping(&three))?;
+    eventually(READY, || {
+        let [one, three] = [owners(&hosts[0])?, owners(&hosts[2])?];
+        ensure!(one == three && one.len() == 2, "{one:?} and {three:?}");
+        Ok(())
+    })?;
+    ensure!(ipam(&hosts[1])?.state == IpamState::Disabled, "{:?}", ipam(&hosts[1])?);
     Ok(())
 }

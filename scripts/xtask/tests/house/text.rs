@@ -6,13 +6,14 @@ use crate::workspace::{assert_none, files, members, read, root, rust_sources};
 const LINES_MAX: usize = 900;
 
 /// Documents that others point to.
-const DOCUMENTS: [&str; 7] = [
+const DOCUMENTS: [&str; 8] = [
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "LICENSE",
     "README.md",
     "deny.toml",
+    "netns-tests/README.md",
     "router/wire/PROTOCOL.md",
 ];
 
@@ -44,6 +45,20 @@ fn files_are_small() {
         complaints.extend(long.map(|(lines, path)| format!("{path} has {lines} lines, {limit} are allowed")));
     }
     assert_none(&complaints);
+}
+
+/// A scenario that was renamed is still found by who looks for what it shows.
+#[test]
+fn the_table_of_scenarios_names_tests_that_there_are() {
+    let sources = files(|path| path.starts_with("netns-tests/tests/scenarios/"));
+    let table = read("netns-tests/README.md");
+    let quoted = table.split('`').skip(1).step_by(2).filter_map(|name| name.rsplit_once("::"));
+    let exists = |module: &str, test: &str| {
+        let file = format!("netns-tests/tests/scenarios/{}.rs", module.replace("::", "/"));
+        sources.iter().any(|source| source.path == file && source.text.contains(&format!("fn {test}")))
+    };
+    let unknown = quoted.filter(|(module, test)| !exists(module, test));
+    assert_none(&unknown.map(|(module, test)| format!("there is no {module}::{test}")).collect::<Vec<_>>());
 }
 
 #[test]
