@@ -151,6 +151,14 @@ impl Lab {
         Ok(())
     }
 
+    /// Gives a host of a crowd all addresses of an IPv4 network, written with its prefix length, that is nobody else's.
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn stand_for(&self, host: &Host, network: &str) -> Result<()> {
+        host.segment().lead(network, host, host.ip())
+    }
+
     /// Drops everything between two hosts, ARP and neighbour discovery as well.
     ///
     /// # Errors

@@ -216,6 +216,13 @@ impl Segment {
         Ok(())
     }
 
+    /// Has a host be all addresses of a network that is nobody else's, of a segment that reaches by the bridge.
+    pub(crate) fn lead(&self, network: &str, host: &Namespace, ip: Ipv4Addr) -> Result<()> {
+        host.ip_batch(&format!("route add local {network} dev lo\n"))?;
+        self.namespace.ip_batch(&format!("route add {network} via {ip} dev {BRIDGE} onlink\n"))?;
+        Ok(())
+    }
+
     /// Changes what is wrong with the switch.
     pub(crate) fn change_faults(&self, change: impl FnOnce(&mut Faults)) -> Result<()> {
         let mut state = lock(&self.state);

@@ -12,6 +12,7 @@
 
 mod addresses;
 mod convergence;
+mod crowd;
 mod faults;
 mod gather;
 mod host;
@@ -33,6 +34,7 @@ mod tests;
 
 pub use addresses::{AddressFailure, AddressOutcome, AddressTally, Wrong, run_addresses};
 pub use convergence::Difference;
+pub use crowd::Crowd;
 pub use faults::{Boot, Crash, Fault};
 pub use invariants::{Panic, Violation};
 pub use names::{NameFailure, NameOutcome, NameTally, WrongName, run_names};

@@ -138,14 +138,12 @@ impl Sleeve {
                 Ok(Message::Deaf) => {
                     self.prober.is_unheard(peer, now);
                 }
-                // Simulated wires take any size.
-                Ok(
-                    Message::Frame { .. }
-                    | Message::Part(_)
-                    | Message::SizeProbe { .. }
-                    | Message::SizeReply { .. },
-                )
-                | Err(_) => {}
+                // Simulated wires take any size, but a real router may ask.
+                Ok(Message::SizeProbe { sequence, .. }) => {
+                    let packet = self.seal(peer, &Message::SizeReply { sequence });
+                    answer = self.remotes.get(&peer).map(|remote| remote.present).zip(packet);
+                }
+                Ok(Message::Frame { .. } | Message::Part(_) | Message::SizeReply { .. }) | Err(_) => {}
             }
         }
         Arrival::Authentic(answer)
