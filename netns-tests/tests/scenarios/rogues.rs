@@ -13,10 +13,11 @@ use crate::floods::resident_kib;
 use crate::hostile::genuine_datagrams;
 use crate::port_security::{arp, bytes, fragment, ipv4, ipv6, neighbour_advert, udp};
 use crate::support::{
-    IFNAME, Member, READY, all_connected, all_ping, are_connected, attach, chain_by_sleeve, drops, launch,
-    status,
+    IFNAME, Member, READY, all_connected, all_ping, are_connected, attach, chain, chain_by_sleeve, drops,
+    launch, status,
 };
 use crate::transfer::Transfer;
+use crate::vxlan::{action, flows, kernels_carry};
 
 /// Memory that a neighbour behind a slow line may cost, in KiB, and what else a router takes meanwhile.
 const GROWTH_KIB_MAX: u64 = 4_096 + 4_096;
@@ -197,6 +198,46 @@ fn a_mac_for_which_two_hosts_fight_stays_where_it_was_first() -> Result<()> {
         has_alarmed(&three.host, MAC)
     })?;
     eventually(READY, || three.container.ping("10.32.0.50"))?;
+    all_ping(&[&one, &two, &three])
+}
+
+/// The same where the kernel carries.
+#[test]
+fn a_fight_for_a_mac_changes_no_flow_of_the_kernel_again_and_again() -> Result<()> {
+    const MAC: &str = "02:00:00:00:00:50";
+    /// Flows for it at three hosts that come, and move once.
+    const CHANGES_MAX: u64 = 12;
+
+    let (_lab, [one, two, three]) = chain("fightflow", None)?;
+    all_ping(&[&one, &two, &three])?;
+    eventually(READY, || kernels_carry(&[&one, &two, &three]))?;
+    let changes = |member: &Member| -> Result<u64> {
+        let changes = flows(&member.host)?.changes;
+        Ok(["installed", "replaced", "withdrawn"].iter().filter_map(|what| changes.get(*what)).sum())
+    };
+    let before = changes(&three)?;
+    let first = plug_in(&one, MAC, "10.32.0.50/24")?;
+    eventually(READY, || first.ping(three.ip))?;
+    let second = plug_in(&two, MAC, "10.32.0.51/24")?;
+    let shout = [&[0xff; 6][..], &bytes(MAC)?, &[0x88, 0xb5], &[7; 50]].concat();
+    let both_shout = || -> Result<()> {
+        second.send_frame("eth0", &shout)?;
+        first.send_frame("eth0", &shout)
+    };
+    always(secs(1), both_shout)?;
+    let settled = action(&three.host, MAC)?;
+    always(secs(3), || -> Result<()> {
+        both_shout()?;
+        let now = action(&three.host, MAC)?;
+        ensure!(now == settled, "it goes {now}, before {settled}");
+        Ok(())
+    })?;
+    for member in [&one, &two, &three] {
+        println!("measured: {:?}", flows(&member.host)?.changes);
+    }
+    let changed = changes(&three)? - before;
+    println!("measured: {changed} changes of flows in a fight");
+    ensure!(changed <= CHANGES_MAX, "{changed} changes");
     all_ping(&[&one, &two, &three])
 }
 
