@@ -213,6 +213,8 @@ fn vpncloud(ground: &Ground) -> Result<Started> {
     let mut processes = Vec::new();
     for (number, (_, host)) in (1..).zip(ground.both()) {
         let there = if number == 1 { ground.b.ip() } else { ground.a.ip() };
+        // Without a default route it does not start, though it takes none.
+        host.run(["ip", "route", "replace", "default", "via", &there.to_string()])?;
         let command = host.cmd("vpncloud").args(["--type", "tap", "--mode", "switch", "--device", "vpc0"]);
         let command = command.args(["--listen", "3210", "--no-port-forwarding", "--algorithm", "aes256"]);
         let command = command.args(["--peer", &format!("{there}:3210"), "--password", "only for the bench"]);
