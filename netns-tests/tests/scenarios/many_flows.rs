@@ -55,7 +55,8 @@ fn ten_thousand_flows_come_and_go_without_a_pause_for_others() -> Result<()> {
 
 /// Plugs an interface into the bridge by hand, with many MACs behind it.
 fn plug_many(host: &Host, number: u8) -> Result<()> {
-    host.run(["ip", "link", "add", "plug", "type", "dummy"])?;
+    host.run(["ip", "link", "add", "plug", "type", "veth", "peer", "name", "plugged"])?;
+    host.run(["ip", "link", "set", "plugged", "up"])?;
     host.run(["ip", "link", "set", "plug", "master", "mesh0", "up"])?;
     let mut lines = String::new();
     for nth in 0..MACS_EACH {

@@ -193,11 +193,12 @@ impl PathHealth {
         if before == Some(end) {
             return;
         }
-        // Another session, and the same path: what was found of it holds, and is asked anew at once.
+        // Another session, and the same path: what was found of it holds, and is asked anew at once. But if it was silent, that may
+        // have been the router, which was away.
         path.next = now;
         path.awaited.clear();
         let same_path = before.is_some_and(|before| before.tunnel == end.tunnel);
-        if !same_path {
+        if !same_path || matches!(path.state, PathState::Suspended { .. }) {
             *path = Path { end: Some(end), is_busy: path.is_busy, number: path.number, ..Path::new(now) };
         }
     }

@@ -246,6 +246,24 @@ fn a_dead_path_with_a_way_round_it_is_left_to_user_space() {
 }
 
 #[test]
+fn a_silent_path_of_a_router_that_was_away_is_not_left_when_it_is_back() {
+    let mut model = carrying();
+    let mut gone = whole();
+    gone.reachable.remove(&A);
+    model.see(gone, at(120));
+    run(&mut model, 120, 6_000, &[12]);
+    assert!(matches!(model.paths().state(A), Some(PathState::Suspended { .. })));
+    assert_eq!(model.wanted(at(6_000))[&mac(1)], Place::Tunnel(tunnel(1)));
+    let mut back = whole();
+    back.neighbours.insert(A, agreed(1, 13));
+    model.see(back, at(6_000));
+    assert_eq!(model.wanted(at(6_000))[&mac(1)], Place::Tunnel(tunnel(1)));
+    run(&mut model, 6_000, 9_000, &[12]);
+    model.heard(A, at(9_000));
+    assert_eq!(model.wanted(at(9_000))[&mac(1)], Place::UserSpace, "its kernel has gone on to be silent");
+}
+
+#[test]
 fn a_router_that_is_killed_and_comes_back_is_believed_rather_than_those_who_speak_of_it() {
     let mut model = carrying();
     let mut gone = whole();
